@@ -1,0 +1,81 @@
+"""What happens to a raw change `dw` before it reaches the weights: optax transformations, chained by `optax.chain`.
+
+Rules say what a synapse can know; rates, schedules, scaling and constraints are the economy around it. Everything
+here ascends: `w + change` is the new weight.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hebbjax.types import Array
+
+
+def ascend(rate) -> optax.GradientTransformation:
+    """Multiply by a rate, or by a schedule of the step count, going up: `change = rate dw`.
+
+    Args:
+        rate: number, traced number or optax schedule. In weight units per update behind `scale_by_max_abs`, where it
+            is the largest change of any one weight.
+
+    Raises:
+        ValueError: if the rate is a negative number.
+    """
+    if isinstance(rate, (int, float)) and not rate >= 0:
+        raise ValueError(f'learning rate {rate} would unlearn; use a rate >= 0.')
+    return optax.scale_by_learning_rate(rate, flip_sign=False)
+
+
+def anneal(rate, epochs: int, steps_per_epoch: int) -> Callable[[Array], Array]:
+    """Build Krotov and Hopfield's schedule: constant within an epoch, falling linearly between epochs.
+
+    `rate (1 - e / E)` in epoch `e = step // steps_per_epoch` of E: the first epoch runs at `rate`, the last one at
+    `rate / E`, none at 0.
+
+    Raises:
+        ValueError: if epochs or steps_per_epoch is below 1.
+    """
+    if epochs < 1 or steps_per_epoch < 1:
+        raise ValueError(f'{epochs} epochs of {steps_per_epoch} steps cannot be annealed over; use at least 1 of each.')
+    return lambda step: rate * (1 - jnp.minimum(step // steps_per_epoch, epochs - 1) / epochs)
+
+
+def scale_by_max_abs(per: str = 'layer', floor: float = 1e-30) -> optax.GradientTransformation:
+    """Divide by the largest absolute entry: `dw / max(max|dw|, floor)`, so that the rate alone sets the step.
+
+    Args:
+        per: 'layer' takes one maximum over all neurons, as Krotov and Hopfield do: an outlier slows everyone down;
+            'unit' one per neuron (row), which is local.
+        floor: what a change is divided by when everything is smaller, so that no change stays no change.
+
+    Raises:
+        ValueError: if `per` is something else.
+    """
+    axes = {'layer': None, 'unit': -1}
+    if per not in axes:
+        raise ValueError(f"the maximum is taken per 'layer' or per 'unit', not per {per!r}.")
+
+    def scale(dw):
+        return dw / jnp.maximum(jnp.max(jnp.abs(dw), axis=axes[per], keepdims=True), floor)
+
+    return optax.stateless(lambda updates, params: jax.tree.map(scale, updates))
+
+
+def unit_rows() -> optax.GradientTransformation:
+    """End every step on the unit sphere: `change = (w + dw) / |w + dw|_2 - w`, row by row. Last in a chain.
+
+    A row that would become all zero stays where it is.
+    """
+
+    def project(dw, w):
+        length = jnp.linalg.norm(w + dw, axis=-1, keepdims=True)
+        return jnp.where(length > 0, (w + dw) / jnp.where(length > 0, length, 1) - w, 0)
+
+    def update(updates, params):
+        if params is None:
+            raise ValueError('unit_rows() projects weights, so its update needs them; call update(dw, state, w).')
+        return jax.tree.map(project, updates, params)
+
+    return optax.stateless(update)

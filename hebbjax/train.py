@@ -1,0 +1,152 @@
+"""Training a network of Hebbian layers: a network is a tuple of layers, a state is a pytree, a step is a function.
+
+    net = (Layer(...), Layer(...))
+    state = init(net, key, images.shape[1:])
+    epoch = make_train_epoch(net, batch=128)
+    for _ in range(epochs):
+        state, info = epoch(state, images)
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hebbjax import layers
+from hebbjax.layers import Layer, LayerState
+from hebbjax.types import Array, Key, Told
+
+Network = Sequence[Layer]
+
+
+class TrainState(NamedTuple):
+    """The whole of a training, as a plain pytree: save it, vmap over it, shard it."""
+
+    step: Array  # int32 scalar: learning steps taken
+    key: Key  # never changes; every step folds its number in
+    layers: tuple[LayerState, ...]  # one each, bottom first
+
+
+def init(net: Network, key: Key, image_shape: tuple[int, int, int], weights: Sequence | None = None) -> TrainState:
+    """Make the first state of a network for images of shape (H, W, C).
+
+    Args:
+        net: the layers, bottom first.
+        key: draws all weights and, kept in the state, all that training draws later.
+        image_shape: (H, W, C).
+        weights: per layer, weights [N, D] to start from, or None to draw them. Given weights are never drawn anew.
+
+    Raises:
+        ValueError: if a layer does not fit what reaches it, naming the layer, or a rule refuses its weights.
+    """
+    weights = [None] * len(net) if weights is None else weights
+    init_key, train_key = jax.random.split(key)
+    states = []
+    for number, (layer, w, layer_key) in enumerate(zip(net, weights, jax.random.split(init_key, len(net)))):
+        try:
+            states.append(layers.init(layer, layer_key, image_shape, w))
+            image_shape = jax.eval_shape(
+                lambda w, x, layer=layer: layers.respond(layer, w, x),
+                states[-1].w,
+                jax.ShapeDtypeStruct((1, *image_shape), jnp.float32),
+            ).shape[1:]
+        except ValueError as error:
+            raise ValueError(f'layer {number}: {error}') from None
+    return TrainState(jnp.zeros((), jnp.int32), train_key, tuple(states))
+
+
+def intensities(images: Array) -> Array:
+    """Turn uint8 pixels into float32 intensities in [0, 1]; floating images pass as they are."""
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+
+
+def train_step(net: Network, state: TrainState, images: Array, labels=None) -> tuple[TrainState, tuple[Told, ...]]:
+    """Sweep upward once: every layer learns from what reaches it; what it sends on, it sends as it was before.
+
+    The pure function behind `make_train_step`, for those who compose it themselves.
+    """
+    keys = jax.random.split(jax.random.fold_in(state.key, state.step), len(net))
+    x, learned, told = intensities(images), [], []
+    for layer, key, layer_state in zip(net, keys, state.layers):
+        layer_state_next, what = layers.learn(layer, key, layer_state, x, labels)
+        x = layers.respond(layer, layer_state.w, x)
+        learned.append(layer_state_next)
+        told.append(what)
+    return TrainState(state.step + 1, state.key, tuple(learned)), tuple(told)
+
+
+def make_train_step(net: Network, *, donate: bool = False) -> Callable:
+    """Build the jitted step `(state, images, labels=None) -> (state, info)`.
+
+    Args:
+        net: the layers, bottom first.
+        donate: let the step write the new state over the old one, which is then gone. Off, so that no array vanishes.
+
+    Returns:
+        A function of a state and images [B, H, W, C], uint8 or floating; info is one `Told` per layer.
+    """
+
+    def step(state, images, labels=None):
+        return train_step(net, state, images, labels)
+
+    return jax.jit(step, donate_argnums=0 if donate else ())
+
+
+def make_train_epoch(net: Network, *, batch: int, keep_last: bool = False, donate: bool = False) -> Callable:
+    """Build the jitted epoch `(state, images, labels=None) -> (state, info)`: one program, scanned over batches.
+
+    The images stay on the device and are shuffled there, by the state's key and step; nothing returns to the host.
+
+    Args:
+        net: the layers, bottom first.
+        batch: images per step.
+        keep_last: learn from the last, smaller batch too; else the images left over sit this epoch out (other ones
+            in the next epoch).
+        donate: let the epoch write the new state over the old one, which is then gone. Off by default.
+
+    Returns:
+        A function of a state and images [n, H, W, C]. Its info is one `Told` per layer for the whole epoch: wins
+        summed, largest change, finite only if every step was.
+
+    Raises:
+        ValueError: if the batch is below 1, or (when first traced) larger than the data.
+    """
+    if batch < 1:
+        raise ValueError(f'a batch of {batch} images teaches nothing; use 1 or more.')
+
+    def epoch(state, images, labels=None):
+        count = len(images)
+        if batch > count:
+            raise ValueError(f'a batch of {batch} is larger than the {count} images; use batch <= {count}.')
+        # Folded in beside the step's own number, so that no key serves both the shuffle and a step.
+        order_key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0x5EED)
+        order = jax.random.permutation(order_key, count)
+
+        def step(state, chosen):
+            return train_step(net, state, images[chosen], None if labels is None else labels[chosen])
+
+        whole = count // batch * batch
+        state, told = lax.scan(step, state, order[:whole].reshape(-1, batch))
+        if keep_last and whole < count:
+            state, last = step(state, order[whole:])
+            told = jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), told, last)
+        return state, tuple(Told(t.wins.sum(0), t.change.max(), t.finite.all()) for t in told)
+
+    return jax.jit(epoch, donate_argnums=0 if donate else ())
+
+
+def features(net: Network, states: Sequence[LayerState], images: Array, upto: int | None = None) -> Array:
+    """Compute what a network sends on; nothing learns or adapts. [B, H, W, C] -> [B, F].
+
+    Args:
+        net: the layers, bottom first.
+        states: their states.
+        images: uint8 or floating.
+        upto: how many layers to pass through; None: all.
+    """
+    x = intensities(images)
+    for layer, state in list(zip(net, states))[:upto]:
+        x = layers.respond(layer, state.w, x)
+    return x.reshape(len(x), -1)
