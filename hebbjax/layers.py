@@ -64,6 +64,11 @@ class LayerState(NamedTuple):
     opt: State  # the optax transformation's own
 
 
+def intensities(images: Array) -> Array:
+    """Turn uint8 pixels into float32 intensities in [0, 1]; floating images pass as they are."""
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+
+
 def init(layer: Layer, key: Key, image_shape: tuple[int, int, int], w: Array | None = None) -> LayerState:
     """Make a layer's first state for images of shape (H, W, C).
 
@@ -89,14 +94,19 @@ def look(layer: Layer, images: Array) -> Array:
     return layer.patch(extract(layer.window, images))
 
 
-def drive(layer: Layer, w: Array, x: Array, seen: bool = True) -> Array:
-    """Compute drives `u = x . W`, W the rule's seen weights or w itself. [..., D] -> [..., N]."""
-    return jnp.matmul(x, (layer.rule.seen(w) if seen else w).T, precision=layer.precision)
+def product(layer: Layer, x: Array, w: Array) -> Array:
+    """Compute drives `u = x . w` in the layer's precision. [..., D], [N, D] -> [..., N]."""
+    return jnp.matmul(x, w.T, precision=layer.precision)
+
+
+def seen(layer: Layer, w: Array) -> Array:
+    """Give the weights that a layer predicts with: `w`, or the rule's `W`. [N, D] -> [N, D]."""
+    return layer.rule.seen(w) if layer.send == 'seen' else w
 
 
 def predict(layer: Layer, w: Array, images: Array) -> Array:
     """Compute the drives a layer predicts with, on patches prepared as in learning. [B, H, W, C] -> [B, H', W', N]."""
-    return drive(layer, w, look(layer, images), seen=layer.send == 'seen')
+    return product(layer, look(layer, images), seen(layer, w))
 
 
 def respond(layer: Layer, w: Array, images: Array) -> Array:
@@ -117,16 +127,30 @@ def learn(layer: Layer, key: Key, state: LayerState, images: Array, teacher=None
         x = x.reshape(-1, x.shape[-1])  # [P, D]
     else:
         x = layer.patch(glimpse(sample_key, layer.window, images, layer.glimpses))  # [P, D]
-    u = drive(layer, state.w, x)  # [P, N]
+    u = product(layer, x, layer.rule.seen(state.w))  # [P, N]
     dw, rule = layer.rule.update(rule_key, x, u, state.w, state.rule, teacher)  # [N, D]
     change, opt = layer.tx.update(dw, state.opt, state.w)
     w = state.w + change
     told = Told(
-        wins=jnp.zeros(len(w), jnp.int32).at[jnp.argmax(u, axis=1)].add(1),
+        wins=wins(x, u),
         change=jnp.max(jnp.abs(change)),
         finite=jnp.all(jnp.isfinite(w)),
     )
     return LayerState(w, rule, opt), told
+
+
+def wins(x: Array, u: Array) -> Array:
+    """Count, per neuron, the patches for which its drive is the largest; an all-zero patch is nobody's.
+
+    Args:
+        x: patches [P, D].
+        u: their drives [P, N].
+
+    Returns:
+        [N] int32.
+    """
+    someone = jnp.any(x != 0, axis=1).astype(jnp.int32)
+    return jnp.zeros(u.shape[1], jnp.int32).at[jnp.argmax(u, axis=1)].add(someone)
 
 
 def max_pool(size: int) -> Callable[[Array], Array]:

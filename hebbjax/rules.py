@@ -31,9 +31,7 @@ def weighted(summed: Array, weight: Array, patches: int) -> Array:
     return summed / jnp.where(weight > 0, weight, 1)[:, None]
 
 
-def local(
-    compete: Competition, credit: Callable[[Array, Array], Credit], *, reduce: Reduction = mean
-) -> LearningRule:
+def local(compete: Competition, credit: Callable[[Array, Array], Credit], *, reduce: Reduction = mean) -> LearningRule:
     """Build a rule from a competition and a credit: `dw_i = reduce_p(pull_pi x_p - leak_pi w_i)`.
 
     Args:

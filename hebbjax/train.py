@@ -1,10 +1,10 @@
 """Training a network of Hebbian layers: a network is a tuple of layers, a state is a pytree, a step is a function.
 
-    net = (Layer(...), Layer(...))
-    state = init(net, key, images.shape[1:])
-    epoch = make_train_epoch(net, batch=128)
-    for _ in range(epochs):
-        state, info = epoch(state, images)
+net = (Layer(...), Layer(...))
+state = init(net, key, images.shape[1:])
+epoch = make_train_epoch(net, batch=128)
+for _ in range(epochs):
+    state, info = epoch(state, images)
 """
 
 from collections.abc import Callable, Sequence
@@ -57,18 +57,13 @@ def init(net: Network, key: Key, image_shape: tuple[int, int, int], weights: Seq
     return TrainState(jnp.zeros((), jnp.int32), train_key, tuple(states))
 
 
-def intensities(images: Array) -> Array:
-    """Turn uint8 pixels into float32 intensities in [0, 1]; floating images pass as they are."""
-    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
-
-
 def train_step(net: Network, state: TrainState, images: Array, labels=None) -> tuple[TrainState, tuple[Told, ...]]:
     """Sweep upward once: every layer learns from what reaches it; what it sends on, it sends as it was before.
 
     The pure function behind `make_train_step`, for those who compose it themselves.
     """
     keys = jax.random.split(jax.random.fold_in(state.key, state.step), len(net))
-    x, learned, told = intensities(images), [], []
+    x, learned, told = layers.intensities(images), [], []
     for layer, key, layer_state in zip(net, keys, state.layers):
         layer_state_next, what = layers.learn(layer, key, layer_state, x, labels)
         x = layers.respond(layer, layer_state.w, x)
@@ -146,7 +141,7 @@ def features(net: Network, states: Sequence[LayerState], images: Array, upto: in
         images: uint8 or floating.
         upto: how many layers to pass through; None: all.
     """
-    x = intensities(images)
+    x = layers.intensities(images)
     for layer, state in list(zip(net, states))[:upto]:
         x = layers.respond(layer, state.w, x)
     return x.reshape(len(x), -1)

@@ -1,0 +1,1 @@
+"""The jobs: whole experiments as functions, behind `python -m hebbjax` and the scripts in `experiments/`."""

@@ -1,0 +1,228 @@
+"""The networks that a job compares, each trained on one seed: Hebbian features, frozen features, backprop, pixels."""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from hebbjax import frozen, layers, measures, patches, supervised, train
+from hebbjax.jobs.progress import bar
+from hebbjax.jobs.report import Row
+from hebbjax.layers import Layer
+from hebbjax.readout import Head
+from hebbjax.supervised import Fitted, Model, Schedule
+from hebbjax.types import Array, Key
+
+
+class Material(NamedTuple):
+    """The data that networks are trained and chosen on; the test split is not among it."""
+
+    images: Array  # [n, H, W, C] uint8
+    labels: Array  # [n]
+    validation_images: Array
+    validation_labels: Array
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        return self.images.shape[1:]
+
+
+class Learned(NamedTuple):
+    """Weights, and what it took to learn them."""
+
+    w: Array
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+    interrupted: bool = False
+
+
+class Trained(NamedTuple):
+    """A network that is ready to be scored."""
+
+    model: Model
+    present: Callable[[Array], Any]  # images -> what the model takes
+    fitted: Fitted
+    w: Array | None  # its filters; None for raw pixels
+    train_accuracy: float  # percent
+    seconds: float
+    compile_seconds: float
+    interrupted: bool = False
+
+
+def compiled(f: Callable, *args) -> tuple[Callable, float]:
+    """Compile a jitted function for these arguments, and say how many seconds that took."""
+    started = time.perf_counter()
+    return f.lower(*args).compile(), time.perf_counter() - started
+
+
+def hebbian(
+    layer: Layer, key: Key, material: Material, *, epochs: int, batch: int, console: Console, name: str
+) -> Learned:
+    """Learn one layer's weights without labels; ended early by the user, they are as they were after the last epoch."""
+    state = train.init((layer,), key, material.shape)
+    epoch, compile_seconds = compiled(
+        train.make_train_epoch((layer,), batch=batch, donate=True), state, material.images
+    )
+    started, interrupted = time.perf_counter(), False
+    with bar(console, f'{name}: Hebbian epochs', epochs) as tick:
+        try:
+            for _ in range(epochs):
+                state, (told,) = epoch(state, material.images)
+                if not told.finite:
+                    raise ValueError(
+                        'weights are no longer finite: the images hold NaN or infinity, or the rate is too large.'
+                    )
+                tick(f'largest change {float(told.change):.3g}')
+        except KeyboardInterrupt:
+            interrupted = True
+    return Learned(state.layers[0].w, time.perf_counter() - started, compile_seconds, interrupted)
+
+
+def memory() -> int:
+    """Say how many bytes the default device can hold: its own limit, or the machine's memory."""
+    stats = jax.devices()[0].memory_stats() or {}
+    return stats.get('bytes_limit') or os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+
+
+def on_frozen(
+    layer: Layer, learned: Learned, head: Head, key: Key, material: Material, *, pool: int, schedule: Schedule,
+    limit: float | None, history: bool, console: Console, name: str,
+) -> Trained:  # fmt: skip
+    """Train a head on a frozen layer: on cached drives where they fit in `limit` bytes, on images otherwise."""
+    w = learned.w
+    everything = jnp.concatenate([material.images[:1], material.validation_images[:1]])  # only for its shape
+    per_image = frozen.cache_bytes(layer, w, everything, pool) / 2
+    fits = per_image * (len(material.images) + len(material.validation_images)) <= (limit or 0.6 * memory())
+    if fits:
+        present = jax.jit(lambda images: frozen.cache(layer, w, images, pool))
+        model = supervised.on_drives(head, *frozen.shape(layer, material.shape, pool))
+    else:
+        present = lambda images: images  # noqa: E731
+        model = supervised.on_images(head, layer, w, material.shape, pool)
+    return _fit(model, present, lambda params: w, learned, key, material, schedule, history, console, name)
+
+
+def end_to_end(
+    layer: Layer, head: Head, key: Key, material: Material, *, pool: int, schedule: Schedule, history: bool,
+    console: Console, name: str,
+) -> Trained:  # fmt: skip
+    """Train layer and head together by backprop."""
+    model = supervised.end_to_end(head, layer, material.shape, pool)
+    return _fit(
+        model,
+        lambda images: images,
+        lambda params: params[1],
+        Learned(None),
+        key,
+        material,
+        schedule,
+        history,
+        console,
+        name,
+    )
+
+
+def on_pixels(
+    classes: int, key: Key, material: Material, *, schedule: Schedule, history: bool, console: Console, name: str
+) -> Trained:
+    """Train a linear head on raw pixels, without any features: the floor."""
+    head = Head(classes, norm=False, power=None)
+    model = supervised.on_drives(head, 1, int(np.prod(material.shape)))
+    return _fit(
+        model, supervised.flat, lambda params: None, Learned(None), key, material, schedule, history, console, name
+    )
+
+
+def _fit(model, present, filters, learned, key, material, schedule, history, console, name) -> Trained:
+    started = time.perf_counter()
+    inputs = jax.block_until_ready(present(material.images))
+    held_out = present(material.validation_images)
+    presented = time.perf_counter() - started
+    with bar(console, f'{name}: gradient epochs', schedule.epochs) as tick:
+        fitted = supervised.fit(
+            model, key, (inputs, material.labels), (held_out, material.validation_labels), schedule, history=history,
+            watch=lambda number, line: tick(f'validation {100 * line.validation:.2f} %'),
+        )  # fmt: skip
+    reached = supervised.make_accuracy(model)(fitted.params, fitted.averages, inputs, material.labels)
+    return Trained(
+        model, present, fitted, filters(fitted.params), 100 * float(reached),
+        learned.seconds + presented + fitted.seconds, learned.compile_seconds + fitted.compile_seconds,
+        learned.interrupted or fitted.interrupted,
+    )  # fmt: skip
+
+
+def diversity(layer: Layer, w: Array, images: Array, p: float) -> dict[str, float]:
+    """Tell whether a bank of filters has collapsed: winners and their entropy on images, cosines, norms.
+
+    Args:
+        layer: the layer; patches are prepared as it does.
+        w: its weights [N, D].
+        images: [n, H, W, C] to let neurons compete on; a few hundred do.
+        p: the norm that units should have converged to.
+    """
+
+    @jax.jit
+    def tell(w, images):
+        x = layers.look(layer, layers.intensities(images)).reshape(-1, w.shape[1])
+        wins = layers.wins(x, layers.product(layer, x, layer.rule.seen(w)))
+        cosine = measures.nearest_cosine(w)
+        return {
+            'distinct_winners': measures.distinct_winners(wins),
+            'win_entropy': measures.win_entropy(wins),
+            'nearest_cosine_max': cosine.max(),
+            'nearest_cosine_median': jnp.median(cosine),
+            'unit_convergence': measures.unit_convergence(w, p),
+        }
+
+    return {name: float(value) for name, value in tell(w, images).items()}
+
+
+def score(
+    row: str, trained: dict[int, Trained], test, layer: Layer | None, probe: Array, p: float, paper: float | None,
+    console: Console,
+) -> Row:  # fmt: skip
+    """Read the test split with networks that are finished: no choice is left to make.
+
+    Args:
+        row: their name.
+        trained: seed -> network. The first seed's every epoch is read too, for the curve alone.
+        test: the test split.
+        layer: the layer of the network; None for raw pixels.
+        probe: images to tell the diversity of filters on.
+        p: the norm of the rule.
+        paper: percent.
+        console: for a bar.
+    """
+    images, labels = jnp.asarray(test.images), jnp.asarray(test.labels)
+    result = Row(row, paper=paper)
+    for seed, one in trained.items():
+        inputs = one.present(images)
+        accuracy = supervised.make_accuracy(one.model)
+        result.test_accuracy.append(100 * float(accuracy(one.fitted.params, one.fitted.averages, inputs, labels)))
+        result.train_accuracy.append(one.train_accuracy)
+        if one.fitted.history:
+            with bar(console, f'{row}: test curve', len(one.fitted.history)) as tick:
+                curve = []
+                for params, averages in one.fitted.history:
+                    curve.append(100 * float(accuracy(params, averages, inputs, labels)))
+                    tick()
+            lines = one.fitted.curve
+            result.more['curve'] = {
+                'train': [100 * line.train for line in lines],
+                'validation': [100 * line.validation for line in lines],
+                'test': curve,
+            }
+        if layer is not None:
+            for name, value in diversity(layer, one.w, probe, p).items():
+                result.more.setdefault(name, []).append(value)
+        result.more.setdefault('validation_accuracy', []).append(100 * one.fitted.curve[one.fitted.best].validation)
+        result.more.setdefault('epoch', []).append(one.fitted.best + 1)
+    result.seconds = float(np.mean([one.seconds for one in trained.values()]))
+    result.compile_seconds = float(np.mean([one.compile_seconds for one in trained.values()]))
+    return result

@@ -1,0 +1,32 @@
+"""Progress on the terminal: a bar per phase that ticks per epoch; quiet where there is no terminal."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+@contextlib.contextmanager
+def bar(console: Console, phase: str, total: int) -> Iterator[Callable[..., None]]:
+    """Show a bar while a phase runs.
+
+    Args:
+        console: a terminal, or anything else: then nothing is drawn.
+        phase: what runs.
+        total: epochs.
+
+    Yields:
+        A function to call after each epoch, with a few words about it.
+    """
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn('{task.fields[note]}'),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(phase, total=total, note='')
+        yield lambda note='': progress.update(task, advance=1, note=note)

@@ -1,0 +1,158 @@
+"""What every job has in common: rows of results, one JSON, one table, files checked before and written whole."""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import tempfile
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+PACKAGES = ('hebbjax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'tensorflow-datasets', 'scikit-learn')
+
+
+@dataclasses.dataclass
+class Row:
+    """One row of results: a network, one entry per seed.
+
+    Attributes:
+        row: its name.
+        test_accuracy: percent, one per seed.
+        train_accuracy: percent, one per seed.
+        paper: what the paper reports for it, percent, or None.
+        seconds: run time of one seed, mean, compile time apart.
+        compile_seconds: of one seed, mean.
+        more: further columns, as they go into the JSON.
+    """
+
+    row: str
+    test_accuracy: list[float] = dataclasses.field(default_factory=list)
+    train_accuracy: list[float] = dataclasses.field(default_factory=list)
+    paper: float | None = None
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+    more: dict = dataclasses.field(default_factory=dict)
+
+    def as_json(self) -> dict:
+        """Give the row as a flat dictionary."""
+        flat = dataclasses.asdict(self)
+        return flat | flat.pop('more')
+
+
+@dataclasses.dataclass
+class Report:
+    """What a job ends with.
+
+    Attributes:
+        rows: the results.
+        config: every setting of the run.
+        interrupted: whether the user ended it early; the rows hold what was reached.
+    """
+
+    config: dict
+    rows: list[Row] = dataclasses.field(default_factory=list)
+    interrupted: bool = False
+
+    def row(self, name: str) -> Row:
+        """Find a row by name.
+
+        Raises:
+            KeyError: if there is none.
+        """
+        return {row.row: row for row in self.rows}[name]
+
+    def as_json(self) -> dict:
+        """Give the report in the shape that every experiment of the project writes."""
+        found = {}
+        for package in PACKAGES:
+            try:
+                found[package] = importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                found[package] = None
+        return {
+            'rows': [row.as_json() for row in self.rows],
+            'config': self.config,
+            'versions': {'python': platform.python_version(), **found},
+            'device': str(jax.devices()[0].device_kind),
+            'interrupted': self.interrupted,
+        }
+
+    def write(self, path: pathlib.Path | None) -> None:
+        """Write the JSON, if a path is given: whole or not at all."""
+        if path is not None:
+            write_whole(path, lambda file: file.write_text(json.dumps(self.as_json(), indent=1) + '\n'))
+
+
+def mean_std(values: list[float]) -> str:
+    """Format accuracies as mean ± sample standard deviation; one value stands alone, none is a dash."""
+    if not values:
+        return '-'
+    if len(values) == 1:
+        return f'{values[0]:.2f}'
+    return f'{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}'
+
+
+def show(report: Report, title: str, columns: dict[str, str], console: Console) -> None:
+    """Print the table of a report.
+
+    Args:
+        report: the report.
+        title: above the table.
+        columns: further columns, key in `Row.more` -> heading; lists are averaged.
+        console: where to.
+    """
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ('', 'test %', 'train %', 'paper', 'n', 'run s', 'comp s', *columns.values()):
+        table.add_column(heading, justify='left' if not heading else 'right', no_wrap=True)
+    for row in report.rows:
+        further = [row.more.get(key) for key in columns]
+        table.add_row(
+            row.row,
+            mean_std(row.test_accuracy),
+            mean_std(row.train_accuracy),
+            '-' if row.paper is None else f'{row.paper:.2f}',
+            str(len(row.test_accuracy)),
+            f'{row.seconds:.1f}',
+            f'{row.compile_seconds:.1f}',
+            *('-' if value is None else f'{np.mean(value):.3g}' for value in further),
+        )
+    console.print(table)
+
+
+def check_writable(*paths: pathlib.Path | None) -> None:
+    """Make sure, before anything is trained, that files can be written.
+
+    Raises:
+        FileNotFoundError: if a folder does not exist.
+        PermissionError: if it cannot be written to, or the path is a folder.
+    """
+    for path in paths:
+        if path is None:
+            continue
+        folder = path.absolute().parent
+        if not folder.is_dir():
+            raise FileNotFoundError(f'{path} cannot be written: {folder} is no folder; make it first, or name another.')
+        if path.is_dir():
+            raise PermissionError(f'{path} cannot be written: it is a folder; name a file.')
+        if not os.access(path if path.exists() else folder, os.W_OK) or not os.access(folder, os.W_OK):
+            raise PermissionError(f'{path} cannot be written: no permission; name a file in a folder of yours.')
+
+
+def write_whole(path: pathlib.Path, fill: Callable[[pathlib.Path], object]) -> None:
+    """Write a file under another name and rename it when it is whole, so that none is ever half-written."""
+    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f'.{path.stem}-', suffix=path.suffix)
+    os.close(handle)
+    try:
+        fill(pathlib.Path(name))
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

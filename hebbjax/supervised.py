@@ -1,0 +1,236 @@
+"""Training by gradient: heads on frozen drives, or whole networks end to end, with one loop for both.
+
+A model is a pair of pure functions, so the loop knows nothing of heads, caches or layers. Choices (rate reductions,
+when to stop, which state to keep) see the validation set alone.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.training.early_stopping import EarlyStopping
+
+from hebbjax import frozen, layers, readout
+from hebbjax.frozen import Drives
+from hebbjax.layers import Layer
+from hebbjax.readout import Head
+from hebbjax.types import Array, Key
+
+
+class Model(NamedTuple):
+    """What gradient training needs of a network."""
+
+    init: Callable[[Key], tuple[Any, Any]]  # key -> (params, running averages)
+    apply: Callable[..., tuple[Array, Any]]  # (params, averages, inputs, key=None) -> (logits, averages); a key trains
+
+
+def on_drives(head: Head, blocks: int, neurons: int) -> Model:
+    """Put a head on drives of Q blocks and N neurons: inputs are `Drives`, cached or raw pixels (`flat`)."""
+    return Model(
+        lambda key: readout.init(head, key, (blocks, neurons)),
+        lambda params, norm, drives, key=None: readout.apply(head, params, norm, drives, key),
+    )
+
+
+def on_images(head: Head, layer: Layer, w: Array, image_shape: tuple[int, int, int], pool: int) -> Model:
+    """Put a head on a frozen layer: inputs are images, drives are computed anew each time.
+
+    The same parameters as `on_drives`, for data whose drives do not fit in memory.
+    """
+
+    def apply(params, norm, images, key=None):
+        found = frozen.drives(layer, w, layers.intensities(images), pool, scale=params.scale)
+        return readout.apply(head, params, norm, found, key)
+
+    return Model(lambda key: readout.init(head, key, frozen.shape(layer, image_shape, pool)), apply)
+
+
+def end_to_end(head: Head, layer: Layer, image_shape: tuple[int, int, int], pool: int) -> Model:
+    """Put a head on a layer whose weights are parameters too: the backprop twin. Inputs are images."""
+
+    def init(key):
+        head_key, layer_key = jax.random.split(key)
+        params, norm = readout.init(head, head_key, frozen.shape(layer, image_shape, pool))
+        return (params, layers.init(layer, layer_key, image_shape).w), norm
+
+    def apply(params, norm, images, key=None):
+        params, w = params
+        found = frozen.drives(layer, w, layers.intensities(images), pool, scale=params.scale)
+        return readout.apply(head, params, norm, found, key)
+
+    return Model(init, apply)
+
+
+class Schedule(NamedTuple):
+    """How long and how fast to train by gradient: Adam under reduce-on-plateau, with early stopping."""
+
+    epochs: int = 50  # at most
+    batch: int = 256
+    rate: float = 1e-3
+    factor: float = 0.5  # the rate is multiplied by this ...
+    patience: int = 5  # ... after so many epochs without a better validation accuracy
+    stop_after: int = 15  # epochs without a better validation accuracy after which training ends
+    decay: float = 0.0  # decoupled weight decay (AdamW) of arrays with two axes or more
+
+    def check(self, count: int) -> None:
+        """Refuse what cannot train on `count` samples.
+
+        Raises:
+            ValueError: naming the setting, its value and what would do.
+        """
+        if self.epochs < 1:
+            raise ValueError(f'{self.epochs} head epochs train nothing; use 1 or more.')
+        if not 1 <= self.batch <= count:
+            raise ValueError(f'a batch of {self.batch} does not fit {count} samples; use 1 to {count}.')
+        if not self.rate > 0:
+            raise ValueError(f'learning rate {self.rate} does not descend; use a rate above 0.')
+
+
+class Epoch(NamedTuple):
+    """One line of a learning curve; accuracies in [0, 1]."""
+
+    loss: float  # mean training loss over the epoch
+    train: float  # accuracy on training batches, as they passed
+    validation: float
+    rate: float
+
+
+class Fitted(NamedTuple):
+    """What `fit` reached."""
+
+    params: Any  # of the epoch with the best validation accuracy
+    averages: Any
+    best: int  # its number, from 0
+    curve: list[Epoch]
+    history: list[tuple[Any, Any]]  # (params, averages) after every epoch, on the host; empty unless asked for
+    seconds: float  # of training and validating
+    compile_seconds: float
+    interrupted: bool  # the user ended it early; the state is the best until then
+
+
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """Compute the mean softmax cross-entropy. [B, K], [B] -> scalar."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def make_gradient_epoch(model: Model, tx: optax.GradientTransformation, batch: int) -> Callable:
+    """Build one jitted epoch of gradient descent: shuffled by key on the device, scanned over batches.
+
+    Returns:
+        A function `(carry, inputs, labels, key, scale) -> (carry, (loss, accuracy))`, the carry (params, averages,
+        optimizer state) donated; `scale` multiplies every update. Samples that fill no batch sit the epoch out.
+    """
+
+    def epoch(carry, inputs, labels, key, scale):
+        order_key, noise_key = jax.random.split(key)
+        count = len(labels)
+        order = jax.random.permutation(order_key, count)[: count // batch * batch].reshape(-1, batch)
+
+        def step(carry, at):
+            params, averages, opt = carry
+            chosen, step_key = at
+            some, truth = jax.tree.map(lambda a: a[chosen], inputs), labels[chosen]
+
+            def loss_of(params):
+                logits, updated = model.apply(params, averages, some, step_key)
+                return cross_entropy(logits, truth), (logits, updated)
+
+            (loss, (logits, averages)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+            updates, opt = tx.update(gradient, opt, params)
+            params = optax.apply_updates(params, jax.tree.map(lambda u: scale * u, updates))
+            return (params, averages, opt), (loss, jnp.mean(jnp.argmax(logits, 1) == truth))
+
+        carry, (loss, right) = jax.lax.scan(step, carry, (order, jax.random.split(noise_key, len(order))))
+        return carry, (loss.mean(), right.mean())
+
+    return jax.jit(epoch, donate_argnums=0)
+
+
+def make_accuracy(model: Model, block: int = 100) -> Callable:
+    """Build the jitted accuracy `(params, averages, inputs, labels) -> scalar in [0, 1]`. Evaluation changes nothing."""
+
+    def accuracy(params, averages, inputs, labels):
+        told = frozen.blockwise(lambda some: jnp.argmax(model.apply(params, averages, some)[0], 1), inputs, block)
+        return jnp.mean(told == labels)
+
+    return jax.jit(accuracy)
+
+
+def fit(
+    model: Model,
+    key: Key,
+    train: tuple[Any, Array],
+    validation: tuple[Any, Array],
+    schedule: Schedule,
+    *,
+    history: bool = False,
+    watch: Callable[[int, Epoch], None] | None = None,
+) -> Fitted:
+    """Train a model by Adam on the cross-entropy, and keep the state that is best on the validation set.
+
+    Args:
+        model: what to train.
+        key: draws its first parameters, the order of samples and its dropout.
+        train: inputs (pytree of [n, ...]) and labels [n].
+        validation: inputs and labels that every choice is made on.
+        schedule: rates and lengths.
+        history: keep every epoch's state on the host, to draw test curves with when every choice has been made.
+        watch: called after each epoch with its number and line.
+
+    Raises:
+        ValueError: if the schedule does not fit the data.
+        KeyboardInterrupt: if the user ends it before the first epoch is over; later, what was reached is returned.
+    """
+    inputs, labels = train
+    schedule.check(len(labels))
+    init_key, train_key = jax.random.split(key)
+    params, averages = model.init(init_key)
+    tx = optax.adamw(
+        schedule.rate, weight_decay=schedule.decay, mask=lambda params: jax.tree.map(lambda a: a.ndim > 1, params)
+    )
+    plateau = optax.contrib.reduce_on_plateau(schedule.factor, patience=schedule.patience, rtol=0.0, atol=1e-7)
+    plateau_state = plateau.init(())
+    stopping = EarlyStopping(patience=schedule.stop_after)
+    carry = (params, averages, tx.init(params))
+    one = jnp.ones(())
+
+    started = time.perf_counter()
+    epoch = make_gradient_epoch(model, tx, schedule.batch).lower(carry, inputs, labels, train_key, one).compile()
+    accuracy = make_accuracy(model).lower(params, averages, *validation).compile()
+    compiled = time.perf_counter()
+
+    curve, states, best, interrupted = [], [], None, False
+    try:
+        for number in range(schedule.epochs):
+            scale = plateau_state.scale
+            carry, (loss, right) = epoch(carry, inputs, labels, jax.random.fold_in(train_key, number), scale)
+            now = Epoch(
+                float(loss), float(right), float(accuracy(*carry[:2], *validation)), schedule.rate * float(scale)
+            )
+            # copies: the next epoch writes over these buffers
+            if best is None or now.validation > curve[best[0]].validation:
+                best = number, jax.tree.map(jnp.copy, carry[:2])
+            if history:
+                states.append(jax.tree.map(np.array, carry[:2]))
+            curve.append(now)
+            if watch is not None:
+                watch(number, now)
+            _, plateau_state = plateau.update((), plateau_state, value=jnp.asarray(1 - now.validation))
+            stopping = stopping.update(1 - now.validation)
+            if stopping.should_stop:
+                break
+    except KeyboardInterrupt:
+        if not curve:
+            raise
+        interrupted = True
+    seconds = time.perf_counter() - compiled
+    return Fitted(*best[1], best[0], curve, states, seconds, compiled - started, interrupted)
+
+
+def flat(images: Array) -> Drives:
+    """Present raw pixels to a head as if they were drives: one block of H W C neurons."""
+    return Drives(layers.intensities(images).reshape(len(images), 1, -1))

@@ -1,0 +1,103 @@
+"""Every rule in plain loops, float64: slow, obvious, the judge. Knows numpy only, nothing of the library."""
+
+import numpy as np
+
+
+def patches(images, size, stride, padding):
+    """Cut windows out pixel by pixel, in (kh, kw, C) order."""
+    batch, height, width, channels = images.shape
+    (kh, kw), (sh, sw), (ph, pw) = size, stride, padding
+    padded = np.zeros((batch, height + 2 * ph, width + 2 * pw, channels), images.dtype)
+    padded[:, ph : ph + height, pw : pw + width] = images
+    rows, columns = (height + 2 * ph - kh) // sh + 1, (width + 2 * pw - kw) // sw + 1
+    out = np.zeros((batch, rows, columns, kh * kw * channels), images.dtype)
+    for b in range(batch):
+        for i in range(rows):
+            for j in range(columns):
+                place = 0
+                for y in range(kh):
+                    for x in range(kw):
+                        for c in range(channels):
+                            out[b, i, j, place] = padded[b, i * sh + y, j * sw + x, c]
+                            place += 1
+    return out
+
+
+def ranks(u):
+    """Order neurons by drive, largest first; of equal drives the first neuron comes first."""
+    return sorted(range(len(u)), key=lambda i: (-u[i], i))
+
+
+def hebb(x, w):
+    """dw_i = mean over patches of y_i x, y = w x."""
+    dw = np.zeros_like(w)
+    for patch in x:
+        for i in range(len(w)):
+            dw[i] += (w[i] @ patch) * patch
+    return dw / len(x)
+
+
+def oja(x, w):
+    """dw_i = mean over patches of y_i (x - y_i w_i), y = w x."""
+    dw = np.zeros_like(w)
+    for patch in x:
+        for i in range(len(w)):
+            y = w[i] @ patch
+            dw[i] += y * (patch - y * w[i])
+    return dw / len(x)
+
+
+def sanger(x, w):
+    """dw_i = mean over patches of y_i (x - sum over j <= i of y_j w_j), y = w x."""
+    dw = np.zeros_like(w)
+    for patch in x:
+        y = [w_i @ patch for w_i in w]
+        for i in range(len(w)):
+            explained = np.zeros_like(patch)
+            for j in range(i + 1):
+                explained += y[j] * w[j]
+            dw[i] += y[i] * (patch - explained)
+    return dw / len(x)
+
+
+def instar(x, w, k):
+    """dw_i = mean over patches of (x - w_i) where neuron i is among the k with the largest drives."""
+    dw = np.zeros_like(w)
+    for patch in x:
+        for i in ranks([w_i @ patch for w_i in w])[:k]:
+            dw[i] += patch - w[i]
+    return dw / len(x)
+
+
+def krotov(x, w, k, delta, p):
+    """dw_i = sum over patches of g_i (x - <w_i, x> w_i), <w_i, x> = sum_d sign(w_id) |w_id|^(p-1) x_d."""
+    dw = np.zeros_like(w)
+    for patch in x:
+        drive = [sum(np.sign(w_d) * abs(w_d) ** (p - 1) * x_d for w_d, x_d in zip(w_i, patch)) for w_i in w]
+        order = ranks(drive)
+        for rank, g in ((1, 1.0), (k, -delta)):
+            i = order[rank - 1]
+            dw[i] += g * (patch - drive[i] * w[i])
+    return dw
+
+
+def krotov_step(x, w, k, delta, p, rate, precision=1e-30):
+    """One step as published: the change is divided by its largest entry over all neurons, then w + rate change."""
+    dw = krotov(x, w, k, delta, p)
+    return w + rate * dw / max(np.abs(dw).max(), precision)
+
+
+def head_logits(u, mean, var, scale, shift, power, pool, w, b, epsilon=1e-5):
+    """Batch norm on the whole map, rectified power, max pooling, linear, image by image: u [B, H, W, N]."""
+    z = np.maximum(scale * (u - mean) / np.sqrt(var + epsilon) + shift, 0) ** power
+    batch, height, width, neurons = z.shape
+    rows, columns = height // pool, width // pool
+    out = np.zeros((batch, w.shape[2]))
+    for n in range(batch):
+        for i in range(rows):
+            for j in range(columns):
+                for c in range(neurons):
+                    largest = z[n, i * pool : (i + 1) * pool, j * pool : (j + 1) * pool, c].max()
+                    out[n] += largest * w[i * columns + j, c]
+        out[n] += b
+    return out
