@@ -66,7 +66,7 @@ def load(path: str | os.PathLike, like):
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, is something else, or holds another network; names the first leaf that differs.
+        ValueError: if the file is damaged or something else, or holds another network: the first leaf that differs.
     """
     path = pathlib.Path(path)
     if not path.is_file():

@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if name == 'data':
         return run_job(Data, prepare_data, rest, 'hebbjax data')
-    from hebbjax.jobs import cnn  # late: jax is slow to import, and a usage text does not need it
+    from hebbjax.jobs import cnn, dense  # late: jax is slow to import, and a usage text does not need it
 
-    config, job = {'cnn': (cnn.Config, cnn.run)}[name]
+    config, job = {'cnn': (cnn.Config, cnn.run), 'dense': (dense.Config, dense.run)}[name]
     return run_job(config, job, rest, f'hebbjax {name}')

@@ -1,4 +1,4 @@
-"""One layer: what it is (`Layer`, static), what it has (`LayerState`, a pytree), and its moment: look, learn, respond."""
+"""One layer: what it is (`Layer`, static), what it has (`LayerState`, a pytree), its moment: look, learn, respond."""
 
 import dataclasses
 from collections.abc import Callable

@@ -151,7 +151,7 @@ def make_gradient_epoch(model: Model, tx: optax.GradientTransformation, batch: i
 
 
 def make_accuracy(model: Model, block: int = 100) -> Callable:
-    """Build the jitted accuracy `(params, averages, inputs, labels) -> scalar in [0, 1]`. Evaluation changes nothing."""
+    """Build the jitted accuracy `(params, averages, inputs, labels) -> scalar in [0, 1]`; it changes nothing."""
 
     def accuracy(params, averages, inputs, labels):
         told = frozen.blockwise(lambda some: jnp.argmax(model.apply(params, averages, some)[0], 1), inputs, block)

@@ -83,7 +83,7 @@ def curves(lines: Mapping[str, Mapping[str, Sequence[float]]], *, title: str = '
     """Draw accuracy over epochs: a colour per network, solid for test, dashed for training, dotted for validation.
 
     Args:
-        lines: network -> {'train' | 'validation' | 'test': accuracy in percent, one per epoch}; missing ones are left out.
+        lines: network -> {'train' | 'validation' | 'test': accuracy in percent, one per epoch}.
         title: above the axes (Talloen et al., figure 3).
     """
     figure = Figure(figsize=(7, 4.5), layout='constrained')

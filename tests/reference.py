@@ -28,23 +28,53 @@ def ranks(u):
     return sorted(range(len(u)), key=lambda i: (-u[i], i))
 
 
-def hebb(x, w):
-    """dw_i = mean over patches of y_i x, y = w x."""
+def everyone(u):
+    """y = u."""
+    return u
+
+
+def driven(u):
+    """y = max(u, 0)."""
+    return np.array([max(u_i, 0.0) for u_i in u])
+
+
+def shared(u):
+    """y = softmax(u)."""
+    powers = [np.exp(u_i - max(u)) for u_i in u]
+    return np.array([power / sum(powers) for power in powers])
+
+
+def winners(k):
+    """y_i = 1 where neuron i is among the k with the largest drives, else 0."""
+    return lambda u: np.array([1.0 if i in ranks(u)[:k] else 0.0 for i in range(len(u))])
+
+
+def hebb(x, w, compete=everyone):
+    """dw_i = mean over patches of y_i x, y = compete(w x)."""
     dw = np.zeros_like(w)
     for patch in x:
+        y = compete([w_i @ patch for w_i in w])
         for i in range(len(w)):
-            dw[i] += (w[i] @ patch) * patch
+            dw[i] += y[i] * patch
     return dw / len(x)
 
 
-def oja(x, w):
-    """dw_i = mean over patches of y_i (x - y_i w_i), y = w x."""
+def oja(x, w, compete=everyone):
+    """dw_i = mean over patches of y_i (x - y_i w_i), y = compete(w x)."""
     dw = np.zeros_like(w)
     for patch in x:
+        y = compete([w_i @ patch for w_i in w])
         for i in range(len(w)):
-            y = w[i] @ patch
-            dw[i] += y * (patch - y * w[i])
+            dw[i] += y[i] * (patch - y[i] * w[i])
     return dw / len(x)
+
+
+def own_mean(dw, x, w, compete=everyone):
+    """Turn a mean over patches into each neuron's mean over its own credit: divide by the mean of |y_i| instead."""
+    credit = np.zeros(len(w))
+    for patch in x:
+        credit += np.abs(compete([w_i @ patch for w_i in w])) / len(x)
+    return np.array([row / share if share > 0 else row for row, share in zip(dw, credit)])
 
 
 def sanger(x, w):
@@ -81,9 +111,11 @@ def krotov(x, w, k, delta, p):
     return dw
 
 
-def krotov_step(x, w, k, delta, p, rate, precision=1e-30):
+def krotov_step(x, w, k, delta, p, rate, precision=1e-30, per='layer'):
     """One step as published: the change is divided by its largest entry over all neurons, then w + rate change."""
     dw = krotov(x, w, k, delta, p)
+    if per == 'unit':  # ours, not the paper's: one maximum per neuron
+        return w + rate * np.array([row / max(np.abs(row).max(), precision) for row in dw])
     return w + rate * dw / max(np.abs(dw).max(), precision)
 
 

@@ -410,6 +410,18 @@ def test_source_does_not_answer(server, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_silent_source_is_not_waited_for(server, tmp_path, monkeypatch):
+    import requests
+
+    def get(url, *, timeout, **kwargs):
+        raise requests.ReadTimeout if timeout == 5 else AssertionError(f'would wait {timeout}')
+
+    serve(monkeypatch, server, 'mnist', archive('mnist'))
+    monkeypatch.setattr(requests, 'get', get)
+    text = refused(ConnectionError, tmp_path, f'mnist is not prepared in {tmp_path} and 127.0.0.1')
+    assert 'does not answer (ReadTimeout);' in text
+
+
 @pytest.mark.parametrize('status', [404, 503])
 def test_source_answers_no(server, tmp_path, monkeypatch, status):
     serve(monkeypatch, server, 'mnist', archive('mnist'), status=status)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from hebbjax import frozen, layers, measures, patches, supervised, train
+from hebbjax import frozen, layers, measures, supervised, train
 from hebbjax.jobs.progress import bar
 from hebbjax.jobs.report import Row
 from hebbjax.layers import Layer
@@ -183,46 +183,36 @@ def diversity(layer: Layer, w: Array, images: Array, p: float) -> dict[str, floa
     return {name: float(value) for name, value in tell(w, images).items()}
 
 
-def score(
-    row: str, trained: dict[int, Trained], test, layer: Layer | None, probe: Array, p: float, paper: float | None,
-    console: Console,
-) -> Row:  # fmt: skip
+def score(row: str, trained: dict[int, Trained], test: tuple[Array, Array], console: Console) -> Row:
     """Read the test split with networks that are finished: no choice is left to make.
 
     Args:
         row: their name.
-        trained: seed -> network. The first seed's every epoch is read too, for the curve alone.
-        test: the test split.
-        layer: the layer of the network; None for raw pixels.
-        probe: images to tell the diversity of filters on.
-        p: the norm of the rule.
-        paper: percent.
+        trained: seed -> network. Where every epoch was kept, every epoch is read too, for the curve alone.
+        test: images and labels.
         console: for a bar.
     """
-    images, labels = jnp.asarray(test.images), jnp.asarray(test.labels)
-    result = Row(row, paper=paper)
-    for seed, one in trained.items():
-        inputs = one.present(images)
-        accuracy = supervised.make_accuracy(one.model)
+    images, labels = test
+    result = Row(row)
+    for one in trained.values():
+        inputs, accuracy = one.present(images), supervised.make_accuracy(one.model)
         result.test_accuracy.append(100 * float(accuracy(one.fitted.params, one.fitted.averages, inputs, labels)))
         result.train_accuracy.append(one.train_accuracy)
-        if one.fitted.history:
-            with bar(console, f'{row}: test curve', len(one.fitted.history)) as tick:
-                curve = []
-                for params, averages in one.fitted.history:
-                    curve.append(100 * float(accuracy(params, averages, inputs, labels)))
-                    tick()
-            lines = one.fitted.curve
-            result.more['curve'] = {
-                'train': [100 * line.train for line in lines],
-                'validation': [100 * line.validation for line in lines],
-                'test': curve,
-            }
-        if layer is not None:
-            for name, value in diversity(layer, one.w, probe, p).items():
-                result.more.setdefault(name, []).append(value)
-        result.more.setdefault('validation_accuracy', []).append(100 * one.fitted.curve[one.fitted.best].validation)
+        lines = one.fitted.curve
+        result.more.setdefault('validation_accuracy', []).append(100 * lines[one.fitted.best].validation)
         result.more.setdefault('epoch', []).append(one.fitted.best + 1)
+        if not one.fitted.history:
+            continue
+        curve = []
+        with bar(console, f'{row}: test curve', len(lines)) as tick:
+            for params, averages in one.fitted.history:
+                curve.append(100 * float(accuracy(params, averages, inputs, labels)))
+                tick()
+        result.more['curve'] = {
+            'train': [100 * line.train for line in lines],
+            'validation': [100 * line.validation for line in lines],
+            'test': curve,
+        }
     result.seconds = float(np.mean([one.seconds for one in trained.values()]))
     result.compile_seconds = float(np.mean([one.compile_seconds for one in trained.values()]))
     return result

@@ -1,0 +1,180 @@
+"""A comparison: the same network with Hebbian, untrained and backprop features, over seeds, judged on data unseen."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+
+import jax
+import jax.numpy as jnp
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from hebbjax import data, patches, train, visualize
+from hebbjax.jobs import arms, report
+from hebbjax.jobs.arms import Learned, Material, Trained
+from hebbjax.jobs.report import Report
+from hebbjax.jobs.settings import GIB, Job
+from hebbjax.layers import Layer
+from hebbjax.readout import Head
+from hebbjax.types import Array, Key
+
+Networks = dict[tuple[str, int], Trained]  # (row, seed) -> network
+COLUMNS = {
+    'distinct_winners': 'won',
+    'win_entropy': 'entr',
+    'nearest_cosine_median': 'cos',
+    'unit_convergence': 'conv',
+}
+LEGEND = (
+    'won: distinct winners; entr: win entropy, 1 if all win alike; cos: median largest cosine to another filter; '
+    'conv: share of units on the p-sphere'
+)
+
+
+def run(
+    config: Job,
+    picture: Callable[[Job, Mapping[tuple[str, int], Trained], tuple], Figure | None],
+    console: Console | None = None,
+) -> Report:
+    """Train every network on every seed, then read the test split, and report.
+
+    Args:
+        config: the settings; those left out take the data set's own.
+        picture: (config, networks, image shape) -> the figure of filters.
+        console: where to print; None: nowhere.
+
+    Returns:
+        The report; its files are written. After Ctrl-C it holds what was reached.
+
+    Raises:
+        ValueError: if a setting, the data or a shape does not fit.
+        OSError: if data cannot be read or a file not written.
+        KeyboardInterrupt: if the user ends it before any network was reached.
+    """
+    console = console or Console(quiet=True)
+    config = config.resolve()
+    report.check_writable(config.json, config.figure, config.curves)
+    stuff = material(config)
+    for row in config.rows:  # whatever does not fit is refused before the first hour
+        network = layer_of(row, config, len(stuff.images))
+        train.init((network,), jax.random.key(0), stuff.shape)
+        arms.frozen.shape(network, stuff.shape, config.blocks())
+
+    plan = [
+        (row, seed)
+        for seed in range(config.seeds)
+        for row in config.rows
+        if row != 'backprop' or seed < config.backprop_seeds
+    ]
+    trained, interrupted = train_all(plan, lambda row, seed: train_row(row, seed, config, stuff, console), console)
+    if not trained:
+        raise KeyboardInterrupt
+    result = score_all(config, trained, stuff, console)
+    result.interrupted = interrupted
+    finish(result, config, picture(config, trained, stuff.shape), console)
+    return result
+
+
+def material(config: Job) -> Material:
+    """Load and check the training data, and set the validation split aside; the test split is not touched."""
+    images, labels = data.load(config.dataset, 'train', data_dir=config.data_dir)
+    data.check_images(images)
+    kept, held_out = data.split_validation(labels, config.validation, seed=0)
+    return Material(*map(jnp.asarray, (images[kept], labels[kept], images[held_out], labels[held_out])))
+
+
+def layer_of(row: str, config: Job, count: int) -> Layer:
+    """Build the layer of one row, for `count` training images."""
+    layer = config.variant(row).layer(count)
+    if row != 'backprop':
+        return layer
+    # the twin is what a deep-learning user would build: unprepared patches, predicted with w, drawn by fan-in
+    return dataclasses.replace(layer, patch=patches.raw, send='weights', initial=uniform_by_fan_in)
+
+
+def uniform_by_fan_in(key: Key, shape: tuple[int, int]) -> Array:
+    """Draw weights as deep-learning frameworks do for gradient training: uniform in +-1/sqrt(D)."""
+    return jax.random.uniform(key, shape, minval=-1, maxval=1) / shape[1] ** 0.5
+
+
+def train_row(row: str, seed: int, config: Job, stuff: Material, console: Console) -> Trained:
+    """Train one network of the comparison on one seed."""
+    # one draw of filters for hebbian, untrained and published_setting; one draw of the head for all of them
+    layer_key, head_key = jax.random.split(jax.random.key(seed))
+    layer = layer_of(row, config, len(stuff.images))
+    classes = int(stuff.labels.max()) + 1
+    head = Head(classes, power=config.power, dropout=config.dropout)
+    schedule = config.head_schedule(config.head_rate, config.head_epochs)
+    common = {'console': console, 'name': f'{row}, seed {seed}', 'history': seed == 0}
+    if row == 'raw_pixels':
+        return arms.on_pixels(classes, head_key, stuff, schedule=schedule, **common)
+    if row == 'backprop':
+        schedule = config.head_schedule(config.backprop_rate, config.backprop_epochs)
+        return arms.end_to_end(layer, head, head_key, stuff, pool=config.blocks(), schedule=schedule, **common)
+    if row == 'untrained':
+        learned = Learned(train.init((layer,), layer_key, stuff.shape).layers[0].w)
+    else:
+        learned = arms.hebbian(
+            layer, layer_key, stuff, epochs=config.epochs, batch=config.batch, console=console, name=common['name']
+        )
+    limit = None if config.cache_gib is None else config.cache_gib * GIB
+    return arms.on_frozen(
+        layer, learned, head, head_key, stuff, pool=config.blocks(), schedule=schedule, limit=limit, **common
+    )
+
+
+def train_all(
+    plan: Iterable[tuple[str, int]], train_one: Callable[[str, int], Trained], console: Console
+) -> tuple[Networks, bool]:
+    """Train one network after another, until done or interrupted; a line for each.
+
+    Returns:
+        The networks, and whether the user ended it early.
+    """
+    trained = {}
+    try:
+        for row, seed in plan:
+            one = trained[row, seed] = train_one(row, seed)
+            best = one.fitted.curve[one.fitted.best]
+            console.print(
+                f'{row}, seed {seed}: validation {100 * best.validation:.2f} % at epoch {one.fitted.best + 1} of '
+                f'{len(one.fitted.curve)}, {one.seconds:.1f} s + {one.compile_seconds:.1f} s compiling',
+                highlight=False,
+            )
+            if one.interrupted:
+                return trained, True
+    except KeyboardInterrupt:
+        return trained, True
+    return trained, False
+
+
+def score_all(config: Job, trained: Networks, stuff: Material, console: Console) -> Report:
+    """Read the test split with every network that was reached. No choice is left to make."""
+    images, labels = data.load(config.dataset, 'test', data_dir=config.data_dir)
+    data.check_images(images)
+    test = jnp.asarray(images), jnp.asarray(labels)
+    result = Report(config.as_json())
+    for row in config.rows:
+        mine = {seed: one for (name, seed), one in trained.items() if name == row}
+        if not mine:
+            continue
+        scored = arms.score(row, mine, test, console)
+        scored.paper = config.PAPER.get(config.dataset, {}).get(row)
+        if row != 'raw_pixels':
+            layer, p = layer_of(row, config, len(stuff.images)), config.variant(row).p
+            told = [arms.diversity(layer, one.w, stuff.validation_images[:200], p) for one in mine.values()]
+            scored.more |= {name: [one[name] for one in told] for name in told[0]}
+        result.rows.append(scored)
+    return result
+
+
+def finish(result: Report, config: Job, figure: Figure | None, console: Console) -> None:
+    """Print the table and write the files that were asked for."""
+    note = ' (interrupted: what was reached)' if result.interrupted else ''
+    report.show(result, f'{config.dataset}, {config.features} neurons, accuracy in percent{note}', COLUMNS, console)
+    console.print(LEGEND, style='dim')
+    result.write(config.json)
+    if config.figure is not None and figure is not None:
+        report.write_whole(config.figure, figure.savefig)
+    if config.curves is not None:
+        lines = {row.row: row.more['curve'] for row in result.rows if 'curve' in row.more}
+        report.write_whole(config.curves, visualize.curves(lines, title=config.dataset).savefig)

@@ -1,0 +1,45 @@
+"""What every test shares: the strict settings, and the two doors out of them.
+
+JAX is as strict here as it can be: no implicit dtype promotion, no implicit broadcasting over ranks, no key used
+twice. pytest turns warnings into errors (pyproject.toml). The library itself never touches `jax.config`.
+
+`relaxed` is the one exemption: optax 0.2.8's adam mixes Python floats and int32 counts, which strict dtype promotion
+refuses. Tests that train by gradient ask for it; the core's own tests do not.
+"""
+
+import os
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # before jax is imported
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import settings
+
+jax.config.update('jax_numpy_dtype_promotion', 'strict')
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+jax.config.update('jax_debug_key_reuse', True)
+
+# Every new shape compiles, so examples are few, slow at first sight, and the same ones every time.
+settings.register_profile('few', deadline=None, max_examples=15, derandomize=True, database=None)
+settings.load_profile('few')
+
+
+@pytest.fixture
+def relaxed():
+    """Standard dtype promotion, for optax's adam. Ranks and keys stay strict."""
+    with jax.numpy_dtype_promotion('standard'):
+        yield
+
+
+@pytest.fixture
+def x64():
+    """float64 on both sides, so that 1e-12 means the same arithmetic."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def rng():
+    """A numpy generator with a fixed seed."""
+    return np.random.default_rng(0)

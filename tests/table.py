@@ -1,0 +1,77 @@
+"""The rules under test. A new rule enters by one row and inherits every test in test_rules.py."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import reference
+
+from hebbjax import competition, rules
+from hebbjax.types import LearningRule
+
+
+class Row(NamedTuple):
+    """A rule and its judge."""
+
+    name: str
+    make: Callable[[], LearningRule]
+    reference: Callable  # (x [P, D], w [N, D]) -> dw [N, D], in loops
+    reduce: str  # 'total' grows with the number of patches, 'mean' and 'weighted' do not
+
+
+def total(x, w, judge):
+    """Undo a judge's mean over patches."""
+    return judge(x, w) * len(x)
+
+
+def weighted(x, w, judge, compete):
+    """Turn a judge's mean over patches into a mean over each neuron's credit."""
+    return reference.own_mean(judge(x, w, compete=compete), x, w, compete)
+
+
+def instar_weighted(x, w):
+    """Each neuron goes all the way to the mean of what it won."""
+    won = [reference.ranks([w_i @ patch for w_i in w])[0] for patch in x]
+    return np.array([np.mean([x[p] for p in range(len(x)) if won[p] == i] or [w[i]], 0) - w[i] for i in range(len(w))])
+
+
+def krotov_row(k, delta, p):
+    """Krotov and Hopfield's rule at one setting."""
+    judge = functools.partial(reference.krotov, k=k, delta=delta, p=p)
+    return Row(f'krotov-k{k}-delta{delta}-p{p}', lambda: rules.krotov(k, delta, p), judge, 'total')
+
+
+def with_(judge, **settings):
+    """Fix a judge's settings."""
+    return functools.partial(judge, **settings)
+
+
+RULES = [
+    Row('hebb', rules.hebb, reference.hebb, 'mean'),
+    Row('hebb-total', lambda: rules.hebb(reduce=rules.total), with_(total, judge=reference.hebb), 'total'),
+    Row(
+        'hebb-soft_wta',
+        lambda: rules.hebb(competition.soft_wta(1.0)),
+        with_(reference.hebb, compete=reference.shared),
+        'mean',
+    ),
+    Row('oja', rules.oja, reference.oja, 'mean'),
+    Row('oja-relu', lambda: rules.oja(competition.relu()), with_(reference.oja, compete=reference.driven), 'mean'),
+    Row(
+        'oja-relu-weighted',
+        lambda: rules.oja(competition.relu(), reduce=rules.weighted),
+        with_(weighted, judge=reference.oja, compete=reference.driven),
+        'weighted',
+    ),
+    Row('sanger', rules.sanger, reference.sanger, 'mean'),
+    Row('sanger-total', lambda: rules.sanger(reduce=rules.total), with_(total, judge=reference.sanger), 'total'),
+    Row('instar-1', lambda: rules.instar(1), with_(reference.instar, k=1), 'mean'),
+    Row('instar-3', lambda: rules.instar(3), with_(reference.instar, k=3), 'mean'),
+    Row('instar-weighted', lambda: rules.instar(reduce=rules.weighted), instar_weighted, 'weighted'),
+    krotov_row(2, 0.4, 2),
+    krotov_row(2, 0.4, 2.0),
+    krotov_row(3, 0.2, 3),
+    krotov_row(5, 0.0, 1.5),
+    krotov_row(6, 1.0, 4),
+]

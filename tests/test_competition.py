@@ -1,0 +1,76 @@
+"""Who learns: each competition against its equation, ties, and refusals."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from hebbjax import competition
+
+KEY = jax.random.key(0)
+U = jnp.array([[1.0, 3.0, -2.0, 0.5], [-1.0, -4.0, -3.0, -2.0]])
+TIES = jnp.array([[2.0, 2.0, 2.0, 2.0], [1.0, 3.0, 3.0, 1.0]])
+
+
+def test_linear_and_relu_credit_by_drive():
+    np.testing.assert_array_equal(competition.linear()(KEY, U), U)
+    np.testing.assert_array_equal(competition.relu()(KEY, U), [[1, 3, 0, 0.5], [0, 0, 0, 0]])
+
+
+def test_hard_wta_credits_the_largest_drive_even_where_all_are_negative():
+    np.testing.assert_array_equal(competition.hard_wta()(KEY, U), [[0, 1, 0, 0], [1, 0, 0, 0]])
+
+
+@pytest.mark.parametrize('k', [1, 2, 3, 4])
+def test_k_wta_credits_the_k_largest(k):
+    expected = [reference.winners(k)(list(map(float, row))) for row in U]
+    np.testing.assert_array_equal(competition.k_wta(k)(KEY, U), expected)
+
+
+def test_soft_wta_shares_one_unit():
+    y = competition.soft_wta(1.0)(KEY, U)
+    np.testing.assert_allclose(y, [reference.shared(np.asarray(row)) for row in U], rtol=1e-6)
+    np.testing.assert_allclose(competition.soft_wta(1e-3)(KEY, U), competition.hard_wta()(KEY, U), atol=1e-6)
+    np.testing.assert_allclose(competition.soft_wta(1e6)(KEY, U), 0.25, atol=1e-5)
+
+
+def test_rank_credits_the_first_and_punishes_the_kth():
+    np.testing.assert_allclose(competition.rank(2, 0.4)(KEY, U), [[-0.4, 1, 0, 0], [1, 0, 0, -0.4]])
+    np.testing.assert_allclose(competition.rank(4, 0.4)(KEY, U), [[0, 1, -0.4, 0], [1, -0.4, 0, 0]])
+    np.testing.assert_array_equal(competition.rank(3, 0.0)(KEY, U), competition.hard_wta()(KEY, U))
+
+
+def test_of_equal_drives_the_first_neuron_wins():
+    np.testing.assert_array_equal(competition.hard_wta()(KEY, TIES), [[1, 0, 0, 0], [0, 1, 0, 0]])
+    np.testing.assert_array_equal(competition.k_wta(3)(KEY, TIES), [[1, 1, 1, 0], [1, 1, 1, 0]])
+    np.testing.assert_allclose(competition.rank(2, 0.4)(KEY, TIES), [[1, -0.4, 0, 0], [0, 1, -0.4, 0]])
+    np.testing.assert_array_equal(competition.largest(TIES, 4)[1], [[0, 1, 2, 3], [1, 2, 0, 3]])
+
+
+@pytest.mark.parametrize('compete', [competition.k_wta(2), competition.rank(3, 0.4), competition.soft_wta(0.5)])
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_credit_has_the_dtype_of_the_drive_and_jit_changes_nothing(compete, dtype):
+    u = U.astype(dtype)
+    y = compete(KEY, u)
+    assert y.dtype == dtype
+    np.testing.assert_allclose(jax.jit(compete)(KEY, u).astype(float), y.astype(float), rtol=1e-2)
+
+
+def test_temperature_and_delta_may_be_traced():
+    temperatures, deltas = jnp.array([0.1, 1.0, 10.0]), jnp.array([0.0, 0.4, 1.0])
+    soft = jax.vmap(lambda t: competition.soft_wta(t)(KEY, U))(temperatures)
+    rank = jax.vmap(lambda d: competition.rank(2, d)(KEY, U))(deltas)
+    for i in range(3):
+        np.testing.assert_allclose(soft[i], competition.soft_wta(float(temperatures[i]))(KEY, U), rtol=1e-5)
+        np.testing.assert_allclose(rank[i], competition.rank(2, float(deltas[i]))(KEY, U), rtol=1e-6)
+
+
+def test_a_k_that_leaves_no_winner_is_refused():
+    with pytest.raises(ValueError, match=r'k_wta\(k=0\) leaves no winner; use k >= 1'):
+        competition.k_wta(0)
+    with pytest.raises(ValueError, match=r'rank\(k=1\) would punish the winner itself; use k >= 2'):
+        competition.rank(1, 0.4)
+    for compete in (competition.k_wta(5), competition.rank(5, 0.4)):
+        with pytest.raises(ValueError, match='k=5 is more than the 4 neurons that compete; use k <= 4'):
+            compete(KEY, U)

@@ -1,0 +1,185 @@
+"""Windows hold what an explicit loop cuts out; preparations do what their equations say, at the edges too."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from hypothesis import given
+from hypothesis import strategies as st
+from jax import lax
+
+from hebbjax import patches
+from hebbjax.patches import Window
+
+WINDOWS = [
+    ((5, 6), 3, (2, 3), (1, 1), (0, 0)),
+    ((5, 6), 3, (3, 2), (2, 1), (1, 2)),
+    ((6, 5), 2, (1, 1), (1, 1), (0, 0)),
+    ((7, 7), 3, (3, 3), (2, 2), (1, 1)),
+    ((4, 4), 3, (4, 4), (1, 1), (0, 0)),
+    ((4, 4), 3, (4, 4), (1, 1), (1, 1)),
+    ((4, 5), 2, (3, 3), (5, 5), (0, 0)),
+    ((3, 3), 2, (5, 4), (1, 2), (1, 2)),
+]
+
+
+def numbered(shape):
+    """Pixels that are all different, so that a pixel in the wrong place shows."""
+    return np.arange(1, np.prod(shape) + 1, dtype=np.float32).reshape(shape)
+
+
+@pytest.mark.parametrize('image, channels, size, stride, padding', WINDOWS)
+def test_extract_equals_the_loop(image, channels, size, stride, padding):
+    images = numbered((2, *image, channels))
+    window = Window(size, stride, padding)
+    found = patches.extract(window, jnp.asarray(images))
+    np.testing.assert_array_equal(found, reference.patches(images, size, stride, padding))
+    g = patches.grid(window, images.shape[1:])
+    assert found.shape == (2, *g.out, g.inputs)
+
+
+@given(
+    st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    st.integers(1, 3),
+    st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    st.tuples(st.integers(0, 2), st.integers(0, 2)),
+)
+def test_extract_equals_the_loop_or_refuses(image, channels, size, stride, padding):
+    images = numbered((1, *image, channels))
+    cut = jax.jit(lambda x: patches.extract(Window(size, stride, padding), x))
+    if any(full + 2 * pad < k for full, pad, k in zip(image, padding, size)):
+        with pytest.raises(ValueError, match='does not fit'):
+            cut(images)
+    else:
+        np.testing.assert_array_equal(cut(images), reference.patches(images, size, stride, padding))
+
+
+def test_whole_numbers_stand_for_squares_and_none_for_the_whole_image():
+    images = jnp.asarray(numbered((2, 5, 6, 3)))
+    np.testing.assert_array_equal(
+        patches.extract(Window(3, 2, 1), images), patches.extract(Window((3, 3), (2, 2), (1, 1)), images)
+    )
+    whole = patches.extract(Window(), images)
+    assert whole.shape == (2, 1, 1, 90)
+    np.testing.assert_array_equal(whole.reshape(2, -1), images.reshape(2, -1))
+
+
+@pytest.mark.parametrize('image, channels, size, stride, padding', WINDOWS)
+def test_a_convolution_is_patches_times_weights(rng, image, channels, size, stride, padding):
+    """`w[i].reshape(kh, kw, C)` is a receptive field: the same numbers are a kernel HWIO."""
+    images = rng.normal(size=(2, *image, channels)).astype(np.float32)
+    w = rng.normal(size=(4, size[0] * size[1] * channels)).astype(np.float32)
+    convolved = lax.conv_general_dilated(
+        images,
+        w.reshape(4, *size, channels).transpose(1, 2, 3, 0),
+        stride,
+        [(p, p) for p in padding],
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        precision=lax.Precision.HIGHEST,
+    )
+    drives = jnp.matmul(
+        patches.extract(Window(size, stride, padding), jnp.asarray(images)), w.T, precision=lax.Precision.HIGHEST
+    )
+    np.testing.assert_allclose(drives, convolved, atol=1e-5)
+
+
+def test_extract_keeps_the_dtype():
+    for dtype in (jnp.uint8, jnp.float32, jnp.bfloat16):
+        assert patches.extract(Window(2, 1, 1), jnp.ones((1, 3, 3, 2), dtype)).dtype == dtype
+
+
+def test_glimpses_are_true_windows_of_the_right_image():
+    images = numbered((3, 6, 5, 2))
+    size, stride, padding = (3, 2), (2, 1), (1, 1)
+    found = np.asarray(patches.glimpse(jax.random.key(0), Window(size, stride, padding), jnp.asarray(images), 40))
+    assert found.shape == (120, 12)
+    there = reference.patches(images, size, stride, padding).reshape(3, -1, 12)
+    for image in range(3):
+        own = {tuple(row) for row in there[image]}
+        drawn = {tuple(row) for row in found[40 * image : 40 * (image + 1)]}
+        assert drawn <= own
+        assert len(drawn) > len(own) / 2  # 40 draws from 18 places see most of them
+
+
+def test_glimpses_are_drawn_uniformly_and_apart_for_each_image():
+    images = jnp.tile(jnp.asarray(numbered((1, 4, 4, 1))), (500, 1, 1, 1))
+    found = np.asarray(patches.glimpse(jax.random.key(1), Window(3), images, 4))
+    counts = np.unique(found[:, 0], return_counts=True)[1]
+    assert len(counts) == 4
+    assert abs(counts / 2000 - 0.25).max() < 0.05
+    by_image = found[:, 0].reshape(500, 4)
+    assert len(np.unique(by_image, axis=0)) > 100
+    assert not np.array_equal(found, patches.glimpse(jax.random.key(2), Window(3), images, 4))
+
+
+@pytest.mark.parametrize(
+    'window, match',
+    [
+        (Window(5), r'window \(5, 5\) with padding \(0, 0\) does not fit images of 4 x 4'),
+        (Window((3, 7), 1, 1), r'window \(3, 7\) with padding \(1, 1\) does not fit'),
+        (Window(0), 'below 1'),
+        (Window(2, 0), 'below 1'),
+        (Window(2, 1, -1), 'negative padding'),
+    ],
+)
+def test_a_window_that_does_not_fit_is_refused(window, match):
+    with pytest.raises(ValueError, match=match):
+        patches.extract(window, jnp.zeros((1, 4, 4, 1)))
+    with pytest.raises(ValueError, match=match):
+        patches.glimpse(jax.random.key(0), window, jnp.zeros((1, 4, 4, 1)), 2)
+
+
+def test_preparations_equal_their_equations(rng):
+    x = rng.uniform(size=(7, 12)).astype(np.float32)
+    middle = x - x.mean(1, keepdims=True)
+    expected = {
+        'raw': x,
+        'centred': middle,
+        'l2': x / np.linalg.norm(x, axis=1, keepdims=True),
+        'centred_l2': middle / np.linalg.norm(middle, axis=1, keepdims=True),
+    }
+    assert expected.keys() == patches.PREPARATIONS.keys()
+    for name, prepare in patches.PREPARATIONS.items():
+        np.testing.assert_allclose(prepare(jnp.asarray(x)), expected[name], atol=1e-6)
+        stacked = prepare(jnp.asarray(x.reshape(1, 7, 1, 12)))  # rows stand last, whatever stands before them
+        np.testing.assert_allclose(stacked.reshape(7, 12), expected[name], atol=1e-6)
+
+
+@pytest.mark.parametrize('name', patches.PREPARATIONS)
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_an_all_zero_patch_stays_all_zero_with_a_finite_slope(name, dtype):
+    prepare = patches.PREPARATIONS[name]
+    zero = jnp.zeros((3, 5), dtype)
+    assert prepare(zero).dtype == dtype
+    assert not np.any(prepare(zero))
+    assert np.isfinite(jax.grad(lambda x: prepare(x).sum())(zero)).all()
+
+
+@pytest.mark.parametrize('grey', [0.1, 1 / 3, 0.7, 1.0, 255.0])
+@pytest.mark.parametrize('inputs', [9, 25, 27, 75])
+def test_a_constant_patch_has_no_shape(grey, inputs):
+    """What rounding leaves behind the mean must not be blown up to length 1."""
+    flat = jnp.full((4, inputs), grey, jnp.float32)
+    assert not np.any(patches.centred_l2(flat / 255 if grey == 255.0 else flat))
+    assert abs(patches.centred(flat)).max() < 1e-4
+    np.testing.assert_allclose(jnp.linalg.norm(patches.l2(flat), axis=1), 1, rtol=1e-5)
+
+
+def test_a_patch_of_one_grey_step_has_a_shape():
+    x = jnp.full((1, 25), 0.5).at[0, 3].add(1 / 255)
+    np.testing.assert_allclose(jnp.linalg.norm(patches.centred_l2(x)), 1, rtol=1e-3)
+
+
+def test_raw_and_centred_fold_into_weights_exactly(rng, x64):
+    x, w = jnp.asarray(rng.uniform(size=(7, 12))), jnp.asarray(rng.normal(size=(4, 12)))
+    for prepare in (patches.raw, patches.centred):
+        np.testing.assert_allclose(prepare(x) @ w.T, x @ patches.fold(prepare, w).T, atol=1e-13)
+    assert np.abs(patches.fold(patches.centred, w) - w).max() > 0.01
+
+
+@pytest.mark.parametrize('prepare', [patches.l2, patches.centred_l2, lambda x: x])
+def test_what_is_not_linear_does_not_fold(prepare):
+    with pytest.raises(ValueError, match='does not fold into weights'):
+        patches.fold(prepare, jnp.ones((2, 3)))

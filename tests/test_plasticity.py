@@ -1,0 +1,103 @@
+"""What happens to `dw` before it reaches the weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from hebbjax import plasticity
+
+DW = jnp.array([[1.0, -4.0], [0.5, 0.25]])
+
+
+def once(tx, dw, w=None):
+    """The change that a transformation makes of one dw."""
+    w = jnp.zeros_like(dw) if w is None else w
+    return tx.update(dw, tx.init(w), w)[0]
+
+
+def test_ascend_goes_up():
+    np.testing.assert_allclose(once(plasticity.ascend(0.5), DW), 0.5 * DW)
+    np.testing.assert_array_equal(once(plasticity.ascend(0), DW), 0)
+
+
+def test_a_negative_rate_is_refused():
+    with pytest.raises(ValueError, match=r'learning rate -0\.1 would unlearn; use a rate >= 0'):
+        plasticity.ascend(-0.1)
+    with pytest.raises(ValueError, match='learning rate nan'):
+        plasticity.ascend(float('nan'))
+
+
+def test_anneal_starts_at_the_rate_and_ends_at_its_share():
+    """Constant within an epoch, `rate (1 - e / E)` in epoch e, `rate / E` in the last one and ever after."""
+    schedule = plasticity.anneal(0.02, epochs=10, steps_per_epoch=3)
+    values = np.array([schedule(jnp.asarray(step)) for step in range(36)])
+    np.testing.assert_allclose(values[:3], 0.02)
+    np.testing.assert_allclose(values[:30].reshape(10, 3), np.tile(0.02 * (1 - np.arange(10) / 10), (3, 1)).T)
+    np.testing.assert_allclose(values[27:], 0.002, rtol=1e-5)
+    np.testing.assert_allclose(plasticity.anneal(0.02, 1, 5)(jnp.asarray(4)), 0.02)
+
+
+def test_ascend_follows_a_schedule_step_by_step():
+    tx = plasticity.ascend(plasticity.anneal(1.0, epochs=2, steps_per_epoch=2))
+    state, found = tx.init(DW), []
+    for _ in range(4):
+        change, state = tx.update(DW, state)
+        found.append(float(change[0, 0]))
+    np.testing.assert_allclose(found, [1, 1, 0.5, 0.5])
+
+
+@pytest.mark.parametrize('epochs, steps', [(0, 5), (5, 0)])
+def test_nothing_cannot_be_annealed_over(epochs, steps):
+    with pytest.raises(ValueError, match='cannot be annealed over'):
+        plasticity.anneal(0.1, epochs, steps)
+
+
+def test_scale_by_max_abs_divides_by_one_maximum_or_by_one_per_unit():
+    np.testing.assert_allclose(once(plasticity.scale_by_max_abs(), DW), [[0.25, -1], [0.125, 0.0625]])
+    np.testing.assert_allclose(once(plasticity.scale_by_max_abs('unit'), DW), [[0.25, -1], [1, 0.5]])
+    with pytest.raises(ValueError, match="per 'layer' or per 'unit', not per 'neuron'"):
+        plasticity.scale_by_max_abs('neuron')
+
+
+@pytest.mark.parametrize('per', ['layer', 'unit'])
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_no_change_stays_no_change(per, dtype):
+    change = once(plasticity.scale_by_max_abs(per), jnp.zeros((3, 4), dtype))
+    assert change.dtype == dtype
+    np.testing.assert_array_equal(change.astype(float), 0)
+
+
+def test_the_floor_is_what_small_changes_are_divided_by():
+    np.testing.assert_allclose(once(plasticity.scale_by_max_abs(floor=8.0), DW), DW / 8)
+    np.testing.assert_allclose(once(plasticity.scale_by_max_abs(floor=2.0), DW), DW / 4)
+    mixed = once(plasticity.scale_by_max_abs('unit', floor=2.0), DW)
+    np.testing.assert_allclose(mixed, [[0.25, -1], [0.25, 0.125]])
+
+
+def test_unit_rows_ends_every_step_on_the_sphere(rng):
+    w, dw = (jnp.asarray(rng.normal(size=(4, 6)), jnp.float32) for _ in range(2))
+    moved = w + once(plasticity.unit_rows(), dw, w)
+    np.testing.assert_allclose(jnp.linalg.norm(moved, axis=1), 1, rtol=1e-6)
+    expected = np.asarray(w + dw) / np.linalg.norm(w + dw, axis=1, keepdims=True)
+    np.testing.assert_allclose(moved, expected, atol=1e-6)
+
+
+def test_unit_rows_leaves_a_row_that_would_vanish():
+    w = jnp.array([[3.0, 4.0], [0.0, 0.0], [0.0, 2.0]])
+    dw = jnp.array([[-3.0, -4.0], [0.0, 0.0], [0.0, 0.0]])
+    np.testing.assert_allclose(w + once(plasticity.unit_rows(), dw, w), [[3, 4], [0, 0], [0, 1]])
+    with pytest.raises(ValueError, match='its update needs them'):
+        plasticity.unit_rows().update(dw, plasticity.unit_rows().init(w))
+
+
+def test_transformations_chain_and_may_be_traced():
+    """Built inside the mapped function, a rate can be vmapped."""
+
+    def change(rate):
+        return once(optax.chain(plasticity.scale_by_max_abs(), plasticity.ascend(rate)), DW)
+
+    rates = jnp.array([0.1, 0.2, 0.4])
+    for found, rate in zip(jax.vmap(change)(rates), rates):
+        np.testing.assert_allclose(found, DW / 4 * rate, rtol=1e-6)
