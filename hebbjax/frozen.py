@@ -59,7 +59,7 @@ def drives(layer: Layer, w: Array, images: Array, pool: int = 1, scale: Array | 
     high = functools.reduce(jnp.maximum, maps).reshape(batch, -1, len(w))
     low = functools.reduce(jnp.minimum, maps).reshape(batch, -1, len(w)) if sign is None else None
     mean, square = moments(layer, x.reshape(batch, h * width, -1), effective)
-    return Drives(high if sign is None else sign * high, low, mean, square)
+    return Drives(high if sign is None else sign[None, None] * high, low, mean, square)
 
 
 def shape(layer: Layer, image_shape: tuple[int, int, int], pool: int = 1) -> tuple[int, int]:

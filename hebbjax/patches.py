@@ -14,6 +14,7 @@ from hebbjax.types import Array, Key
 
 FLOOR = 1e-30  # below every norm that float32 pixels can have: an all-zero patch stays all zero
 FLAT = 1e-3  # a centred patch shorter than this (a quarter of one 8-bit grey step) is flat
+FAINT = 0.1  # length of a centred patch, in intensities of [0, 1], at which soft normalisation halves its energy
 
 
 class Window(NamedTuple):
@@ -146,7 +147,17 @@ def centred_l2(x: Array) -> Array:
     return jnp.where(square > FLAT**2, x * lax.rsqrt(jnp.maximum(square, FLAT**2)), 0)
 
 
-PREPARATIONS = {'raw': raw, 'centred': centred, 'l2': l2, 'centred_l2': centred_l2}
+def contrast(x: Array) -> Array:
+    """Normalise contrast softly: `(x - mean x) / sqrt(|x - mean x|^2 + 0.1^2)`.
+
+    Like `centred_l2` where there is something to see; a patch of little contrast (grey noise on plain cloth) stays
+    small instead of being blown up to unit length. The regularised form of Coates, Lee & Ng 2011, section 3.1.
+    """
+    x = centred(x)
+    return x * lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + FAINT**2)
+
+
+PREPARATIONS = {'raw': raw, 'centred': centred, 'l2': l2, 'centred_l2': centred_l2, 'contrast': contrast}
 
 
 def fold(prepare: Preparation, w: Array) -> Array:

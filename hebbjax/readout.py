@@ -25,10 +25,11 @@ class HeadParams(NamedTuple):
 
 
 class Norm(NamedTuple):
-    """Batch norm's running averages, for evaluation."""
+    """Mean and variance of each neuron's drive: of a batch, or running averages for evaluation."""
 
     mean: Array  # [N]
     var: Array  # [N]
+    seen: Array  # share of the average that batches have filled: 0 at first, 1 in the end (and for a batch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +40,15 @@ class Head:
         classes: K.
         norm: whether to normalise drives per neuron, over the batch and all positions, with a learned scale and shift.
         power: n of the rectified power unit max(u, 0)^n; None sends drives on as they are.
+        threshold: batch norm's first shift is its negative: above 0, a neuron starts by sending only what exceeds its
+            mean by so many standard deviations, which makes for sparse codes. Learned from there on.
         dropout: share of neurons (whole maps) silenced per image while training, in [0, 1).
     """
 
     classes: int
     norm: bool = True
     power: float | None = 1.0
+    threshold: float = 0.0
     dropout: float = 0.0
 
     def __post_init__(self):
@@ -68,8 +72,8 @@ def init(head: Head, key: Key, high: tuple[int, int]) -> tuple[HeadParams, Norm 
     if not head.norm:
         return params, None
     return (
-        params._replace(scale=jnp.ones(neurons), shift=jnp.zeros(neurons)),
-        Norm(jnp.zeros(neurons), jnp.ones(neurons)),
+        params._replace(scale=jnp.ones(neurons), shift=jnp.full(neurons, -head.threshold)),
+        Norm(jnp.zeros(neurons), jnp.zeros(neurons), jnp.zeros(())),
     )
 
 
@@ -77,10 +81,11 @@ def batch_norm(drives: Drives) -> Norm:
     """Compute mean and variance of each neuron's drive over the batch and all positions."""
     if drives.mean is None:
         axes = tuple(range(drives.high.ndim - 1))
-        return Norm(drives.high.mean(axes), drives.high.var(axes))
+        u = drives.high.astype(jnp.float32)
+        return Norm(u.mean(axes), u.var(axes), jnp.ones(()))
     mean = drives.mean.mean(0)
     # float32 sums may leave a variance of -1e-9 where a neuron never varies
-    return Norm(mean, jnp.maximum(drives.square.mean(0) - mean**2, 0))
+    return Norm(mean, jnp.maximum(drives.square.mean(0) - mean**2, 0), jnp.ones(()))
 
 
 def apply(
@@ -101,23 +106,28 @@ def apply(
     """
     u = drives.high.astype(jnp.float32)  # [B, Q, N]
     if head.norm:
-        used = norm
+        # running averages start at 0 and are divided by what they have seen, so that the first epochs are not judged
+        # by a variance still on its way; before any batch, drives are taken as they are
+        filled = jnp.where(norm.seen > 0, norm.seen, 1)
+        used = Norm(norm.mean / filled, jnp.where(norm.seen > 0, norm.var / filled, 1), norm.seen)
         if key is not None:
             used = batch_norm(drives)
             norm = jax.tree.map(lambda old, new: MOMENTUM * old + (1 - MOMENTUM) * new, norm, used)
         # g (u - mean) / sqrt(var + eps) + b, as one multiplication and one addition
-        a = params.scale * lax.rsqrt(used.var + EPSILON)
+        a = params.scale * lax.rsqrt(used.var + EPSILON)  # [N]
+        b = params.shift - used.mean * a  # [N]
         if drives.low is not None:
             # Both ends are read only when some scale is negative, which is rare: the branch saves half the traffic.
+            rising = params.scale >= 0
             u = lax.cond(
-                jnp.all(params.scale >= 0),
+                jnp.all(rising),
                 lambda: u,
-                lambda: jnp.where(params.scale >= 0, u, drives.low.astype(jnp.float32)),
+                lambda: jnp.where(rising[None, None], u, drives.low.astype(jnp.float32)),
             )
-        u = u * a + (params.shift - used.mean * a)
+        u = u * a[None, None] + b[None, None]
     z = u if head.power is None else activations.repu(head.power)(u)
     if key is not None and head.dropout > 0:
         keep = jax.random.bernoulli(key, 1 - head.dropout, (len(z), 1, z.shape[2]))
-        z = z * keep / (1 - head.dropout)
-    logits = jnp.einsum('bqn,qnk->bk', z, params.w, precision=lax.Precision.HIGHEST) + params.b
+        z = z * keep.astype(z.dtype) / (1 - head.dropout)
+    logits = jnp.einsum('bqn,qnk->bk', z, params.w, precision=lax.Precision.HIGHEST) + params.b[None]
     return logits, norm

@@ -1,7 +1,7 @@
 """The rules under test. A new rule enters by one row and inherits every test in test_rules.py."""
 
-import functools
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -38,36 +38,31 @@ def instar_weighted(x, w):
 
 def krotov_row(k, delta, p):
     """Krotov and Hopfield's rule at one setting."""
-    judge = functools.partial(reference.krotov, k=k, delta=delta, p=p)
+    judge = partial(reference.krotov, k=k, delta=delta, p=p)
     return Row(f'krotov-k{k}-delta{delta}-p{p}', lambda: rules.krotov(k, delta, p), judge, 'total')
-
-
-def with_(judge, **settings):
-    """Fix a judge's settings."""
-    return functools.partial(judge, **settings)
 
 
 RULES = [
     Row('hebb', rules.hebb, reference.hebb, 'mean'),
-    Row('hebb-total', lambda: rules.hebb(reduce=rules.total), with_(total, judge=reference.hebb), 'total'),
+    Row('hebb-total', lambda: rules.hebb(reduce=rules.total), partial(total, judge=reference.hebb), 'total'),
     Row(
         'hebb-soft_wta',
         lambda: rules.hebb(competition.soft_wta(1.0)),
-        with_(reference.hebb, compete=reference.shared),
+        partial(reference.hebb, compete=reference.shared),
         'mean',
     ),
     Row('oja', rules.oja, reference.oja, 'mean'),
-    Row('oja-relu', lambda: rules.oja(competition.relu()), with_(reference.oja, compete=reference.driven), 'mean'),
+    Row('oja-relu', lambda: rules.oja(competition.relu()), partial(reference.oja, compete=reference.driven), 'mean'),
     Row(
         'oja-relu-weighted',
         lambda: rules.oja(competition.relu(), reduce=rules.weighted),
-        with_(weighted, judge=reference.oja, compete=reference.driven),
+        partial(weighted, judge=reference.oja, compete=reference.driven),
         'weighted',
     ),
     Row('sanger', rules.sanger, reference.sanger, 'mean'),
-    Row('sanger-total', lambda: rules.sanger(reduce=rules.total), with_(total, judge=reference.sanger), 'total'),
-    Row('instar-1', lambda: rules.instar(1), with_(reference.instar, k=1), 'mean'),
-    Row('instar-3', lambda: rules.instar(3), with_(reference.instar, k=3), 'mean'),
+    Row('sanger-total', lambda: rules.sanger(reduce=rules.total), partial(total, judge=reference.sanger), 'total'),
+    Row('instar-1', lambda: rules.instar(1), partial(reference.instar, k=1), 'mean'),
+    Row('instar-3', lambda: rules.instar(3), partial(reference.instar, k=3), 'mean'),
     Row('instar-weighted', lambda: rules.instar(reduce=rules.weighted), instar_weighted, 'weighted'),
     krotov_row(2, 0.4, 2),
     krotov_row(2, 0.4, 2.0),

@@ -139,6 +139,7 @@ def test_preparations_equal_their_equations(rng):
         'centred': middle,
         'l2': x / np.linalg.norm(x, axis=1, keepdims=True),
         'centred_l2': middle / np.linalg.norm(middle, axis=1, keepdims=True),
+        'contrast': middle / np.sqrt((middle**2).sum(1, keepdims=True) + 0.01),
     }
     assert expected.keys() == patches.PREPARATIONS.keys()
     for name, prepare in patches.PREPARATIONS.items():
@@ -163,7 +164,8 @@ def test_a_constant_patch_has_no_shape(grey, inputs):
     """What rounding leaves behind the mean must not be blown up to length 1."""
     flat = jnp.full((4, inputs), grey, jnp.float32)
     assert not np.any(patches.centred_l2(flat / 255 if grey == 255.0 else flat))
-    assert abs(patches.centred(flat)).max() < 1e-4
+    for prepare in (patches.centred, patches.contrast):
+        assert abs(prepare(flat)).max() < 1e-4
     np.testing.assert_allclose(jnp.linalg.norm(patches.l2(flat), axis=1), 1, rtol=1e-5)
 
 
@@ -179,7 +181,7 @@ def test_raw_and_centred_fold_into_weights_exactly(rng, x64):
     assert np.abs(patches.fold(patches.centred, w) - w).max() > 0.01
 
 
-@pytest.mark.parametrize('prepare', [patches.l2, patches.centred_l2, lambda x: x])
+@pytest.mark.parametrize('prepare', [patches.l2, patches.centred_l2, patches.contrast, lambda x: x])
 def test_what_is_not_linear_does_not_fold(prepare):
     with pytest.raises(ValueError, match='does not fold into weights'):
         patches.fold(prepare, jnp.ones((2, 3)))

@@ -34,7 +34,9 @@ def test_anneal_starts_at_the_rate_and_ends_at_its_share():
     schedule = plasticity.anneal(0.02, epochs=10, steps_per_epoch=3)
     values = np.array([schedule(jnp.asarray(step)) for step in range(36)])
     np.testing.assert_allclose(values[:3], 0.02)
-    np.testing.assert_allclose(values[:30].reshape(10, 3), np.tile(0.02 * (1 - np.arange(10) / 10), (3, 1)).T)
+    np.testing.assert_allclose(
+        values[:30].reshape(10, 3), np.tile(0.02 * (1 - np.arange(10) / 10), (3, 1)).T, rtol=1e-5
+    )
     np.testing.assert_allclose(values[27:], 0.002, rtol=1e-5)
     np.testing.assert_allclose(plasticity.anneal(0.02, 1, 5)(jnp.asarray(4)), 0.02)
 

@@ -23,7 +23,7 @@ from hebbjax.patches import Window
 IMAGES = {
     'seeds': 3, 'epochs': 200, 'head_epochs': 20, 'backprop_epochs': 15, 'backprop_seeds': 1, 'features': 400,
     'window': 5, 'pool': 2, 'patch': 'centred_l2', 'k': 2, 'delta': 0.4, 'p': 2.0, 'rate': 0.04, 'batch': 1000,
-    'glimpses': 1, 'power': 2.0, 'dropout': 0.0, 'head_batch': 256, 'head_rate': 3e-4, 'head_decay': 0.0,
+    'glimpses': 1, 'power': 2.0, 'threshold': 0.0, 'dropout': 0.0, 'head_batch': 256, 'head_rate': 3e-4, 'head_decay': 0.0,
     'head_patience': 2, 'backprop_rate': 1e-3, 'validation': 1 / 12,
 }  # fmt: skip
 DIGITS = IMAGES | {

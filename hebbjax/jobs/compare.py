@@ -102,7 +102,7 @@ def train_row(row: str, seed: int, config: Job, stuff: Material, console: Consol
     layer_key, head_key = jax.random.split(jax.random.key(seed))
     layer = layer_of(row, config, len(stuff.images))
     classes = int(stuff.labels.max()) + 1
-    head = Head(classes, power=config.power, dropout=config.dropout)
+    head = Head(classes, power=config.power, threshold=config.threshold, dropout=config.dropout)
     schedule = config.head_schedule(config.head_rate, config.head_epochs)
     common = {'console': console, 'name': f'{row}, seed {seed}', 'history': seed == 0}
     if row == 'raw_pixels':

@@ -52,7 +52,7 @@ class Job:
     features: int | None = None
     """N, the number of neurons (filters)."""
     patch: str | None = None
-    """Patches are raw, centred, l2 or centred_l2, in learning and prediction alike."""
+    """Patches are raw, centred, l2, centred_l2 or contrast (softly normalised), in learning and prediction alike."""
     k: int | None = None
     """The rank that unlearns, 2 to N."""
     delta: float | None = None
@@ -69,6 +69,8 @@ class Job:
     """Images per Hebbian step."""
     power: float | None = None
     """n of RePU(n)."""
+    threshold: float | None = None
+    """Standard deviations above its mean at which a neuron starts to send (batch norm's first shift, negated)."""
     dropout: float | None = None
     """Share of neurons silenced while a head trains."""
     head_batch: int | None = None

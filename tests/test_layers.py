@@ -1,0 +1,169 @@
+"""One layer: what it sees, sends and learns from."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import reference
+
+from hebbjax import activations, layers, patches, plasticity, rules
+from hebbjax.layers import Layer
+from hebbjax.patches import Window
+
+KROTOV = optax.chain(plasticity.scale_by_max_abs(), plasticity.ascend(0.1))
+
+
+def conv(**settings):
+    """A small convolutional layer of 5 filters."""
+    return Layer(**{'features': 5, 'rule': rules.krotov(2, 0.4, 3), 'tx': KROTOV, 'window': Window(3, 2, 1)} | settings)
+
+
+def images_of(rng, count=4, shape=(6, 5, 3)):
+    """Random images in [0, 1]."""
+    return jnp.asarray(rng.uniform(size=(count, *shape)), jnp.float32)
+
+
+def test_convolutions_centre_their_patches_and_dense_layers_do_not():
+    assert conv().patch is patches.centred
+    assert conv(window=Window()).patch is patches.raw
+    assert conv(patch=patches.l2).patch is patches.l2
+
+
+def test_a_layer_predicts_with_its_weights_on_patches_prepared_as_in_learning(rng):
+    images, layer = images_of(rng), conv(fire=activations.identity)
+    state = layers.init(layer, jax.random.key(0), (6, 5, 3))
+    x = reference.patches(np.asarray(images), (3, 3), (2, 2), (1, 1))
+    x = x - x.mean(-1, keepdims=True)
+    assert state.w.shape == (5, 27)
+    np.testing.assert_allclose(layers.respond(layer, state.w, images), x @ np.asarray(state.w).T, atol=1e-4)
+    w = np.asarray(state.w)
+    sent = layers.respond(conv(fire=activations.identity, send='seen'), state.w, images)
+    np.testing.assert_allclose(sent, x @ (np.sign(w) * w**2).T, atol=1e-4)
+    np.testing.assert_array_equal(layers.respond(conv(), state.w, images) >= 0, True)
+
+
+def test_max_pool_takes_the_largest_of_each_whole_block(rng):
+    maps = rng.normal(size=(2, 5, 7, 3)).astype(np.float32)
+    pooled = layers.max_pool(2)(jnp.asarray(maps))
+    assert pooled.shape == (2, 2, 3, 3)
+    for i in range(2):
+        for j in range(3):
+            block = maps[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+            np.testing.assert_array_equal(pooled[:, i, j], block.max((1, 2)))
+    np.testing.assert_array_equal(layers.max_pool(1)(jnp.asarray(maps)), maps)
+    with pytest.raises(ValueError, match=r'max_pool\(6\) does not fit maps of 5 x 7; use a smaller block'):
+        layers.max_pool(6)(jnp.asarray(maps))
+    with pytest.raises(ValueError, match='no block'):
+        layers.max_pool(0)
+
+
+def test_a_layer_pools_what_it_fires(rng):
+    images, layer = images_of(rng), conv(pool=layers.max_pool(2))
+    w = layers.init(layer, jax.random.key(0), (6, 5, 3)).w
+    expected = layers.max_pool(2)(layers.respond(conv(), w, images))
+    np.testing.assert_array_equal(layers.respond(layer, w, images), expected)
+
+
+def test_bytes_become_intensities_and_floats_pass():
+    pixels = jnp.array([[0, 51, 255]], jnp.uint8)
+    np.testing.assert_allclose(layers.intensities(pixels), [[0, 0.2, 1]], rtol=1e-6)
+    assert layers.intensities(pixels).dtype == jnp.float32
+    floats = jnp.array([[-1.0, 300.0]])
+    assert layers.intensities(floats) is floats
+
+
+def test_given_weights_are_taken_as_they_are(rng):
+    w = jnp.asarray(rng.normal(size=(5, 27)), jnp.float32)
+    np.testing.assert_array_equal(layers.init(conv(), jax.random.key(0), (6, 5, 3), w).w, w)
+    with pytest.raises(ValueError, match=r'weights of shape \(4, 27\) do not fit a layer that needs \(5, 27\)'):
+        layers.init(conv(), jax.random.key(0), (6, 5, 3), w[:4])
+
+
+def test_drawn_weights_are_standard_normal_and_follow_the_key():
+    big = conv(features=400)
+    w = layers.init(big, jax.random.key(0), (6, 5, 3)).w
+    assert abs(w.mean()) < 0.05 and abs(w.std() - 1) < 0.05
+    np.testing.assert_array_equal(w, layers.init(big, jax.random.key(0), (6, 5, 3)).w)
+    assert not np.array_equal(w, layers.init(big, jax.random.key(1), (6, 5, 3)).w)
+
+
+@pytest.mark.parametrize('window', [Window(), Window(3, 2, 1)], ids=['dense', 'convolutional'])
+@pytest.mark.parametrize('patch', patches.PREPARATIONS.values(), ids=patches.PREPARATIONS)
+def test_all_zero_patches_change_nothing_and_are_nobodys_wins(window, patch):
+    layer = conv(window=window, patch=patch)
+    state = layers.init(layer, jax.random.key(0), (6, 5, 3))
+    after, told = layers.learn(layer, jax.random.key(1), state, jnp.zeros((4, 6, 5, 3)))
+    np.testing.assert_array_equal(after.w, state.w)
+    assert told.wins.sum() == 0 and told.change == 0 and told.finite
+
+
+def test_all_zero_patches_among_others_change_nothing(rng):
+    """A black image adds no win and no change; with a fixed largest change it does not even dilute."""
+    images, layer = images_of(rng), conv()
+    state = layers.init(layer, jax.random.key(0), (6, 5, 3))
+    after, told = layers.learn(layer, jax.random.key(1), state, images)
+    padded, told_padded = layers.learn(
+        layer, jax.random.key(1), state, jnp.concatenate([images, jnp.zeros((3, 6, 5, 3))])
+    )
+    np.testing.assert_allclose(padded.w, after.w, atol=1e-6)
+    np.testing.assert_array_equal(told_padded.wins, told.wins)
+    assert told.wins.sum() == 4 * 9
+
+
+def test_wins_count_the_largest_drive_and_the_first_of_equals():
+    x = jnp.array([[1.0, 0.0], [0.0, 0.0], [0.0, -1.0], [1.0, 1.0]])
+    u = jnp.array([[1.0, 5.0, 5.0], [0.0, 0.0, 0.0], [2.0, 2.0, 2.0], [-3.0, -2.0, -1.0]])
+    found = layers.wins(x, u)
+    np.testing.assert_array_equal(found, [1, 1, 1])
+    assert found.dtype == jnp.int32
+
+
+def test_a_layer_learns_from_glimpses_of_its_images(rng):
+    """The windows are drawn with the first of two keys split from the layer's; the rule sees them prepared."""
+    images, layer = images_of(rng), conv(glimpses=7)
+    state = layers.init(layer, jax.random.key(0), (6, 5, 3))
+    after, told = layers.learn(layer, jax.random.key(3), state, images)
+    assert told.wins.sum() == 4 * 7
+    x = patches.centred(patches.glimpse(jax.random.split(jax.random.key(3))[0], layer.window, images, 7))
+    w = reference.krotov_step(*(np.asarray(a, np.float64) for a in (x, state.w)), 2, 0.4, 3, 0.1)
+    np.testing.assert_allclose(after.w, w, atol=1e-5)
+    other, _ = layers.learn(layer, jax.random.key(4), state, images)
+    assert not np.array_equal(other.w, after.w)
+
+
+def test_told_says_what_happened(rng):
+    images, layer = images_of(rng), conv()
+    state = layers.init(layer, jax.random.key(0), (6, 5, 3))
+    after, told = layers.learn(layer, jax.random.key(1), state, images)
+    np.testing.assert_allclose(told.change, jnp.abs(after.w - state.w).max(), atol=1e-6)
+    np.testing.assert_allclose(told.change, 0.1, rtol=1e-5)
+    u = layers.product(layer, layers.look(layer, images), layer.rule.seen(state.w)).reshape(-1, 5)
+    np.testing.assert_array_equal(told.wins, np.bincount(np.argmax(u, 1), minlength=5))
+    assert told.finite
+
+
+def test_a_teacher_reaches_the_rule(rng):
+    heard = []
+    plain = rules.krotov()
+
+    def update(key, x, u, w, state, teacher=None):
+        heard.append(teacher)
+        return plain.update(key, x, u, w, state)
+
+    layer = conv(rule=plain._replace(update=update))
+    layers.learn(layer, jax.random.key(1), layers.init(layer, jax.random.key(0), (6, 5, 3)), images_of(rng), 'labels')
+    assert heard == ['labels']
+
+
+@pytest.mark.parametrize(
+    'settings, match',
+    [
+        ({'features': 0}, 'layer of 0 neurons cannot learn; use features >= 1'),
+        ({'glimpses': 0}, 'glimpses=0 shows the layer nothing'),
+        ({'send': 'spikes'}, "sends 'weights' or 'seen' drives, not 'spikes'"),
+    ],
+)
+def test_a_layer_that_cannot_be_is_refused(settings, match):
+    with pytest.raises(ValueError, match=match):
+        conv(**settings)

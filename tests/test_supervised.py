@@ -1,0 +1,147 @@
+"""Training by gradient: choices on validation data alone, the best state kept, frozen layers untouched."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import hebbjax
+from hebbjax import data, frozen, layers, patches, plasticity, readout, rules, supervised
+from hebbjax.readout import Head
+from hebbjax.supervised import Model, Schedule
+
+
+@pytest.fixture(scope='module')
+def digits():
+    images, labels = data.load('digits', 'train')
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
+    return (images[:500], labels[:500]), (images[500:700], labels[500:700])
+
+
+def layer_of():
+    tx = optax.chain(plasticity.scale_by_max_abs(), plasticity.ascend(0.1))
+    return hebbjax.Layer(8, rules.krotov(2), tx, hebbjax.Window(5), patches.centred_l2)
+
+
+def test_heads_on_cached_and_on_recomputed_drives_learn_the_same(digits, relaxed):
+    layer, head = layer_of(), Head(10)
+    w = layers.init(layer, jax.random.key(0), (8, 8, 1)).w
+    schedule = Schedule(epochs=4, batch=50, rate=3e-2)
+    (images, labels), (held_out, held_labels) = digits
+    keep = lambda x: frozen.cache(layer, w, x, 2, dtype=jnp.float32)
+    cached = supervised.fit(
+        supervised.on_drives(head, *frozen.shape(layer, (8, 8, 1), 2)),
+        jax.random.key(1), (keep(images), labels), (keep(held_out), held_labels), schedule,
+    )  # fmt: skip
+    anew = supervised.fit(supervised.on_images(head, layer, w, (8, 8, 1), 2), jax.random.key(1), *digits, schedule)
+    np.testing.assert_allclose(cached.curve[0].loss, anew.curve[0].loss, rtol=1e-4)
+    assert abs(cached.curve[-1].validation - anew.curve[-1].validation) <= 0.02
+    assert cached.curve[-1].validation > 0.7
+
+
+def test_a_twin_learns_its_filters_by_backprop(digits, relaxed):
+    model = supervised.end_to_end(Head(10), layer_of(), (8, 8, 1), 2)
+    first = model.init(jax.random.split(jax.random.key(1))[0])[0][1]
+    fitted = supervised.fit(model, jax.random.key(1), *digits, Schedule(epochs=6, batch=50, rate=1e-2))
+    assert fitted.curve[-1].validation > 0.7
+    assert np.abs(fitted.params[1] - first).max() > 0.01
+
+
+def scripted(validation: list[float]):
+    """A model that gets a scripted share of ten validation samples right, epoch after epoch, and never the rest."""
+
+    def apply(params, epoch, inputs, key=None):
+        right = jnp.zeros(len(inputs)) if key is not None else inputs < 10 * jnp.asarray(validation)[epoch - 1]
+        logits = jnp.stack([1 - right, right], 1).astype(jnp.float32) + 0 * params
+        return logits, epoch + 1 if key is not None else epoch
+
+    return Model(lambda key: (jnp.zeros(()), jnp.zeros((), jnp.int32)), apply)
+
+
+def run_scripted(validation, **settings):
+    samples = jnp.arange(10.0), jnp.ones(10, jnp.int32)
+    schedule = Schedule(epochs=len(validation), batch=10, rate=1.0, **settings)
+    return supervised.fit(scripted(validation), jax.random.key(0), samples, samples, schedule, history=True)
+
+
+def test_the_state_of_the_best_validation_epoch_is_kept_the_first_of_equals(relaxed):
+    fitted = run_scripted([0.3, 0.8, 0.5, 0.8, 0.1])
+    assert fitted.best == 1
+    assert int(fitted.averages) == 2  # the scripted model counts epochs there
+    assert [round(line.validation, 3) for line in fitted.curve] == [0.3, 0.8, 0.5, 0.8, 0.1]
+    assert [int(averages) for _, averages in fitted.history] == [1, 2, 3, 4, 5]
+
+
+def test_the_rate_falls_on_a_plateau_and_only_there(relaxed):
+    fitted = run_scripted([0.1, 0.2, 0.3, 0.3, 0.3, 0.3, 0.3, 0.4], factor=0.5, patience=2, stop_after=50)
+    rates = [line.rate for line in fitted.curve]
+    assert rates[:4] == [1.0] * 4
+    assert rates[-1] < rates[4] <= 1.0
+    assert set(rates) <= {1.0, 0.5, 0.25}
+
+
+def test_training_stops_early_on_validation_accuracy(relaxed):
+    fitted = run_scripted([0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4, 0.9], stop_after=3)
+    assert len(fitted.curve) < 8
+    assert fitted.best == 0
+
+
+def test_every_epoch_is_one_program(digits, relaxed):
+    model = supervised.on_drives(Head(10, norm=False, power=None), 1, 64)
+    tx = optax.adam(1e-3)
+    epoch = supervised.make_gradient_epoch(model, tx, 50)
+    params, averages = model.init(jax.random.key(0))
+    carry = (params, averages, tx.init(params))
+    for number in range(3):
+        key = jax.random.fold_in(jax.random.key(1), number)
+        carry, _ = epoch(carry, supervised.flat(digits[0][0]), digits[0][1], key, jnp.float32(0.5**number))
+    assert epoch._cache_size() == 1
+
+
+def test_evaluating_changes_nothing_and_does_not_depend_on_company(digits, relaxed):
+    layer, head = layer_of(), Head(10, dropout=0.5)
+    w = layers.init(layer, jax.random.key(0), (8, 8, 1)).w
+    model = supervised.on_images(head, layer, w, (8, 8, 1), 2)
+    params, averages = model.init(jax.random.key(1))
+    together, after = model.apply(params, averages, digits[0][0][:6])
+    alone, _ = model.apply(params, averages, digits[0][0][2:3])
+    np.testing.assert_allclose(together[2:3], alone, rtol=1e-5, atol=1e-6)
+    assert all(a is b for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(averages)))
+
+
+def test_dropout_silences_whole_maps_and_keeps_the_mean():
+    head = Head(2, norm=False, power=None, dropout=0.5)
+    drives = frozen.Drives(jnp.ones((2000, 3, 4)))
+    params = readout.HeadParams(None, None, jnp.ones((3, 4, 2)), jnp.zeros(2))
+    logits, _ = readout.apply(head, params, None, drives, jax.random.key(0))
+    assert set(np.unique(np.asarray(logits))) <= {0.0, 6.0, 12.0, 18.0, 24.0}  # whole maps of 3 blocks, doubled
+    assert abs(float(logits.mean()) - 12) < 0.5
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'sentence'),
+    [
+        (Schedule(epochs=0), '0 head epochs'),
+        (Schedule(batch=501), 'a batch of 501 does not fit 500 samples'),
+        (Schedule(rate=-1.0), 'rate -1.0'),
+    ],
+)
+def test_schedules_that_cannot_train_are_refused(digits, schedule, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        supervised.fit(supervised.on_drives(Head(10), 1, 64), jax.random.key(0), *digits, schedule)
+
+
+def test_an_interrupt_after_the_first_epoch_returns_what_was_reached(digits, relaxed):
+    def watch(number, line):
+        if number == 1:
+            raise KeyboardInterrupt
+
+    model = supervised.on_drives(Head(10, norm=False, power=None), 1, 64)
+    (images, labels), (held_out, held_labels) = digits
+    fitted = supervised.fit(
+        model, jax.random.key(0), (supervised.flat(images), labels), (supervised.flat(held_out), held_labels),
+        Schedule(epochs=5, batch=50), watch=watch,
+    )  # fmt: skip
+    assert fitted.interrupted
+    assert len(fitted.curve) == 2
