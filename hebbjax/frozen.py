@@ -53,7 +53,8 @@ def drives(layer: Layer, w: Array, images: Array, pool: int = 1, scale: Array | 
         return Drives(layers.product(layer, x, effective).reshape(batch, -1, len(w)))
     # One product per place within a block, so that pooling is a maximum of whole arrays and no map is ever laid out.
     rows, columns = h // pool * pool, width // pool * pool
-    places = [x[:, i:rows:pool, j:columns:pool] for i in range(pool) for j in range(pool)]
+    # Rows of patches, because the gradient of a product over several leading axes leaves XLA's fast path on a CPU.
+    places = [x[:, i:rows:pool, j:columns:pool].reshape(-1, x.shape[3]) for i in range(pool) for j in range(pool)]
     sign = None if scale is None else jnp.where(scale < 0, -1.0, 1.0)
     maps = [layers.product(layer, place, effective if sign is None else sign[:, None] * effective) for place in places]
     high = functools.reduce(jnp.maximum, maps).reshape(batch, -1, len(w))

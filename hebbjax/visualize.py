@@ -1,11 +1,27 @@
 """Pictures: one function each, a matplotlib Figure returned, nothing shown and no display needed."""
 
+import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from hebbjax.types import Array
+
+
+def check_format(*paths: pathlib.Path | None) -> None:
+    """Make sure that pictures can be drawn in the formats that file names ask for.
+
+    Raises:
+        ValueError: naming the file and what there is.
+    """
+    known = FigureCanvasBase.get_supported_filetypes()
+    for path in paths:
+        if path is not None and path.suffix.lstrip('.').lower() not in known:
+            raise ValueError(
+                f'{path} cannot be drawn: {path.suffix or "no ending"} is no picture; use .png, .pdf or .svg.'
+            )
 
 
 def filters(w: Array, shape: tuple[int, int, int], *, columns: int | None = None, title: str = '') -> Figure:

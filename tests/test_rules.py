@@ -124,10 +124,11 @@ def test_a_layer_learns_what_the_loops_learn(row, window, rng, x64):
 # Krotov and Hopfield's rule as published: a grid against the loops, through a layer
 
 
-@pytest.mark.parametrize('per', ['layer', 'unit'])
 @pytest.mark.parametrize('window', [Window(), Window(2, 1, 1)], ids=['dense', 'convolutional'])
 @pytest.mark.parametrize('k', [2, 3, 7, 9])
-@pytest.mark.parametrize('p', [1.5, 2, 2.5, 3, 4])
+@pytest.mark.parametrize(
+    'p, per', [(1.5, 'layer'), (2, 'layer'), (2.5, 'layer'), (3, 'layer'), (4, 'layer'), (3, 'unit')]
+)
 def test_krotov_steps_equal_the_published_loops(p, k, window, per, rng, x64):
     images = rng.uniform(size=(2, 3, 3, 2))
     size, padding = ((3, 3), (0, 0)) if window.size is None else ((2, 2), (1, 1))
@@ -154,8 +155,10 @@ def test_one_maximum_for_all_neurons_is_not_one_per_neuron(rng):
         for per in ('layer', 'unit')
     ]
     moved = np.abs(dw).max(1) > 0
-    assert largest[0].max() == 1 and (largest[0][moved] < 1).sum() == moved.sum() - 1
-    np.testing.assert_allclose(largest[1][moved], 1)
+    assert moved.sum() > 3
+    np.testing.assert_allclose(np.sort(largest[0])[-1], 1, rtol=1e-6)
+    assert np.sort(largest[0])[-2] < 0.99
+    np.testing.assert_allclose(largest[1][moved], 1, rtol=1e-6)
 
 
 def test_krotov_is_the_ranked_competition_with_a_leak_by_drive(rng, x64):
@@ -283,7 +286,7 @@ def test_krotov_brings_winners_to_the_p_sphere(blobs, rng, p):
 
 
 def test_krotov_separates_blobs(blobs, rng):
-    """With unlearning, every blob finds neurons of its own, and they point at it."""
+    """Every blob finds neurons of its own, and they point at it."""
     x, labels, means = blobs
     rule = rules.krotov(2, 0.4, 2)
     tx = optax.chain(

@@ -16,8 +16,8 @@ TX = optax.chain(plasticity.scale_by_max_abs(), plasticity.ascend(0.05))
 NET = (
     Layer(6, rules.krotov(3, 0.4, 3), TX, Window(3, 1, 1), pool=layers.max_pool(2)),
     Layer(5, rules.instar(2), plasticity.ascend(0.1), Window(3, 1), glimpses=2),
-    Layer(4, rules.krotov(), TX),
 )
+DENSE = (Layer(4, rules.krotov(), TX),)
 
 
 @pytest.fixture(scope='module')
@@ -66,13 +66,13 @@ def test_a_step_changes_every_layer_and_counts(images, step):
     for before, then, told in zip(state.layers, after.layers, info):
         assert told.change > 0 and told.finite
         np.testing.assert_allclose(jnp.abs(then.w - before.w).max(), told.change, atol=1e-6)
-    assert [int(told.wins.sum()) for told in info] == [6 * 64, 6 * 2, 6]
+    assert [int(told.wins.sum()) for told in info] == [6 * 64, 6 * 2]
 
 
 def test_every_layer_learns_from_what_the_layer_below_sent_before_it_learned(images, step):
     state = start()
     after, _ = step(state, images[:6])
-    keys = jax.random.split(jax.random.fold_in(state.key, 0), 3)
+    keys = jax.random.split(jax.random.fold_in(state.key, 0), 2)
     x = images[:6].astype(jnp.float32) / 255
     for layer, key, before, then in zip(NET, keys, state.layers, after.layers):
         alone, _ = layers.learn(layer, key, before, x)
@@ -109,7 +109,7 @@ def test_weights_keep_their_dtype(images, step):
 
 @pytest.mark.parametrize('where', [(0, 0, 0, 0), (3, 4, 4, 1)])
 def test_one_bad_pixel_is_told(images, where):
-    net = (NET[0], NET[2])
+    net = NET[:1]
     step = train.make_train_step(net)
     floats = images[:6].astype(jnp.float32) / 255
     for bad in (jnp.nan, jnp.inf):
@@ -139,7 +139,7 @@ def test_no_sort_stands_in_a_compiled_step(images):
 
 def test_given_weights_are_not_drawn_anew(rng):
     w = jnp.asarray(rng.normal(size=(5, 54)), jnp.float32)
-    state = start(weights=[None, w, None])
+    state = start(weights=[None, w])
     np.testing.assert_array_equal(state.layers[1].w, w)
     drawn = start()
     np.testing.assert_array_equal(state.layers[0].w, drawn.layers[0].w)
@@ -148,8 +148,8 @@ def test_given_weights_are_not_drawn_anew(rng):
 
 def test_given_weights_of_another_shape_or_number_are_refused():
     with pytest.raises(ValueError, match=r'layer 1: weights of shape \(5, 53\) do not fit'):
-        start(weights=[None, jnp.ones((5, 53)), None])
-    for weights in ([None, None], [None] * 4):
+        start(weights=[None, jnp.ones((5, 53))])
+    for weights in ([None], [None] * 3):
         with pytest.raises(ValueError, match='weights'):
             start(weights=weights)
 
@@ -171,7 +171,7 @@ def test_a_layer_that_does_not_fit_is_refused_by_name():
 
 def test_an_epoch_is_its_steps_in_a_shuffled_order(images):
     """Dense and without glimpses, so that the order alone decides; the scan does what a Python loop does."""
-    net = NET[2:]
+    net = DENSE
     epoch, step = train.make_train_epoch(net, batch=5), train.make_train_step(net)
     state = start(net=net)
     order = jax.random.permutation(jax.random.fold_in(jax.random.fold_in(state.key, 0), 0x5EED), 20)
@@ -188,7 +188,7 @@ def test_an_epoch_is_its_steps_in_a_shuffled_order(images):
 
 @pytest.mark.parametrize('keep_last', [False, True])
 def test_images_left_over_sit_out_unless_they_are_kept(images, keep_last):
-    net = NET[2:]
+    net = DENSE
     epoch = train.make_train_epoch(net, batch=6, keep_last=keep_last)
     state, info = epoch(start(net=net), images)
     assert state.step == (4 if keep_last else 3)
@@ -213,7 +213,7 @@ def test_an_epoch_sees_every_image_once():
 
 def test_labels_are_shuffled_with_their_images():
     """A teacher is the label of its own image, in every batch."""
-    net = NET[2:]
+    net = DENSE
     marked = jnp.broadcast_to(jnp.arange(20, dtype=jnp.float32)[:, None, None, None], (20, *SHAPE))
     plain_rule = net[0].rule
 
@@ -242,21 +242,21 @@ def test_many_epochs_compile_once(images):
     assert epoch._cache_size() == 1
 
 
-def test_a_state_is_still_there_after_an_epoch(images, epoch, step):
+def test_a_state_is_still_there_after_a_step_and_an_epoch(images, epoch, step):
+    """Nothing looks at the state before: on a CPU, numpy's view of an array would keep it from being donated."""
     state = start()
-    before = plain(state)
-    first = epoch(state, images)
-    assert_same(epoch(state, images), first)
     step(state, images[:6])
-    for a, b in zip(plain(state), before):
-        np.testing.assert_array_equal(a, b)
+    first = epoch(state, images)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    assert_same(epoch(state, images), first)
+    assert_same(state, start())
 
 
 @pytest.mark.parametrize(
     'make', [train.make_train_step, lambda net, donate: train.make_train_epoch(net, batch=5, donate=donate)]
 )
 def test_a_donated_state_is_gone_and_learning_is_the_same(images, make):
-    net = NET[2:]
+    net = DENSE
     kept, _ = make(net, donate=False)(start(net=net), images)
     state = start(net=net)
     donated, _ = make(net, donate=True)(state, images)
@@ -290,19 +290,19 @@ def test_features_of_an_image_do_not_depend_on_its_company(images, epoch, rng):
 def test_features_stop_at_any_depth(images):
     state = start()
     x = images.astype(jnp.float32) / 255
-    for depth in range(4):
+    for depth in range(3):
         found = train.features(NET, state.layers, images, upto=depth)
         np.testing.assert_allclose(found, x.reshape(20, -1), atol=1e-5)
-        if depth < 3:
+        if depth < 2:
             x = layers.respond(NET[depth], state.layers[depth].w, x)
-    assert train.features(NET, state.layers, images).shape == (20, 4)
+    assert train.features(NET, state.layers, images).shape == (20, 20)
 
 
 # vmap: over keys, rates and deltas
 
 
 def test_one_step_for_many_keys_equals_each_alone(images, step):
-    states = jax.vmap(lambda key: train.init(NET, key, SHAPE))(jax.random.split(jax.random.key(0), 3))
+    states = jax.jit(jax.vmap(lambda key: train.init(NET, key, SHAPE)))(jax.random.split(jax.random.key(0), 3))
     many, _ = jax.vmap(lambda state: step(state, images[:6]))(states)
     for i in range(3):
         one = jax.tree.map(lambda a, i=i: a[i], states)

@@ -53,6 +53,7 @@ def run(
     console = console or Console(quiet=True)
     config = config.resolve()
     report.check_writable(config.json, config.figure, config.curves)
+    visualize.check_format(config.figure, config.curves)
     stuff = material(config)
     for row in config.rows:  # whatever does not fit is refused before the first hour
         network = layer_of(row, config, len(stuff.images))

@@ -80,7 +80,7 @@ class Job:
     head_decay: float | None = None
     """Decoupled weight decay (AdamW)."""
     head_patience: int | None = None
-    """Epochs without a better validation accuracy before the rate is halved; three times as many end training."""
+    """Epochs without a better validation accuracy before the rate falls to 0.3 of itself; one more than twice as many end training."""
     backprop_rate: float | None = None
     """Adam's first rate in the end-to-end twin."""
     validation: float | None = None
@@ -146,7 +146,8 @@ class Job:
 
     def head_schedule(self, rate: float, epochs: int) -> Schedule:
         """Give the gradient schedule at such a rate, for so many epochs."""
-        return Schedule(epochs, self.head_batch, rate, 0.5, self.head_patience, 3 * self.head_patience, self.head_decay)
+        patience = self.head_patience
+        return Schedule(epochs, self.head_batch, rate, 0.3, patience, 2 * patience + 1, self.head_decay)
 
     def as_json(self) -> dict:
         """Give all settings but the names of files, as plain JSON values."""
