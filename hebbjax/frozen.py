@@ -146,7 +146,8 @@ def cache(layer: Layer, w: Array, images: Array, pool: int = 1, *, dtype=jnp.flo
     return blockwise(part, images, block)
 
 
-def cache_bytes(layer: Layer, w: Array, images: Array, pool: int = 1, *, dtype=jnp.float16) -> int:
-    """Say how many bytes `cache` would fill, without computing anything."""
+def cache_bytes(layer: Layer, images: Array | jax.ShapeDtypeStruct, pool: int = 1, *, dtype=jnp.float16) -> int:
+    """Say how many bytes `cache` would fill, without computing anything; images may be a mere shape."""
+    w = jax.ShapeDtypeStruct((layer.features, patches.grid(layer.window, images.shape[1:]).inputs), jnp.float32)
     shapes = jax.eval_shape(lambda w, x: cache(layer, w, x, pool, dtype=dtype), w, images)
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))

@@ -65,8 +65,10 @@ class LayerState(NamedTuple):
 
 
 def intensities(images: Array) -> Array:
-    """Turn uint8 pixels into float32 intensities in [0, 1]; floating images pass as they are."""
-    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+    """Turn uint8 pixels into float32 intensities in [0, 1]; floating images pass, half precision as float32."""
+    if images.dtype == jnp.uint8:
+        return images.astype(jnp.float32) / 255
+    return images.astype(jnp.promote_types(images.dtype, jnp.float32))
 
 
 def init(layer: Layer, key: Key, image_shape: tuple[int, int, int], w: Array | None = None) -> LayerState:
@@ -84,8 +86,11 @@ def init(layer: Layer, key: Key, image_shape: tuple[int, int, int], w: Array | N
     shape = (layer.features, grid(layer.window, image_shape).inputs)
     if w is None:
         w = layer.initial(key, shape)
-    elif w.shape != shape:
-        raise ValueError(f'weights of shape {w.shape} do not fit a layer that needs {shape} for images {image_shape}.')
+    elif jnp.shape(w) != shape:
+        raise ValueError(
+            f'weights of shape {jnp.shape(w)} do not fit a layer that needs {shape} for images {image_shape}.'
+        )
+    w = jnp.asarray(w)
     return LayerState(w, layer.rule.init(w), layer.tx.init(w))
 
 

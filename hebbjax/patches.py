@@ -3,6 +3,7 @@
 A dense layer is a window that covers the whole image, so linear and convolutional layers are one code.
 """
 
+import numbers
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,7 +13,6 @@ from jax import lax
 
 from hebbjax.types import Array, Key
 
-FLOOR = 1e-30  # below every norm that float32 pixels can have: an all-zero patch stays all zero
 FLAT = 1e-3  # a centred patch shorter than this (a quarter of one 8-bit grey step) is flat
 FAINT = 0.1  # length of a centred patch, in intensities of [0, 1], at which soft normalisation halves its energy
 
@@ -32,7 +32,7 @@ class Window(NamedTuple):
 
 
 def _pair(value):
-    return (value, value) if isinstance(value, int) else tuple(value)
+    return (int(value), int(value)) if isinstance(value, numbers.Integral) else tuple(value)
 
 
 class Grid(NamedTuple):
@@ -129,14 +129,18 @@ def raw(x: Array) -> Array:
 
 
 def centred(x: Array) -> Array:
-    """Subtract each patch's own mean: `x - mean(x)`. Brightness is gone, shape stays."""
+    """Subtract each patch's own mean: `x - mean(x)`. Brightness is gone, shape stays.
+
+    A flat patch that is not zero leaves rounding behind (1e-8), which matters only where a whole batch is flat.
+    """
     return x - jnp.mean(x, axis=-1, keepdims=True)
 
 
 def l2(x: Array) -> Array:
     """Scale each patch to unit length: `x / |x|_2`; an all-zero patch stays all zero."""
-    # The floor stands under the square root: there 0 / 0 and the gradient at 0 are both 0.
-    return x * lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), FLOOR))
+    square = jnp.sum(x * x, axis=-1, keepdims=True)
+    # Chosen twice: where the patch is zero, neither the quotient nor its slope may see a division by zero.
+    return jnp.where(square > 0, x * lax.rsqrt(jnp.where(square > 0, square, 1)), 0)
 
 
 def centred_l2(x: Array) -> Array:

@@ -4,6 +4,7 @@ A model is a pair of pure functions, so the loop knows nothing of heads, caches 
 when to stop, which state to keep) see the validation set alone.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ class Model(NamedTuple):
     apply: Callable[..., tuple[Array, Any]]  # (params, averages, inputs, key=None) -> (logits, averages); a key trains
 
 
+@functools.lru_cache(maxsize=64)  # the same question gets the same model, so that its programs are compiled once
 def on_drives(head: Head, blocks: int, neurons: int) -> Model:
     """Put a head on drives of Q blocks and N neurons: inputs are `Drives`, cached or raw pixels (`flat`)."""
     return Model(
@@ -49,6 +51,7 @@ def on_images(head: Head, layer: Layer, w: Array, image_shape: tuple[int, int, i
     return Model(lambda key: readout.init(head, key, frozen.shape(layer, image_shape, pool)), apply)
 
 
+@functools.lru_cache(maxsize=64)
 def end_to_end(head: Head, layer: Layer, image_shape: tuple[int, int, int], pool: int) -> Model:
     """Put a head on a layer whose weights are parameters too: the backprop twin. Inputs are images."""
 
@@ -117,6 +120,13 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
+@functools.lru_cache(maxsize=64)
+def adam(rate: float, decay: float) -> optax.GradientTransformation:
+    """Build Adam at a rate, with decoupled weight decay of arrays with two axes or more."""
+    return optax.adamw(rate, weight_decay=decay, mask=lambda params: jax.tree.map(lambda a: a.ndim > 1, params))
+
+
+@functools.lru_cache(maxsize=64)
 def make_gradient_epoch(model: Model, tx: optax.GradientTransformation, batch: int) -> Callable:
     """Build one jitted epoch of gradient descent: shuffled by key on the device, scanned over batches.
 
@@ -150,6 +160,7 @@ def make_gradient_epoch(model: Model, tx: optax.GradientTransformation, batch: i
     return jax.jit(epoch, donate_argnums=0)
 
 
+@functools.lru_cache(maxsize=64)
 def make_accuracy(model: Model, block: int = 100) -> Callable:
     """Build the jitted accuracy `(params, averages, inputs, labels) -> scalar in [0, 1]`; it changes nothing."""
 
@@ -189,19 +200,17 @@ def fit(
     schedule.check(len(labels))
     init_key, train_key = jax.random.split(key)
     params, averages = model.init(init_key)
-    tx = optax.adamw(
-        schedule.rate, weight_decay=schedule.decay, mask=lambda params: jax.tree.map(lambda a: a.ndim > 1, params)
-    )
+    tx = adam(schedule.rate, schedule.decay)
     plateau = optax.contrib.reduce_on_plateau(schedule.factor, patience=schedule.patience, rtol=0.0, atol=1e-7)
     plateau_state = plateau.init(())
     stopping = EarlyStopping(patience=schedule.stop_after)
     carry = (params, averages, tx.init(params))
-    one = jnp.ones(())
 
     started = time.perf_counter()
-    epoch = make_gradient_epoch(model, tx, schedule.batch).lower(carry, inputs, labels, train_key, one).compile()
-    accuracy = make_accuracy(model).lower(params, averages, *validation).compile()
-    compiled = time.perf_counter()
+    one = jnp.ones(())
+    epoch = compiled(make_gradient_epoch(model, tx, schedule.batch), carry, inputs, labels, train_key, one)
+    accuracy = compiled(make_accuracy(model), params, averages, *validation)
+    ready = time.perf_counter()
 
     curve, states, best, interrupted = [], [], None, False
     try:
@@ -227,8 +236,19 @@ def fit(
         if not curve:
             raise
         interrupted = True
-    seconds = time.perf_counter() - compiled
-    return Fitted(*best[1], best[0], curve, states, seconds, compiled - started, interrupted)
+    seconds = time.perf_counter() - ready
+    return Fitted(*best[1], best[0], curve, states, seconds, ready - started, interrupted)
+
+
+def compiled(f: Callable, *args) -> Callable:
+    """Compile a jitted function for arguments of these shapes, ahead of its first call; once for all seeds."""
+    leaves, structure = jax.tree.flatten(args)
+    return _program(f, structure, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves))
+
+
+@functools.lru_cache(maxsize=32)
+def _program(f, structure, shapes):
+    return f.lower(*jax.tree.unflatten(structure, shapes)).compile()
 
 
 def flat(images: Array) -> Drives:

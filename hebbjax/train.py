@@ -36,12 +36,15 @@ def init(net: Network, key: Key, image_shape: tuple[int, int, int], weights: Seq
         net: the layers, bottom first.
         key: draws all weights and, kept in the state, all that training draws later.
         image_shape: (H, W, C).
-        weights: per layer, weights [N, D] to start from, or None to draw them. Given weights are never drawn anew.
+        weights: per layer, weights [N, D] to start from, or None to draw them. Given weights are never drawn anew, and
+            not copied: a step that donates its state takes them along.
 
     Raises:
         ValueError: if a layer does not fit what reaches it, naming the layer, or a rule refuses its weights.
     """
     weights = [None] * len(net) if weights is None else weights
+    if len(weights) != len(net):
+        raise ValueError(f'{len(weights)} weights for {len(net)} layers; give one for each, or None to draw it.')
     init_key, train_key = jax.random.split(key)
     states = []
     for number, (layer, w, layer_key) in enumerate(zip(net, weights, jax.random.split(init_key, len(net)))):

@@ -86,7 +86,7 @@ def test_a_cache_is_the_same_for_every_block_size(images, w, block):
 def test_a_cache_fills_as_many_bytes_as_announced(images, w):
     found = frozen.cache(layer_of(), w, images, 2)
     assert found.high.dtype == jnp.float16
-    assert frozen.cache_bytes(layer_of(), w, images, 2) == sum(leaf.nbytes for leaf in jax.tree.leaves(found))
+    assert frozen.cache_bytes(layer_of(), images, 2) == sum(leaf.nbytes for leaf in jax.tree.leaves(found))
 
 
 def test_gradients_through_the_pooled_form_equal_those_through_the_whole_map(images, w):

@@ -29,7 +29,10 @@ def test_heads_on_cached_and_on_recomputed_drives_learn_the_same(digits, relaxed
     w = layers.init(layer, jax.random.key(0), (8, 8, 1)).w
     schedule = Schedule(epochs=4, batch=50, rate=3e-2)
     (images, labels), (held_out, held_labels) = digits
-    keep = lambda x: frozen.cache(layer, w, x, 2, dtype=jnp.float32)
+
+    def keep(x):
+        return frozen.cache(layer, w, x, 2, dtype=jnp.float32)
+
     cached = supervised.fit(
         supervised.on_drives(head, *frozen.shape(layer, (8, 8, 1), 2)),
         jax.random.key(1), (keep(images), labels), (keep(held_out), held_labels), schedule,

@@ -1,5 +1,6 @@
 """The networks that a job compares, each trained on one seed: Hebbian features, frozen features, backprop, pixels."""
 
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -55,10 +56,9 @@ class Trained(NamedTuple):
     interrupted: bool = False
 
 
-def compiled(f: Callable, *args) -> tuple[Callable, float]:
-    """Compile a jitted function for these arguments, and say how many seconds that took."""
-    started = time.perf_counter()
-    return f.lower(*args).compile(), time.perf_counter() - started
+@functools.lru_cache(maxsize=64)
+def _epoch(layer, batch):
+    return train.make_train_epoch((layer,), batch=batch, donate=True)
 
 
 def hebbian(
@@ -66,10 +66,9 @@ def hebbian(
 ) -> Learned:
     """Learn one layer's weights without labels; ended early by the user, they are as they were after the last epoch."""
     state = train.init((layer,), key, material.shape)
-    epoch, compile_seconds = compiled(
-        train.make_train_epoch((layer,), batch=batch, donate=True), state, material.images
-    )
-    started, interrupted = time.perf_counter(), False
+    started = time.perf_counter()
+    epoch = supervised.compiled(_epoch(layer, batch), state, material.images)
+    ready, interrupted = time.perf_counter(), False
     with bar(console, f'{name}: Hebbian epochs', epochs) as tick:
         try:
             for _ in range(epochs):
@@ -81,7 +80,7 @@ def hebbian(
                 tick(f'largest change {float(told.change):.3g}')
         except KeyboardInterrupt:
             interrupted = True
-    return Learned(state.layers[0].w, time.perf_counter() - started, compile_seconds, interrupted)
+    return Learned(state.layers[0].w, time.perf_counter() - ready, ready - started, interrupted)
 
 
 def memory() -> int:
@@ -90,17 +89,22 @@ def memory() -> int:
     return stats.get('bytes_limit') or os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _cache(layer, pool, w, images):
+    return frozen.cache(layer, w, images, pool)
+
+
 def on_frozen(
     layer: Layer, learned: Learned, head: Head, key: Key, material: Material, *, pool: int, schedule: Schedule,
     limit: float | None, history: bool, console: Console, name: str,
 ) -> Trained:  # fmt: skip
     """Train a head on a frozen layer: on cached drives where they fit in `limit` bytes, on images otherwise."""
     w = learned.w
-    everything = jnp.concatenate([material.images[:1], material.validation_images[:1]])  # only for its shape
-    per_image = frozen.cache_bytes(layer, w, everything, pool) / 2
-    fits = per_image * (len(material.images) + len(material.validation_images)) <= (limit or 0.6 * memory())
+    everything = (len(material.images) + len(material.validation_images), *material.shape)
+    size = frozen.cache_bytes(layer, jax.ShapeDtypeStruct(everything, material.images.dtype), pool)
+    fits = size <= (limit or 0.6 * memory())
     if fits:
-        present = jax.jit(lambda images: frozen.cache(layer, w, images, pool))
+        present = functools.partial(_cache, layer, pool, w)
         model = supervised.on_drives(head, *frozen.shape(layer, material.shape, pool))
     else:
         present = lambda images: images  # noqa: E731
@@ -167,20 +171,21 @@ def diversity(layer: Layer, w: Array, images: Array, p: float) -> dict[str, floa
         p: the norm that units should have converged to.
     """
 
-    @jax.jit
-    def tell(w, images):
-        x = layers.look(layer, layers.intensities(images)).reshape(-1, w.shape[1])
-        wins = layers.wins(x, layers.product(layer, x, layer.rule.seen(w)))
-        cosine = measures.nearest_cosine(w)
-        return {
-            'distinct_winners': measures.distinct_winners(wins),
-            'win_entropy': measures.win_entropy(wins),
-            'nearest_cosine_max': cosine.max(),
-            'nearest_cosine_median': jnp.median(cosine),
-            'unit_convergence': measures.unit_convergence(w, p),
-        }
+    return {name: float(value) for name, value in _tell(layer, w, images, p).items()}
 
-    return {name: float(value) for name, value in tell(w, images).items()}
+
+@functools.partial(jax.jit, static_argnums=0)
+def _tell(layer, w, images, p):
+    x = layers.look(layer, layers.intensities(images)).reshape(-1, w.shape[1])
+    wins = layers.wins(x, layers.product(layer, x, layer.rule.seen(w)))
+    cosine = measures.nearest_cosine(w)
+    return {
+        'distinct_winners': measures.distinct_winners(wins),
+        'win_entropy': measures.win_entropy(wins),
+        'nearest_cosine_max': cosine.max(),
+        'nearest_cosine_median': jnp.median(cosine),
+        'unit_convergence': measures.unit_convergence(w, p),
+    }
 
 
 def score(row: str, trained: dict[int, Trained], test: tuple[Array, Array], console: Console) -> Row:

@@ -1,6 +1,7 @@
 """A comparison: the same network with Hebbian, untrained and backprop features, over seeds, judged on data unseen."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 
 import jax
@@ -83,6 +84,7 @@ def material(config: Job) -> Material:
     return Material(*map(jnp.asarray, (images[kept], labels[kept], images[held_out], labels[held_out])))
 
 
+@functools.lru_cache(maxsize=64)  # the same layer for every seed, so that its programs are compiled once
 def layer_of(row: str, config: Job, count: int) -> Layer:
     """Build the layer of one row, for `count` training images."""
     layer = config.variant(row).layer(count)

@@ -80,7 +80,7 @@ class Job:
     head_decay: float | None = None
     """Decoupled weight decay (AdamW)."""
     head_patience: int | None = None
-    """Epochs without a better validation accuracy before the rate falls to 0.3 of itself; one more than twice as many end training."""
+    """Epochs without a better validation accuracy before the rate falls to 0.3; one more than twice as many end it."""
     backprop_rate: float | None = None
     """Adam's first rate in the end-to-end twin."""
     validation: float | None = None
