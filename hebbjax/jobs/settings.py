@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+import jax
 import optax
 
 from hebbjax import data, patches, plasticity, rules
@@ -63,6 +64,8 @@ class Job:
     """Changes are divided by the largest of the layer, or of each unit."""
     send: str = 'weights'
     """Predict with the weights, or with what the rule has seen: sign(w)|w|^(p-1)."""
+    spread: float | None = None
+    """Standard deviation of the first weights; the papers' is 1. Small ones let the first winners win everything."""
     rate: float | None = None
     """First Hebbian rate: the largest change of any weight in a step."""
     batch: int | None = None
@@ -100,9 +103,9 @@ class Job:
         for name in ('seeds', 'epochs', 'head_epochs', 'backprop_epochs', 'batch', 'head_batch', 'features'):
             if getattr(full, name) < 1:
                 raise ValueError(f'{flag(name)} {getattr(full, name)} trains nothing; use 1 or more.')
-        for name in ('rate', 'head_rate', 'backprop_rate'):
+        for name in ('rate', 'head_rate', 'backprop_rate', 'spread'):
             if not getattr(full, name) > 0:
-                raise ValueError(f'{flag(name)} {getattr(full, name)} learns nothing; use a rate above 0.')
+                raise ValueError(f'{flag(name)} {getattr(full, name)} learns nothing; use a number above 0.')
         for name, known in (('rows', self.ROWS), ('patch', tuple(patches.PREPARATIONS))):
             given = getattr(full, name)
             for one in given if isinstance(given, tuple) else (given,):
@@ -125,8 +128,16 @@ class Job:
             plasticity.ascend(plasticity.anneal(self.rate, self.epochs, count // self.batch)),
         )
         rule = rules.krotov(self.k, self.delta, self.p)
-        prepare = patches.PREPARATIONS[self.patch]
-        return Layer(self.features, rule, tx, self.seen_through(), prepare, self.looks(), self.send)
+        return Layer(
+            self.features,
+            rule,
+            tx,
+            self.seen_through(),
+            patches.PREPARATIONS[self.patch],
+            self.looks(),
+            self.send,
+            initial=lambda key, shape: self.spread * jax.random.normal(key, shape),
+        )
 
     def seen_through(self) -> Window:
         """Give the layer's window: the whole image, unless a job says otherwise."""
