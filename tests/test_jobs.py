@@ -99,7 +99,7 @@ def test_hebbian_and_untrained_start_from_the_same_filters_and_only_one_learns(f
         np.asarray(compare.train_row(row, 0, config, stuff, console).w) for row in ('untrained', 'hebbian', 'untrained')
     )
     np.testing.assert_array_equal(first, again)
-    assert np.abs(learned - first).max() > 0.1
+    assert np.abs(learned - first).max() > 0.01
 
 
 def test_heads_see_the_same_cached_or_not(few_digits, relaxed):
@@ -199,20 +199,31 @@ def test_mean_and_std_are_of_the_sample():
 
 def test_ctrl_c_ends_with_what_was_reached(tmp_path):
     path = tmp_path / 'x.json'
-    command = [sys.executable, '-u', '-m', 'hebbjax', '--rows', 'raw_pixels', 'untrained', '--json', str(path)]
-    endless = ['--head-epochs', '100000', '--head-patience', '30000', '--head-rate', '1e-9']
+    endless = ['--rows', 'raw_pixels', 'hebbian', '--epochs', '1000000', '--head-epochs', '2', '--json', str(path)]
     job = subprocess.Popen(
-        [*command[:6], *command[6:], *SMALL[:2], *endless], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, '-u', '-m', 'hebbjax', *endless], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        time.sleep(25)
+        first = job.stdout.readline()
+        time.sleep(1)
         job.send_signal(signal.SIGINT)
         out, err = job.communicate(timeout=60)
     finally:
         job.kill()
     assert job.returncode == 130, err
+    assert first.startswith('raw_pixels, seed 0')
     assert 'interrupted' in out
     assert 'Traceback' not in err
     written = json.loads(path.read_text())
     assert written['interrupted'] is True
     assert [row['row'] for row in written['rows']] == ['raw_pixels']
+
+
+def test_ctrl_c_before_anything_was_reached_writes_nothing(tmp_path, monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compare, 'train_row', interrupt)
+    assert cli.main([*SMALL, '--json', str(tmp_path / 'x.json')]) == 130
+    assert 'before anything was reached' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

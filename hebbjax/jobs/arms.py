@@ -40,7 +40,6 @@ class Learned(NamedTuple):
     w: Array
     seconds: float = 0.0
     compile_seconds: float = 0.0
-    interrupted: bool = False
 
 
 class Trained(NamedTuple):
@@ -53,7 +52,6 @@ class Trained(NamedTuple):
     train_accuracy: float  # percent
     seconds: float
     compile_seconds: float
-    interrupted: bool = False
 
 
 @functools.lru_cache(maxsize=64)
@@ -64,23 +62,22 @@ def _epoch(layer, batch):
 def hebbian(
     layer: Layer, key: Key, material: Material, *, epochs: int, batch: int, console: Console, name: str
 ) -> Learned:
-    """Learn one layer's weights without labels; ended early by the user, they are as they were after the last epoch."""
+    """Learn one layer's weights without labels.
+
+    Raises:
+        ValueError: if weights are no longer finite.
+    """
     state = train.init((layer,), key, material.shape)
     started = time.perf_counter()
     epoch = supervised.compiled(_epoch(layer, batch), state, material.images)
-    ready, interrupted = time.perf_counter(), False
+    ready = time.perf_counter()
     with bar(console, f'{name}: Hebbian epochs', epochs) as tick:
-        try:
-            for _ in range(epochs):
-                state, (told,) = epoch(state, material.images)
-                if not told.finite:
-                    raise ValueError(
-                        'weights are no longer finite: the images hold NaN or infinity, or the rate is too large.'
-                    )
-                tick(f'largest change {float(told.change):.3g}')
-        except KeyboardInterrupt:
-            interrupted = True
-    return Learned(state.layers[0].w, time.perf_counter() - ready, ready - started, interrupted)
+        for _ in range(epochs):
+            state, (told,) = epoch(state, material.images)
+            if not told.finite:
+                raise ValueError('weights are no longer finite: the images hold NaN, or the rate is too large.')
+            tick(f'largest change {float(told.change):.3g}')
+    return Learned(state.layers[0].w, time.perf_counter() - ready, ready - started)
 
 
 def memory() -> int:
@@ -157,7 +154,6 @@ def _fit(model, present, filters, learned, key, material, schedule, history, con
     return Trained(
         model, present, fitted, filters(fitted.params), 100 * float(reached),
         learned.seconds + presented + fitted.seconds, learned.compile_seconds + fitted.compile_seconds,
-        learned.interrupted or fitted.interrupted,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from hebbjax import data, patches, train, visualize
+from hebbjax import data, frozen, layers, patches, train, visualize
 from hebbjax.jobs import arms, report
 from hebbjax.jobs.arms import Learned, Material, Trained
 from hebbjax.jobs.report import Report
@@ -56,11 +56,7 @@ def run(
     report.check_writable(config.json, config.figure, config.curves)
     visualize.check_format(config.figure, config.curves)
     stuff = material(config)
-    for row in config.rows:  # whatever does not fit is refused before the first hour
-        network = layer_of(row, config, len(stuff.images))
-        train.init((network,), jax.random.key(0), stuff.shape)
-        arms.frozen.shape(network, stuff.shape, config.blocks())
-
+    refuse_misfits(config, stuff)
     plan = [
         (row, seed)
         for seed in range(config.seeds)
@@ -84,6 +80,27 @@ def material(config: Job) -> Material:
     return Material(*map(jnp.asarray, (images[kept], labels[kept], images[held_out], labels[held_out])))
 
 
+def refuse_misfits(config: Job, stuff: Material) -> None:
+    """Build everything once, before the first hour of training, so that whatever does not fit is refused here.
+
+    Raises:
+        ValueError: naming what does not fit.
+    """
+    head_of(config, stuff)
+    for rate, epochs in ((config.head_rate, config.head_epochs), (config.backprop_rate, config.backprop_epochs)):
+        config.head_schedule(rate, epochs).check(len(stuff.labels))
+    for row in config.rows:
+        layer = layer_of(row, config, len(stuff.labels))
+        layers.init(layer, jax.random.key(0), stuff.shape)
+        frozen.shape(layer, stuff.shape, config.blocks())
+
+
+def head_of(config: Job, stuff: Material) -> Head:
+    """Build the head, for as many classes as the labels have."""
+    classes = int(stuff.labels.max()) + 1
+    return Head(classes, power=config.power, threshold=config.threshold, dropout=config.dropout)
+
+
 @functools.lru_cache(maxsize=64)  # the same layer for every seed, so that its programs are compiled once
 def layer_of(row: str, config: Job, count: int) -> Layer:
     """Build the layer of one row, for `count` training images."""
@@ -104,12 +121,11 @@ def train_row(row: str, seed: int, config: Job, stuff: Material, console: Consol
     # one draw of filters for hebbian, untrained and published_setting; one draw of the head for all of them
     layer_key, head_key = jax.random.split(jax.random.key(seed))
     layer = layer_of(row, config, len(stuff.images))
-    classes = int(stuff.labels.max()) + 1
-    head = Head(classes, power=config.power, threshold=config.threshold, dropout=config.dropout)
+    head = head_of(config, stuff)
     schedule = config.head_schedule(config.head_rate, config.head_epochs)
     common = {'console': console, 'name': f'{row}, seed {seed}', 'history': seed == 0}
     if row == 'raw_pixels':
-        return arms.on_pixels(classes, head_key, stuff, schedule=schedule, **common)
+        return arms.on_pixels(head.classes, head_key, stuff, schedule=schedule, **common)
     if row == 'backprop':
         schedule = config.head_schedule(config.backprop_rate, config.backprop_epochs)
         return arms.end_to_end(layer, head, head_key, stuff, pool=config.blocks(), schedule=schedule, **common)
@@ -143,7 +159,7 @@ def train_all(
                 f'{len(one.fitted.curve)}, {one.seconds:.1f} s + {one.compile_seconds:.1f} s compiling',
                 highlight=False,
             )
-            if one.interrupted:
+            if one.fitted.interrupted:
                 return trained, True
     except KeyboardInterrupt:
         return trained, True
