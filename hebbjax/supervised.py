@@ -5,6 +5,7 @@ when to stop, which state to keep) see the validation set alone.
 """
 
 import functools
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ from hebbjax.frozen import Drives
 from hebbjax.layers import Layer
 from hebbjax.readout import Head
 from hebbjax.types import Array, Key
+
+PARTS = 8  # a long epoch returns to the host so many times, so that Ctrl-C need not wait for its end
 
 
 class Model(NamedTuple):
@@ -128,34 +131,38 @@ def adam(rate: float, decay: float) -> optax.GradientTransformation:
 
 @functools.lru_cache(maxsize=64)
 def make_gradient_epoch(model: Model, tx: optax.GradientTransformation, batch: int) -> Callable:
-    """Build one jitted epoch of gradient descent: shuffled by key on the device, scanned over batches.
+    """Build one jitted epoch of gradient descent: shuffled by key on the device, looped over batches there.
 
     Returns:
-        A function `(carry, inputs, labels, key, scale) -> (carry, (loss, accuracy))`, the carry (params, averages,
-        optimizer state) donated; `scale` multiplies every update. Samples that fill no batch sit the epoch out.
+        A function `(carry, inputs, labels, key, scale, part) -> (carry, (loss, accuracy))`, the carry (params,
+        averages, optimizer state) donated. `scale` multiplies every update. `part` is (first, last + 1) of the batches
+        to go through, so that a long epoch can return to the host now and then; (0, n // batch) is all of it. Loss and
+        accuracy are sums over those batches. Samples that fill no batch sit the epoch out.
     """
 
-    def epoch(carry, inputs, labels, key, scale):
+    def epoch(carry, inputs, labels, key, scale, part):
         order_key, noise_key = jax.random.split(key)
         count = len(labels)
         order = jax.random.permutation(order_key, count)[: count // batch * batch].reshape(-1, batch)
+        keys = jax.random.split(noise_key, len(order))
 
-        def step(carry, at):
-            params, averages, opt = carry
-            chosen, step_key = at
+        def step(number, state):
+            (params, averages, opt), total, hits = state
+            chosen = order[number]
             some, truth = jax.tree.map(lambda a: a[chosen], inputs), labels[chosen]
 
             def loss_of(params):
-                logits, updated = model.apply(params, averages, some, step_key)
+                logits, updated = model.apply(params, averages, some, keys[number])
                 return cross_entropy(logits, truth), (logits, updated)
 
             (loss, (logits, averages)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
             updates, opt = tx.update(gradient, opt, params)
             params = optax.apply_updates(params, jax.tree.map(lambda u: scale * u, updates))
-            return (params, averages, opt), (loss, jnp.mean(jnp.argmax(logits, 1) == truth))
+            hit = jnp.mean(jnp.argmax(logits, 1) == truth)
+            return (params, averages, opt), total + loss, hits + hit
 
-        carry, (loss, right) = jax.lax.scan(step, carry, (order, jax.random.split(noise_key, len(order))))
-        return carry, (loss.mean(), right.mean())
+        carry, loss, hits = jax.lax.fori_loop(*part, step, (carry, jnp.zeros(()), jnp.zeros(())))
+        return carry, (loss, hits)
 
     return jax.jit(epoch, donate_argnums=0)
 
@@ -179,7 +186,7 @@ def fit(
     schedule: Schedule,
     *,
     history: bool = False,
-    watch: Callable[[int, Epoch], None] | None = None,
+    watch: Callable[[int, Epoch | None], None] | None = None,
 ) -> Fitted:
     """Train a model by Adam on the cross-entropy, and keep the state that is best on the validation set.
 
@@ -190,7 +197,7 @@ def fit(
         validation: inputs and labels that every choice is made on.
         schedule: rates and lengths.
         history: keep every epoch's state on the host, to draw test curves with when every choice has been made.
-        watch: called after each epoch with its number and line.
+        watch: called after each epoch with its number and line, and within long ones with None for a line.
 
     Raises:
         ValueError: if the schedule does not fit the data.
@@ -208,18 +215,23 @@ def fit(
 
     started = time.perf_counter()
     one = jnp.ones(())
-    epoch = compiled(make_gradient_epoch(model, tx, schedule.batch), carry, inputs, labels, train_key, one)
+    steps = len(labels) // schedule.batch
+    stops = [steps * part // PARTS for part in range(PARTS + 1)] if steps > 8 * PARTS else [0, steps]
+    parts = [(jnp.int32(first), jnp.int32(last)) for first, last in itertools.pairwise(stops)]
+    epoch = compiled(make_gradient_epoch(model, tx, schedule.batch), carry, inputs, labels, train_key, one, parts[0])
     accuracy = compiled(make_accuracy(model), params, averages, *validation)
     ready = time.perf_counter()
 
     curve, states, best, interrupted = [], [], None, False
     try:
         for number in range(schedule.epochs):
-            scale = plateau_state.scale
-            carry, (loss, right) = epoch(carry, inputs, labels, jax.random.fold_in(train_key, number), scale)
-            now = Epoch(
-                float(loss), float(right), float(accuracy(*carry[:2], *validation)), schedule.rate * float(scale)
-            )
+            key, scale = jax.random.fold_in(train_key, number), plateau_state.scale
+            loss = right = 0.0
+            for part in parts:
+                carry, sums = epoch(carry, inputs, labels, key, scale, part)
+                loss, right = loss + float(sums[0]) / steps, right + float(sums[1]) / steps
+            held_out = float(accuracy(*carry[:2], *validation))
+            now = Epoch(loss, right, held_out, schedule.rate * float(scale))
             # copies: the next epoch writes over these buffers
             if best is None or now.validation > curve[best[0]].validation:
                 best = number, jax.tree.map(jnp.copy, carry[:2])

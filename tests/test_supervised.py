@@ -1,5 +1,7 @@
 """Training by gradient: choices on validation data alone, the best state kept, frozen layers untouched."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,8 +100,29 @@ def test_every_epoch_is_one_program(digits, relaxed):
     carry = (params, averages, tx.init(params))
     for number in range(3):
         key = jax.random.fold_in(jax.random.key(1), number)
-        carry, _ = epoch(carry, supervised.flat(digits[0][0]), digits[0][1], key, jnp.float32(0.5**number))
+        part = (jnp.int32(0), jnp.int32(10 - number))
+        carry, _ = epoch(carry, supervised.flat(digits[0][0]), digits[0][1], key, jnp.float32(0.5**number), part)
     assert epoch._cache_size() == 1
+
+
+def test_an_epoch_in_parts_is_the_same_epoch(digits, relaxed):
+    model = supervised.on_drives(Head(10, norm=False, power=None), 1, 64)
+    tx = supervised.adam(1e-3, 0.0)
+    epoch = supervised.make_gradient_epoch(model, tx, 50)
+
+    def train(*stops):
+        params, averages = model.init(jax.random.key(0))
+        carry, sums = (params, averages, tx.init(params)), []
+        for first, last in itertools.pairwise(stops):
+            part = (jnp.int32(first), jnp.int32(last))
+            inputs = supervised.flat(digits[0][0])
+            carry, told = epoch(carry, inputs, digits[0][1], jax.random.key(1), jnp.float32(1), part)
+            sums.append(float(told[0]))
+        return carry[0].w, sum(sums)
+
+    (whole, loss), (parts, losses) = train(0, 10), train(0, 3, 7, 10)
+    np.testing.assert_array_equal(whole, parts)
+    np.testing.assert_allclose(loss, losses, rtol=1e-5)
 
 
 def test_evaluating_changes_nothing_and_does_not_depend_on_company(digits, relaxed):

@@ -4,12 +4,20 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 @contextlib.contextmanager
 def bar(console: Console, phase: str, total: int) -> Iterator[Callable[..., None]]:
-    """Show a bar while a phase runs.
+    """Show a bar while a phase runs; a spinner shows that a long epoch is alive.
 
     Args:
         console: a terminal, or anything else: then nothing is drawn.
@@ -20,6 +28,7 @@ def bar(console: Console, phase: str, total: int) -> Iterator[Callable[..., None
         A function to call after each epoch, with a few words about it.
     """
     columns = (
+        SpinnerColumn(),
         TextColumn('{task.description}'),
         BarColumn(),
         MofNCompleteColumn(),
