@@ -72,7 +72,7 @@ def load(path: str | os.PathLike, like):
     if not path.is_file():
         raise FileNotFoundError(f'{path} is no file; save a state there first, or name another.')
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open('rb') as opened, np.load(opened, allow_pickle=False) as file:
             header = json.loads(str(file['names']))
             arrays = [file[str(i)] for i in range(len(header['leaves']))]
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
