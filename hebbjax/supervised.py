@@ -186,7 +186,7 @@ def fit(
     schedule: Schedule,
     *,
     history: bool = False,
-    watch: Callable[[int, Epoch | None], None] | None = None,
+    watch: Callable[[int, Epoch], None] | None = None,
 ) -> Fitted:
     """Train a model by Adam on the cross-entropy, and keep the state that is best on the validation set.
 
@@ -197,7 +197,7 @@ def fit(
         validation: inputs and labels that every choice is made on.
         schedule: rates and lengths.
         history: keep every epoch's state on the host, to draw test curves with when every choice has been made.
-        watch: called after each epoch with its number and line, and within long ones with None for a line.
+        watch: called after each epoch with its number and line.
 
     Raises:
         ValueError: if the schedule does not fit the data.

@@ -18,13 +18,14 @@ from hebbjax.jobs.settings import Job
 
 # Chosen on validation splits; experiments/RESULTS.md says how.
 IMAGES = {
-    'seeds': 3, 'epochs': 60, 'head_epochs': 50, 'backprop_epochs': 40, 'backprop_seeds': 3, 'features': 2000,
-    'patch': 'l2', 'k': 2, 'delta': 0.4, 'p': 3.0, 'spread': 1.0, 'rate': 0.04, 'batch': 200, 'power': 4.5,
-    'threshold': 0.0, 'dropout': 0.0, 'head_batch': 256, 'head_rate': 1e-3, 'head_decay': 0.0, 'head_patience': 3,
-    'backprop_rate': 1e-3, 'validation': 1 / 12,
+    'seeds': 3, 'epochs': 25, 'head_epochs': 30, 'backprop_epochs': 20, 'backprop_seeds': 1, 'features': 2000,
+    'patch': 'l2', 'k': 2, 'delta': 0.4, 'p': 2.0, 'maximum': 'unit', 'spread': 1.0, 'rate': 0.04, 'batch': 1000,
+    'power': 2.0, 'threshold': 0.0, 'dropout': 0.0, 'head_batch': 256, 'head_rate': 3e-4, 'head_decay': 0.0,
+    'head_patience': 2, 'backprop_rate': 3e-4, 'validation': 1 / 12,
 }  # fmt: skip
 DIGITS = IMAGES | {
-    'seeds': 5, 'backprop_seeds': 5, 'features': 100, 'batch': 100, 'head_batch': 50, 'validation': 1 / 6,
+    'seeds': 5, 'backprop_seeds': 5, 'features': 100, 'batch': 100, 'head_batch': 50, 'head_rate': 3e-3,
+    'backprop_rate': 3e-3, 'validation': 1 / 6,
 }  # fmt: skip
 
 

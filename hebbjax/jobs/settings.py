@@ -60,7 +60,7 @@ class Job:
     """Strength of the unlearning."""
     p: float | None = None
     """Exponent of the norm, above 1."""
-    maximum: str = 'layer'
+    maximum: str | None = None
     """Changes are divided by the largest of the layer, or of each unit."""
     send: str = 'weights'
     """Predict with the weights, or with what the rule has seen: sign(w)|w|^(p-1)."""
