@@ -88,7 +88,7 @@ def test_no_choice_depends_on_the_test_split(few_digits, relaxed, monkeypatch):
     (after,) = cnn.run(config).rows
     assert before.more['epoch'] == after.more['epoch']
     assert before.more['curve']['validation'] == after.more['curve']['validation']
-    assert before.test_accuracy[0] > 3 * after.test_accuracy[0]
+    assert before.test_accuracy != after.test_accuracy
 
 
 def test_hebbian_and_untrained_start_from_the_same_filters_and_only_one_learns(few_digits, relaxed):

@@ -1,7 +1,6 @@
 """A comparison: the same network with Hebbian, untrained and backprop features, over seeds, judged on data unseen."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable, Mapping
 
 import jax
@@ -101,7 +100,6 @@ def head_of(config: Job, stuff: Material) -> Head:
     return Head(classes, power=config.power, threshold=config.threshold, dropout=config.dropout)
 
 
-@functools.lru_cache(maxsize=64)  # the same layer for every seed, so that its programs are compiled once
 def layer_of(row: str, config: Job, count: int) -> Layer:
     """Build the layer of one row, for `count` training images."""
     layer = config.variant(row).layer(count)

@@ -1,6 +1,7 @@
 """What every comparing job can be told: one dataclass of flags, filled from the data set's own settings."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
@@ -123,21 +124,10 @@ class Job:
         """
         if self.batch > count:
             raise ValueError(f'--batch {self.batch} is larger than the {count} training images; use {count} at most.')
-        tx = optax.chain(
-            plasticity.scale_by_max_abs(self.maximum),
-            plasticity.ascend(plasticity.anneal(self.rate, self.epochs, count // self.batch)),
-        )
-        rule = rules.krotov(self.k, self.delta, self.p)
-        return Layer(
-            self.features,
-            rule,
-            tx,
-            self.seen_through(),
-            patches.PREPARATIONS[self.patch],
-            self.looks(),
-            self.send,
-            initial=lambda key, shape: self.spread * jax.random.normal(key, shape),
-        )
+        return krotov_layer(
+            self.features, self.k, self.delta, self.p, self.maximum, self.spread, self.rate, self.epochs,
+            count // self.batch, self.seen_through(), self.patch, self.looks(), self.send,
+        )  # fmt: skip
 
     def seen_through(self) -> Window:
         """Give the layer's window: the whole image, unless a job says otherwise."""
@@ -164,6 +154,24 @@ class Job:
         """Give all settings but the names of files, as plain JSON values."""
         left_out = ('json', 'figure', 'curves', 'data_dir')
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
+
+
+@functools.lru_cache(maxsize=64)  # the same settings give the same layer, so that its programs are compiled once
+def krotov_layer(
+    features, k, delta, p, maximum, spread, rate, epochs, steps, window, patch, glimpses, send
+) -> Layer:  # fmt: skip
+    """Build a Krotov-Hopfield layer: the rule, one maximum, a rate that falls linearly over the epochs."""
+    tx = optax.chain(plasticity.scale_by_max_abs(maximum), plasticity.ascend(plasticity.anneal(rate, epochs, steps)))
+    return Layer(
+        features,
+        rules.krotov(k, delta, p),
+        tx,
+        window,
+        patches.PREPARATIONS[patch],
+        glimpses,
+        send,
+        initial=lambda key, shape: spread * jax.random.normal(key, shape),
+    )
 
 
 def flag(name: str) -> str:
