@@ -130,6 +130,16 @@ def adam(rate: float, decay: float) -> optax.GradientTransformation:
 
 
 @functools.lru_cache(maxsize=64)
+def make_plateau(factor: float, patience: int) -> tuple[Any, Callable]:
+    """Build optax's reduce-on-plateau for one value an epoch: a first state, and (state, value) -> state, jitted.
+
+    Jitted, because its eager form compiles its branches anew at every call: longer than a small epoch.
+    """
+    plateau = optax.contrib.reduce_on_plateau(factor, patience=patience, rtol=0.0, atol=1e-7)
+    return plateau.init(()), jax.jit(lambda state, value: plateau.update((), state, value=value)[1])
+
+
+@functools.lru_cache(maxsize=64)
 def make_gradient_epoch(model: Model, tx: optax.GradientTransformation, batch: int) -> Callable:
     """Build one jitted epoch of gradient descent: shuffled by key on the device, looped over batches there.
 
@@ -208,8 +218,7 @@ def fit(
     init_key, train_key = jax.random.split(key)
     params, averages = model.init(init_key)
     tx = adam(schedule.rate, schedule.decay)
-    plateau = optax.contrib.reduce_on_plateau(schedule.factor, patience=schedule.patience, rtol=0.0, atol=1e-7)
-    plateau_state = plateau.init(())
+    plateau_state, reduce = make_plateau(schedule.factor, schedule.patience)
     stopping = EarlyStopping(patience=schedule.stop_after)
     carry = (params, averages, tx.init(params))
 
@@ -240,7 +249,7 @@ def fit(
             curve.append(now)
             if watch is not None:
                 watch(number, now)
-            _, plateau_state = plateau.update((), plateau_state, value=jnp.asarray(1 - now.validation))
+            plateau_state = reduce(plateau_state, jnp.float32(1 - now.validation))
             stopping = stopping.update(1 - now.validation)
             if stopping.should_stop:
                 break

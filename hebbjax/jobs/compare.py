@@ -19,14 +19,15 @@ from hebbjax.types import Array, Key
 
 Networks = dict[tuple[str, int], Trained]  # (row, seed) -> network
 COLUMNS = {
-    'distinct_winners': 'won',
-    'win_entropy': 'entr',
-    'nearest_cosine_median': 'cos',
-    'unit_convergence': 'conv',
+    'distinct_winners': 'winners',
+    'win_entropy': 'win entropy',
+    'nearest_cosine_max': 'cosine max',
+    'nearest_cosine_median': 'median',
+    'unit_convergence': 'converged',
 }
 LEGEND = (
-    'won: distinct winners; entr: win entropy, 1 if all win alike; cos: median largest cosine to another filter; '
-    'conv: share of units on the p-sphere'
+    'winners: neurons that win on 200 validation images; win entropy: 1 if all win alike; cosine: to the most similar '
+    'other filter; converged: share of units on the p-sphere'
 )
 
 
@@ -156,6 +157,7 @@ def train_all(
                 f'{row}, seed {seed}: validation {100 * best.validation:.2f} % at epoch {one.fitted.best + 1} of '
                 f'{len(one.fitted.curve)}, {one.seconds:.1f} s + {one.compile_seconds:.1f} s compiling',
                 highlight=False,
+                soft_wrap=True,
             )
             if one.fitted.interrupted:
                 return trained, True

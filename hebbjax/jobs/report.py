@@ -100,20 +100,16 @@ def mean_std(values: list[float]) -> str:
 
 
 def show(report: Report, title: str, columns: dict[str, str], console: Console) -> None:
-    """Print the table of a report.
+    """Print a report as two tables, each narrow enough for 80 columns: accuracies, and what else rows tell.
 
     Args:
         report: the report.
-        title: above the table.
-        columns: further columns, key in `Row.more` -> heading; lists are averaged.
+        title: above the first table.
+        columns: of the second, key in `Row.more` -> heading; lists are averaged.
         console: where to.
     """
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ('', 'test %', 'train %', 'paper', 'n', 'run s', 'comp s', *columns.values()):
-        table.add_column(heading, justify='left' if not heading else 'right', no_wrap=True)
-    for row in report.rows:
-        further = [row.more.get(key) for key in columns]
-        table.add_row(
+    accuracies = [
+        (
             row.row,
             mean_std(row.test_accuracy),
             mean_std(row.train_accuracy),
@@ -121,8 +117,22 @@ def show(report: Report, title: str, columns: dict[str, str], console: Console) 
             str(len(row.test_accuracy)),
             f'{row.seconds:.1f}',
             f'{row.compile_seconds:.1f}',
-            *('-' if value is None else f'{np.mean(value):.3g}' for value in further),
         )
+        for row in report.rows
+    ]
+    _print(title, ('', 'test %', 'train %', 'paper', 'n', 'run s', 'compile s'), accuracies, console)
+    telling = [row for row in report.rows if any(key in row.more for key in columns)]
+    if telling:
+        cells = [(row.row, *(f'{np.mean(row.more[key]):.3g}' for key in columns)) for row in telling]
+        _print('', ('', *columns.values()), cells, console)
+
+
+def _print(title, headings, rows, console):
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in headings:
+        table.add_column(heading, justify='right' if heading else 'left', no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
 
 
