@@ -46,8 +46,8 @@ def table(reports: list[dict]) -> str:
             accuracy(row['validation_accuracy']),
             '' if row['paper'] is None else str(row['paper']),
             str(len(row['test_accuracy'])),
-            f'{row["seconds"]:.0f}',
-            f'{row["compile_seconds"]:.0f}',
+            f'{row["seconds"]:.1f}',
+            f'{row["compile_seconds"]:.1f}',
             *(form.format(mean(row[key])) if key in row else '' for key, (_, form) in COLUMNS.items()),
         ]
         lines.append('| ' + ' | '.join(cells) + ' |')
