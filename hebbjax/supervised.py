@@ -1,7 +1,7 @@
 """Training by gradient: heads on frozen drives, or whole networks end to end, with one loop for both.
 
-A model is a pair of pure functions, so the loop knows nothing of heads, caches or layers. Choices (rate reductions,
-when to stop, which state to keep) see the validation set alone.
+A model (`models.Model`) is a pair of pure functions, so the loop knows nothing of heads, caches or layers. Choices
+(rate reductions, when to stop, which state to keep) see the validation set alone.
 """
 
 import functools
@@ -16,59 +16,11 @@ import numpy as np
 import optax
 from flax.training.early_stopping import EarlyStopping
 
-from hebbjax import frozen, layers, readout
-from hebbjax.frozen import Drives
-from hebbjax.layers import Layer
-from hebbjax.readout import Head
+from hebbjax import frozen
+from hebbjax.models import Model
 from hebbjax.types import Array, Key
 
 PARTS = 8  # a long epoch returns to the host so many times, so that Ctrl-C need not wait for its end
-
-
-class Model(NamedTuple):
-    """What gradient training needs of a network."""
-
-    init: Callable[[Key], tuple[Any, Any]]  # key -> (params, running averages)
-    apply: Callable[..., tuple[Array, Any]]  # (params, averages, inputs, key=None) -> (logits, averages); a key trains
-
-
-@functools.lru_cache(maxsize=64)  # the same question gets the same model, so that its programs are compiled once
-def on_drives(head: Head, blocks: int, neurons: int) -> Model:
-    """Put a head on drives of Q blocks and N neurons: inputs are `Drives`, cached or raw pixels (`flat`)."""
-    return Model(
-        lambda key: readout.init(head, key, (blocks, neurons)),
-        lambda params, norm, drives, key=None: readout.apply(head, params, norm, drives, key),
-    )
-
-
-def on_images(head: Head, layer: Layer, w: Array, image_shape: tuple[int, int, int], pool: int) -> Model:
-    """Put a head on a frozen layer: inputs are images, drives are computed anew each time.
-
-    The same parameters as `on_drives`, for data whose drives do not fit in memory.
-    """
-
-    def apply(params, norm, images, key=None):
-        found = frozen.drives(layer, w, layers.intensities(images), pool, scale=params.scale)
-        return readout.apply(head, params, norm, found, key)
-
-    return Model(lambda key: readout.init(head, key, frozen.shape(layer, image_shape, pool)), apply)
-
-
-@functools.lru_cache(maxsize=64)
-def end_to_end(head: Head, layer: Layer, image_shape: tuple[int, int, int], pool: int) -> Model:
-    """Put a head on a layer whose weights are parameters too: the backprop twin. Inputs are images."""
-
-    def init(key):
-        head_key, layer_key = jax.random.split(key)
-        params, norm = readout.init(head, head_key, frozen.shape(layer, image_shape, pool))
-        return (params, layers.init(layer, layer_key, image_shape).w), norm
-
-    def apply(params, norm, images, key=None):
-        params, w = params
-        found = frozen.drives(layer, w, layers.intensities(images), pool, scale=params.scale)
-        return readout.apply(head, params, norm, found, key)
-
-    return Model(init, apply)
 
 
 class Schedule(NamedTuple):
@@ -270,8 +222,3 @@ def compiled(f: Callable, *args) -> Callable:
 @functools.lru_cache(maxsize=32)
 def _program(f, structure, shapes):
     return f.lower(*jax.tree.unflatten(structure, shapes)).compile()
-
-
-def flat(images: Array) -> Drives:
-    """Present raw pixels to a head as if they were drives: one block of H W C neurons."""
-    return Drives(layers.intensities(images).reshape(len(images), 1, -1))

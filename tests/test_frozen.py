@@ -8,7 +8,7 @@ import pytest
 import reference
 
 import hebbjax
-from hebbjax import frozen, layers, patches, plasticity, readout, rules, supervised
+from hebbjax import frozen, layers, models, patches, plasticity, readout, rules, supervised
 from hebbjax.readout import Head
 
 
@@ -91,7 +91,7 @@ def test_a_cache_fills_as_many_bytes_as_announced(images, w):
 
 def test_gradients_through_the_pooled_form_equal_those_through_the_whole_map(images, w):
     layer, head = layer_of(), Head(3, power=2.0)
-    model = supervised.end_to_end(head, layer, images.shape[1:], 2)
+    model = models.end_to_end(head, layer, images.shape[1:], 2)
     (params, _), norm = model.init(jax.random.key(4))
     truth = jnp.arange(7) % 3
 

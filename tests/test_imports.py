@@ -20,6 +20,7 @@ ORDER = [
     {'layers'},
     {'train', 'frozen'},
     {'readout'},
+    {'models'},
     {'supervised'},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}

@@ -9,9 +9,10 @@ import optax
 import pytest
 
 import hebbjax
-from hebbjax import data, frozen, layers, patches, plasticity, readout, rules, supervised
+from hebbjax import data, frozen, layers, models, patches, plasticity, readout, rules, supervised
+from hebbjax.models import Model
 from hebbjax.readout import Head
-from hebbjax.supervised import Model, Schedule
+from hebbjax.supervised import Schedule
 
 
 @pytest.fixture(scope='module')
@@ -36,17 +37,17 @@ def test_heads_on_cached_and_on_recomputed_drives_learn_the_same(digits, relaxed
         return frozen.cache(layer, w, x, 2, dtype=jnp.float32)
 
     cached = supervised.fit(
-        supervised.on_drives(head, *frozen.shape(layer, (8, 8, 1), 2)),
+        models.on_drives(head, *frozen.shape(layer, (8, 8, 1), 2)),
         jax.random.key(1), (keep(images), labels), (keep(held_out), held_labels), schedule,
     )  # fmt: skip
-    anew = supervised.fit(supervised.on_images(head, layer, w, (8, 8, 1), 2), jax.random.key(1), *digits, schedule)
+    anew = supervised.fit(models.on_images(head, layer, w, (8, 8, 1), 2), jax.random.key(1), *digits, schedule)
     np.testing.assert_allclose(cached.curve[0].loss, anew.curve[0].loss, rtol=1e-4)
     assert abs(cached.curve[-1].validation - anew.curve[-1].validation) <= 0.02
     assert cached.curve[-1].validation > 0.7
 
 
 def test_a_twin_learns_its_filters_by_backprop(digits, relaxed):
-    model = supervised.end_to_end(Head(10), layer_of(), (8, 8, 1), 2)
+    model = models.end_to_end(Head(10), layer_of(), (8, 8, 1), 2)
     first = model.init(jax.random.split(jax.random.key(1))[0])[0][1]
     fitted = supervised.fit(model, jax.random.key(1), *digits, Schedule(epochs=6, batch=50, rate=1e-2))
     assert fitted.curve[-1].validation > 0.7
@@ -93,7 +94,7 @@ def test_training_stops_early_on_validation_accuracy(relaxed):
 
 
 def test_every_epoch_is_one_program(digits, relaxed):
-    model = supervised.on_drives(Head(10, norm=False, power=None), 1, 64)
+    model = models.on_drives(Head(10, norm=False, power=None), 1, 64)
     tx = optax.adam(1e-3)
     epoch = supervised.make_gradient_epoch(model, tx, 50)
     params, averages = model.init(jax.random.key(0))
@@ -101,12 +102,12 @@ def test_every_epoch_is_one_program(digits, relaxed):
     for number in range(3):
         key = jax.random.fold_in(jax.random.key(1), number)
         part = (jnp.int32(0), jnp.int32(10 - number))
-        carry, _ = epoch(carry, supervised.flat(digits[0][0]), digits[0][1], key, jnp.float32(0.5**number), part)
+        carry, _ = epoch(carry, models.flat(digits[0][0]), digits[0][1], key, jnp.float32(0.5**number), part)
     assert epoch._cache_size() == 1
 
 
 def test_an_epoch_in_parts_is_the_same_epoch(digits, relaxed):
-    model = supervised.on_drives(Head(10, norm=False, power=None), 1, 64)
+    model = models.on_drives(Head(10, norm=False, power=None), 1, 64)
     tx = supervised.adam(1e-3, 0.0)
     epoch = supervised.make_gradient_epoch(model, tx, 50)
 
@@ -115,7 +116,7 @@ def test_an_epoch_in_parts_is_the_same_epoch(digits, relaxed):
         carry, sums = (params, averages, tx.init(params)), []
         for first, last in itertools.pairwise(stops):
             part = (jnp.int32(first), jnp.int32(last))
-            inputs = supervised.flat(digits[0][0])
+            inputs = models.flat(digits[0][0])
             carry, told = epoch(carry, inputs, digits[0][1], jax.random.key(1), jnp.float32(1), part)
             sums.append(float(told[0]))
         return carry[0].w, sum(sums)
@@ -128,7 +129,7 @@ def test_an_epoch_in_parts_is_the_same_epoch(digits, relaxed):
 def test_evaluating_changes_nothing_and_does_not_depend_on_company(digits, relaxed):
     layer, head = layer_of(), Head(10, dropout=0.5)
     w = layers.init(layer, jax.random.key(0), (8, 8, 1)).w
-    model = supervised.on_images(head, layer, w, (8, 8, 1), 2)
+    model = models.on_images(head, layer, w, (8, 8, 1), 2)
     params, averages = model.init(jax.random.key(1))
     together, after = model.apply(params, averages, digits[0][0][:6])
     alone, _ = model.apply(params, averages, digits[0][0][2:3])
@@ -155,7 +156,7 @@ def test_dropout_silences_whole_maps_and_keeps_the_mean():
 )
 def test_schedules_that_cannot_train_are_refused(digits, schedule, sentence):
     with pytest.raises(ValueError, match=sentence):
-        supervised.fit(supervised.on_drives(Head(10), 1, 64), jax.random.key(0), *digits, schedule)
+        supervised.fit(models.on_drives(Head(10), 1, 64), jax.random.key(0), *digits, schedule)
 
 
 def test_an_interrupt_after_the_first_epoch_returns_what_was_reached(digits, relaxed):
@@ -163,10 +164,10 @@ def test_an_interrupt_after_the_first_epoch_returns_what_was_reached(digits, rel
         if number == 1:
             raise KeyboardInterrupt
 
-    model = supervised.on_drives(Head(10, norm=False, power=None), 1, 64)
+    model = models.on_drives(Head(10, norm=False, power=None), 1, 64)
     (images, labels), (held_out, held_labels) = digits
     fitted = supervised.fit(
-        model, jax.random.key(0), (supervised.flat(images), labels), (supervised.flat(held_out), held_labels),
+        model, jax.random.key(0), (models.flat(images), labels), (models.flat(held_out), held_labels),
         Schedule(epochs=5, batch=50), watch=watch,
     )  # fmt: skip
     assert fitted.interrupted

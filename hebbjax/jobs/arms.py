@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from hebbjax import frozen, layers, measures, supervised, train
+from hebbjax import frozen, layers, measures, models, supervised, train
 from hebbjax.jobs.progress import bar
 from hebbjax.jobs.report import Row
 from hebbjax.layers import Layer
+from hebbjax.models import Model
 from hebbjax.readout import Head
-from hebbjax.supervised import Fitted, Model, Schedule
+from hebbjax.supervised import Fitted, Schedule
 from hebbjax.types import Array, Key
 
 
@@ -102,10 +103,10 @@ def on_frozen(
     fits = size <= (limit or 0.6 * memory())
     if fits:
         present = functools.partial(_cache, layer, pool, w)
-        model = supervised.on_drives(head, *frozen.shape(layer, material.shape, pool))
+        model = models.on_drives(head, *frozen.shape(layer, material.shape, pool))
     else:
         present = lambda images: images  # noqa: E731
-        model = supervised.on_images(head, layer, w, material.shape, pool)
+        model = models.on_images(head, layer, w, material.shape, pool)
     return _fit(model, present, lambda params: w, learned, key, material, schedule, history, console, name)
 
 
@@ -114,7 +115,7 @@ def end_to_end(
     console: Console, name: str,
 ) -> Trained:  # fmt: skip
     """Train layer and head together by backprop."""
-    model = supervised.end_to_end(head, layer, material.shape, pool)
+    model = models.end_to_end(head, layer, material.shape, pool)
     return _fit(
         model,
         lambda images: images,
@@ -134,10 +135,8 @@ def on_pixels(
 ) -> Trained:
     """Train a linear head on raw pixels, without any features: the floor."""
     head = Head(classes, norm=False, power=None)
-    model = supervised.on_drives(head, 1, int(np.prod(material.shape)))
-    return _fit(
-        model, supervised.flat, lambda params: None, Learned(None), key, material, schedule, history, console, name
-    )
+    model = models.on_drives(head, 1, int(np.prod(material.shape)))
+    return _fit(model, models.flat, lambda params: None, Learned(None), key, material, schedule, history, console, name)
 
 
 def _fit(model, present, filters, learned, key, material, schedule, history, console, name) -> Trained:
