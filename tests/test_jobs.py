@@ -200,14 +200,17 @@ def test_mean_and_std_are_of_the_sample():
 def test_ctrl_c_ends_with_what_was_reached(tmp_path):
     path = tmp_path / 'x.json'
     endless = ['--rows', 'raw_pixels', 'hebbian', '--epochs', '1000000', '--head-epochs', '2', '--json', str(path)]
+    # a shell that starts tests in the background makes its children deaf to SIGINT: give the job its hearing back
+    start = 'import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); '
+    start += "runpy.run_module('hebbjax', run_name='__main__', alter_sys=True)"
     job = subprocess.Popen(
-        [sys.executable, '-u', '-m', 'hebbjax', *endless], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, '-u', '-c', start, *endless], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         first = job.stdout.readline()
-        time.sleep(1)
+        time.sleep(8)  # beyond compiling, into the Hebbian epochs
         job.send_signal(signal.SIGINT)
-        out, err = job.communicate(timeout=60)
+        out, err = job.communicate(timeout=120)
     finally:
         job.kill()
     assert job.returncode == 130, err
