@@ -7,6 +7,9 @@ import json
 import pathlib
 import re
 import sys
+from statistics import fmean
+
+from hebbjax.jobs.report import mean_std as accuracy
 
 HERE = pathlib.Path(__file__).parent
 DOCUMENTS = (HERE / 'RESULTS.md', HERE.parent / 'README.md')
@@ -18,19 +21,6 @@ COLUMNS = {
     'nearest_cosine_median': ('median cosine', '{:.2f}'),
     'unit_convergence': ('converged', '{:.2f}'),
 }
-
-
-def mean(values: list[float]) -> float:
-    """Give the mean."""
-    return sum(values) / len(values)
-
-
-def accuracy(values: list[float]) -> str:
-    """Format as mean ± sample standard deviation."""
-    if len(values) < 2:
-        return f'{values[0]:.2f}'
-    centre = mean(values)
-    return f'{centre:.2f} ± {(sum((v - centre) ** 2 for v in values) / (len(values) - 1)) ** 0.5:.2f}'
 
 
 def table(reports: list[dict]) -> str:
@@ -48,7 +38,7 @@ def table(reports: list[dict]) -> str:
             str(len(row['test_accuracy'])),
             f'{row["seconds"]:.1f}',
             f'{row["compile_seconds"]:.1f}',
-            *(form.format(mean(row[key])) if key in row else '' for key, (_, form) in COLUMNS.items()),
+            *(form.format(fmean(row[key])) if key in row else '' for key, (_, form) in COLUMNS.items()),
         ]
         lines.append('| ' + ' | '.join(cells) + ' |')
     versions = reports[0]['versions']

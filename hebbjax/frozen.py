@@ -3,7 +3,7 @@
 Batch norm, a rising activation and max pooling commute where the scale g of the norm is not negative, and turn the
 maximum into the minimum where it is. So the largest *and* the smallest drive of each pooling block, with the mean of
 u and u^2 over all positions, are all that `pool(repu(norm(u)))` needs, for any g, b: exact batch norm from a cache.
-For a frozen layer these are computed once: four times fewer numbers than the map, and no product left in the head.
+For a frozen layer these are computed once: with 2 x 2 blocks half the numbers of the map, and no product in the head.
 """
 
 import functools
