@@ -10,8 +10,10 @@ import optax
 from jax import lax
 
 from hebbjax import activations
+from hebbjax.competition import largest
 from hebbjax.patches import Preparation, Window, centred, extract, glimpse, grid, raw
-from hebbjax.types import Array, Key, LearningRule, State, Told
+from hebbjax.rules import winners
+from hebbjax.types import Array, Key, LearningRule, State, Sums, Told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Layer:
         fire: activation on the drives.
         pool: images -> images after the activation, such as `max_pool(2)`; None: nothing.
         initial: (key, (N, D)) -> first weights; standard normal, as Krotov and Hopfield.
+        chunk: images that a learning step looks at together (`gather`); None: what suits the backend and the shape.
         precision: of the matrix products. HIGHEST is float32 everywhere; JAX's own default may be TF32 on a GPU.
     """
 
@@ -43,6 +46,7 @@ class Layer:
     fire: activations.Activation = activations.relu
     pool: Callable[[Array], Array] | None = None
     initial: Callable[[Key, tuple[int, int]], Array] = jax.random.normal
+    chunk: int | None = None
     precision: Any = lax.Precision.HIGHEST
 
     def __post_init__(self):
@@ -50,6 +54,8 @@ class Layer:
             raise ValueError(f'a layer of {self.features} neurons cannot learn; use features >= 1.')
         if self.glimpses is not None and self.glimpses < 1:
             raise ValueError(f'glimpses={self.glimpses} shows the layer nothing; use 1 or more, or None for all.')
+        if self.chunk is not None and self.chunk < 1:
+            raise ValueError(f'chunk={self.chunk} looks at no image; use 1 or more, or None to let the library choose.')
         if self.send not in ('weights', 'seen'):
             raise ValueError(f"a layer sends 'weights' or 'seen' drives, not {self.send!r}.")
         if self.patch is None:
@@ -116,32 +122,101 @@ def predict(layer: Layer, w: Array, images: Array) -> Array:
 
 def respond(layer: Layer, w: Array, images: Array) -> Array:
     """Send on: `pool(fire(u))`. Nothing learns or adapts here. [B, H, W, C] -> [B, H'', W'', N]."""
-    sent = layer.fire(predict(layer, w, images))
+    return send(layer, predict(layer, w, images))
+
+
+def send(layer: Layer, u: Array) -> Array:
+    """Make of drives what is sent on: `pool(fire(u))`. [B, H', W', N] -> [B, H'', W'', N]."""
+    sent = layer.fire(u)
     return sent if layer.pool is None else layer.pool(sent)
 
 
-def learn(layer: Layer, key: Key, state: LayerState, images: Array, teacher=None) -> tuple[LayerState, Told]:
-    """Learn from one batch: look, compete, change.
+def learn(layer: Layer, key: Key, state: LayerState, images: Array, teacher=None) -> tuple[LayerState, Array, Told]:
+    """Learn from one batch: look, compete, change; and send on what the layer made of it before it changed.
+
+    Args:
+        layer: the layer.
+        key: draws the glimpses, and what the rule draws.
+        state: what it has.
+        images: [B, H, W, C], floating.
+        teacher: what the rule is taught with, if it is.
 
     Returns:
-        The new state and what happened.
+        The new state, what is sent on [B, H'', W'', N] (computed only where it is used, under jit), what happened.
     """
-    sample_key, rule_key = jax.random.split(key)
-    if layer.glimpses is None:
-        x = look(layer, images)
-        x = x.reshape(-1, x.shape[-1])  # [P, D]
-    else:
-        x = layer.patch(glimpse(sample_key, layer.window, images, layer.glimpses))  # [P, D]
-    u = product(layer, x, layer.rule.seen(state.w))  # [P, N]
-    dw, rule = layer.rule.update(rule_key, x, u, state.w, state.rule, teacher)  # [N, D]
+    sums, sent = gather(layer, key, state, images, teacher)
+    dw, rule = layer.rule.change(sums, state.w, state.rule)  # [N, D]
     change, opt = layer.tx.update(dw, state.opt, state.w)
     w = state.w + change
-    told = Told(
-        wins=wins(x, u),
-        change=jnp.max(jnp.abs(change)),
-        finite=jnp.all(jnp.isfinite(w)),
-    )
-    return LayerState(w, rule, opt), told
+    told = Told(wins=sums.wins, change=jnp.max(jnp.abs(change)), finite=jnp.all(jnp.isfinite(w)))
+    return LayerState(w, rule, opt), sent, told
+
+
+def gather(layer: Layer, key: Key, state: LayerState, images: Array, teacher=None) -> tuple[Sums, Array]:
+    """Add up what the patches of a batch ask for, some images at a time, and send the layer's answer on.
+
+    A batch's patches and drives are many times the batch: 49 MiB for 100 images of 14 x 14 x 100 under 3 x 3 windows.
+    Their sum needs none of it at once. On a CPU a few images at a time stay in its cache from the moment they are cut
+    to the moment they are added (2 cores, 196 such neurons, hard winner-take-all: 41 ms a batch where patches and one
+    product of the whole batch take 86, and a convolution 124; benchmarks/NOTES.md). An accelerator wants large
+    products: it gets all that fits in a share of its memory. `Layer.chunk` overrides.
+
+    Returns:
+        The rule's sums, and what is sent on.
+    """
+    sample_key, rule_key = jax.random.split(key)
+    learned = layer.rule.seen(state.w)  # [N, D]
+    sending = learned if layer.send == 'seen' else state.w
+
+    def add(sums, number, some, truth):
+        key = jax.random.fold_in(rule_key, number)
+        if layer.glimpses is not None:
+            x = layer.patch(glimpse(sample_key, layer.window, some, layer.glimpses))  # [P, D]
+            sums = layer.rule.gather(sums, key, x, product(layer, x, learned), truth)
+            return sums, respond(layer, state.w, some)
+        maps = look(layer, some)  # [b, H', W', D]
+        x = maps.reshape(-1, maps.shape[-1])  # [P, D]
+        u = product(layer, x, learned)  # [P, N]
+        predicted = u if sending is learned else product(layer, x, sending)
+        return layer.rule.gather(sums, key, x, u, truth), send(layer, predicted.reshape(*maps.shape[:-1], -1))
+
+    return in_chunks(add, layer.rule.start(state.w), chunk_of(layer, images.shape), images, teacher)
+
+
+def in_chunks(add: Callable, sums, size: int, images: Array, teacher=None):
+    """Scan `add(sums, number, images, teacher) -> (sums, sent)` over chunks of images; the last may be smaller."""
+    count = len(images)
+    if size >= count:
+        return add(sums, 0, images, teacher)
+    whole = count // size
+    cut = lambda a: a[: whole * size].reshape(whole, size, *a.shape[1:])  # noqa: E731
+    parts = jax.tree.map(cut, (images, teacher))
+    sums, sent = lax.scan(lambda sums, part: add(sums, part[0], *part[1]), sums, (jnp.arange(whole), parts))
+    sent = sent.reshape(whole * size, *sent.shape[2:])
+    if whole * size < count:
+        sums, last = add(sums, whole, *jax.tree.map(lambda a: a[whole * size :], (images, teacher)))
+        sent = jnp.concatenate([sent, last])
+    return sums, sent
+
+
+CACHE_FLOATS, DEVICE_FLOATS = 2**20, 2**28  # patches and drives of one chunk, on a CPU and on an accelerator
+
+
+def chunk_of(layer: Layer, shape: tuple[int, int, int, int]) -> int:
+    """Say how many images a learning step looks at together: `Layer.chunk`, or what suits the backend and the shape.
+
+    A divisor of the batch where one is near, so that no smaller chunk is left over.
+    """
+    if layer.glimpses is not None:  # few patches, drawn for the whole batch
+        return shape[0]
+    if layer.chunk is not None:
+        return min(layer.chunk, shape[0])
+    g = grid(layer.window, shape[1:])
+    floats = CACHE_FLOATS if jax.default_backend() == 'cpu' else DEVICE_FLOATS
+    most = max(1, floats // (g.out[0] * g.out[1] * (g.inputs + layer.features)))
+    if most >= shape[0]:
+        return shape[0]
+    return next((size for size in range(most, most // 2, -1) if shape[0] % size == 0), most)
 
 
 def wins(x: Array, u: Array) -> Array:
@@ -154,8 +229,7 @@ def wins(x: Array, u: Array) -> Array:
     Returns:
         [N] int32.
     """
-    someone = jnp.any(x != 0, axis=1).astype(jnp.int32)
-    return jnp.zeros(u.shape[1], jnp.int32).at[jnp.argmax(u, axis=1)].add(someone)
+    return winners(x, largest(u, 1)[1][:, 0], u.shape[1])
 
 
 def max_pool(size: int) -> Callable[[Array], Array]:

@@ -2,7 +2,8 @@
 
 Nearly every rule says, per patch, `dw_i = pull_i x - leak_i w_i`: pull towards the patch, leak away from what the
 neuron is. A rule names those two vectors; `local` sums over patches with one matrix product. A rule whose credit is
-sparse (`krotov`) adds rows instead of multiplying zeros.
+sparse (`krotov`, `instar`) adds rows instead of multiplying zeros. What is added up (`Sums`) does not care in how many
+parts the patches come.
 """
 
 from collections.abc import Callable
@@ -11,24 +12,38 @@ import jax.numpy as jnp
 from jax import lax
 
 from hebbjax import competition
-from hebbjax.types import Array, Competition, Credit, Key, LearningRule
+from hebbjax.types import Array, Competition, Credit, Key, LearningRule, Sums, nothing_yet
 
-Reduction = Callable[[Array, Array, int], Array]  # (sum over patches [N, D], weight [N], P) -> dw [N, D]
+Reduction = Callable[[Array, Sums], Array]  # (pull - leak w, summed over patches [N, D], sums) -> dw [N, D]
 
 
-def total(summed: Array, weight: Array, patches: int) -> Array:
+def total(summed: Array, sums: Sums) -> Array:
     """Take the sum over patches: a batch twice as large moves twice as far."""
     return summed
 
 
-def mean(summed: Array, weight: Array, patches: int) -> Array:
+def mean(summed: Array, sums: Sums) -> Array:
     """Take the mean over all patches: rare winners move less than frequent ones."""
-    return summed / patches
+    return summed / sums.patches.astype(summed.dtype)
 
 
-def weighted(summed: Array, weight: Array, patches: int) -> Array:
+def weighted(summed: Array, sums: Sums) -> Array:
     """Take each neuron's mean over its own credit: rare winners move as far as frequent ones (Amato et al. 2019)."""
-    return summed / jnp.where(weight > 0, weight, 1)[:, None]
+    return summed / jnp.where(sums.weight > 0, sums.weight, 1)[:, None]
+
+
+def winners(x: Array, first: Array, neurons: int) -> Array:
+    """Count, per neuron, the patches that it won; an all-zero patch is nobody's.
+
+    Args:
+        x: patches [P, D].
+        first: the neuron with the largest drive, [P].
+        neurons: N.
+
+    Returns:
+        [N] int32.
+    """
+    return jnp.zeros(neurons, jnp.int32).at[first].add(jnp.any(x != 0, axis=1).astype(jnp.int32))
 
 
 def local(compete: Competition, credit: Callable[[Array, Array], Credit], *, reduce: Reduction = mean) -> LearningRule:
@@ -40,13 +55,23 @@ def local(compete: Competition, credit: Callable[[Array, Array], Credit], *, red
         reduce: total, mean or weighted; learning rates do not carry over from one to another.
     """
 
-    def update(key: Key, x: Array, u: Array, w: Array, state, teacher=None):
+    def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None) -> Sums:
         pull, leak, weight = credit(u, compete(key, u))  # [P, N] each
-        # dw_i = sum_p pull_pi x_p - (sum_p leak_pi) w_i
-        dw = jnp.matmul(pull.T, x, precision=lax.Precision.HIGHEST) - leak.sum(0)[:, None] * w  # [N, D]
-        return reduce(dw, weight.sum(0), len(x)), state
+        _, first = competition.largest(u, 1)
+        return Sums(
+            sums.pull + jnp.matmul(pull.T, x, precision=lax.Precision.HIGHEST),
+            sums.leak + leak.sum(0),
+            sums.weight + weight.sum(0),
+            sums.wins + winners(x, first[:, 0], u.shape[1]),
+            sums.patches + len(x),
+        )
 
-    return LearningRule(init=lambda w: (), seen=lambda w: w, update=update)
+    return LearningRule(init=lambda w: (), seen=lambda w: w, gather=gather, change=leaky(reduce))
+
+
+def leaky(reduce: Reduction) -> Callable:
+    """Build what most rules end with: `dw_i = reduce(sum_p pull_pi x_p - (sum_p leak_pi) w_i)`; no state."""
+    return lambda sums, w, state: (reduce(sums.pull - sums.leak[:, None] * w, sums), state)
 
 
 def hebb(compete: Competition | None = None, *, reduce: Reduction = mean) -> LearningRule:
@@ -87,8 +112,26 @@ def instar(k: int = 1, *, reduce: Reduction = mean) -> LearningRule:
     Raises:
         ValueError: if k is below 1, or (when first traced) above the number of neurons.
     """
-    rule = local(competition.k_wta(k), lambda u, y: Credit(pull=y, leak=y, weight=y), reduce=reduce)
-    return rule._replace(init=lambda w: competition.fits(k, len(w)) or ())
+    competition.k_wta(k)  # refuses k < 1
+
+    def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None) -> Sums:
+        _, order = competition.largest(u, k)  # [P, k]
+        pull, leak = sums.pull, sums.leak
+        if k <= SPARSE * u.shape[1]:
+            for place in range(k):
+                pull, leak = pull.at[order[:, place]].add(x), leak.at[order[:, place]].add(1)
+        else:
+            y = jnp.zeros_like(u).at[jnp.arange(len(u))[:, None], order].set(1)  # [P, N]
+            pull, leak = pull + jnp.matmul(y.T, x, precision=lax.Precision.HIGHEST), leak + y.sum(0)
+        wins = sums.wins + winners(x, order[:, 0], u.shape[1])
+        return Sums(pull, leak, leak, wins, sums.patches + len(x))  # the weight is the leak: y
+
+    return LearningRule(
+        init=lambda w: competition.fits(k, len(w)) or (), seen=lambda w: w, gather=gather, change=leaky(reduce)
+    )
+
+
+SPARSE = 1 / 20  # share of neurons that may learn from a patch before one product beats adding rows
 
 
 def sanger(*, reduce: Reduction = mean) -> LearningRule:
@@ -97,13 +140,26 @@ def sanger(*, reduce: Reduction = mean) -> LearningRule:
     Its leak couples neurons, so it has its own door: `dw = y' x - tril(y' y) w`.
     """
 
-    def update(key: Key, x: Array, u: Array, w: Array, state, teacher=None):
-        y = u  # [P, N]
-        product = lambda a, b: jnp.matmul(a, b, precision=lax.Precision.HIGHEST)  # noqa: E731
-        dw = product(y.T, x) - product(jnp.tril(product(y.T, y)), w)  # [N, D]
-        return reduce(dw, jnp.abs(y).sum(0), len(x)), state
+    product = lambda a, b: jnp.matmul(a, b, precision=lax.Precision.HIGHEST)  # noqa: E731
 
-    return LearningRule(init=lambda w: (), seen=lambda w: w, update=update)
+    def start(w: Array) -> Sums:
+        return nothing_yet(w)._replace(leak=jnp.zeros((len(w), len(w)), w.dtype))
+
+    def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None) -> Sums:
+        y = u  # [P, N]
+        _, first = competition.largest(u, 1)
+        return Sums(
+            sums.pull + product(y.T, x),  # [N, D]
+            sums.leak + product(y.T, y),  # [N, N]
+            sums.weight + jnp.abs(y).sum(0),
+            sums.wins + winners(x, first[:, 0], u.shape[1]),
+            sums.patches + len(x),
+        )
+
+    def change(sums: Sums, w: Array, state):
+        return reduce(sums.pull - product(jnp.tril(sums.leak), w), sums), state
+
+    return LearningRule(init=lambda w: (), seen=lambda w: w, gather=gather, change=change, start=start)
 
 
 def krotov(k: int = 2, delta=0.4, p=2.0) -> LearningRule:
@@ -136,12 +192,16 @@ def krotov(k: int = 2, delta=0.4, p=2.0) -> LearningRule:
             return w
         return jnp.sign(w) * jnp.abs(w) ** (p - 1)
 
-    def update(key: Key, x: Array, u: Array, w: Array, state, teacher=None):
+    def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None) -> Sums:
         drive, order = competition.largest(u, k)  # [P, k]
         first, kth = order[:, 0], order[:, k - 1]
         # dw_i = sum_p g_pi x_p - (sum_p g_pi u_pi) w_i, where g has two entries a patch: 1 and -delta
-        pull = jnp.zeros_like(w).at[first].add(x).at[kth].add(-delta * x)  # [N, D]
-        leak = jnp.zeros_like(w[:, 0]).at[first].add(drive[:, 0]).at[kth].add(-delta * drive[:, k - 1])  # [N]
-        return pull - leak[:, None] * w, state
+        return Sums(
+            sums.pull.at[first].add(x).at[kth].add(-delta * x),
+            sums.leak.at[first].add(drive[:, 0]).at[kth].add(-delta * drive[:, k - 1]),
+            sums.weight.at[first].add(1),
+            sums.wins + winners(x, first, u.shape[1]),
+            sums.patches + len(x),
+        )
 
-    return LearningRule(init=lambda w: competition.fits(k, len(w)) or (), seen=seen, update=update)
+    return LearningRule(init=lambda w: competition.fits(k, len(w)) or (), seen=seen, gather=gather, change=leaky(total))

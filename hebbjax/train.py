@@ -68,9 +68,8 @@ def train_step(net: Network, state: TrainState, images: Array, labels=None) -> t
     keys = jax.random.split(jax.random.fold_in(state.key, state.step), len(net))
     x, learned, told = layers.intensities(images), [], []
     for layer, key, layer_state in zip(net, keys, state.layers):
-        layer_state_next, what = layers.learn(layer, key, layer_state, x, labels)
-        x = layers.respond(layer, layer_state.w, x)
-        learned.append(layer_state_next)
+        layer_state, x, what = layers.learn(layer, key, layer_state, x, labels)
+        learned.append(layer_state)
         told.append(what)
     return TrainState(state.step + 1, state.key, tuple(learned)), tuple(told)
 

@@ -1,4 +1,4 @@
-"""The words of the library: arrays, keys, and what a learning rule is. No arithmetic here.
+"""The words of the library: arrays, keys, and what a learning rule is.
 
 Shapes, once for the whole library:
 
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
 Key = jax.Array  # a typed key, `jax.random.key(seed)`
@@ -30,6 +31,22 @@ class Credit(NamedTuple):
     weight: Array  # [P, N] what the step is averaged by, where the reduction asks for it
 
 
+class Sums(NamedTuple):
+    """What a rule adds up over patches. Sums of chunks and of shards add up, so a step may see its patches in parts."""
+
+    pull: Array  # [N, D] sum_p pull_pi x_p
+    leak: Array  # [N] sum_p leak_pi; a rule that couples neurons keeps [N, N]
+    weight: Array  # [N] sum_p weight_pi
+    wins: Array  # [N] int32: patches for which this neuron had the largest drive; an all-zero patch is nobody's
+    patches: Array  # P, int32 scalar
+
+
+def nothing_yet(w: Array) -> Sums:
+    """Give the sums over no patches, for weights [N, D]."""
+    none = jnp.zeros_like(w[:, 0])
+    return Sums(jnp.zeros_like(w), none, none, jnp.zeros(len(w), jnp.int32), jnp.zeros((), jnp.int32))
+
+
 class LearningRule(NamedTuple):
     """A learning rule: pure functions, as in optax. The rate and everything else after `dw` is optax's part."""
 
@@ -37,8 +54,16 @@ class LearningRule(NamedTuple):
     """w [N, D] -> the rule's own state (win rates, ...); refuses weights that the rule cannot serve."""
     seen: Callable[[Array], Array]
     """w -> the weights [N, D] that drives are computed with: w itself, or sign(w)|w|^(p-1)."""
-    update: Callable[..., tuple[Array, State]]
-    """(key, x [P, D], u [P, N], w [N, D], state, teacher=None) -> (dw [N, D] to be added, state)."""
+    gather: Callable[..., Sums]
+    """(sums, key, x [P, D], u [P, N], teacher=None) -> sums, these patches added."""
+    change: Callable[[Sums, Array, State], tuple[Array, State]]
+    """(sums, w [N, D], state) -> (dw [N, D] to be added, state)."""
+    start: Callable[[Array], Sums] = nothing_yet
+    """w [N, D] -> the sums over no patches."""
+
+    def update(self, key: Key, x: Array, u: Array, w: Array, state: State, teacher=None) -> tuple[Array, State]:
+        """Learn from all patches at once: x [P, D], their drives u [P, N] -> (dw [N, D] to be added, state)."""
+        return self.change(self.gather(self.start(w), key, x, u, teacher), w, state)
 
 
 class Told(NamedTuple):

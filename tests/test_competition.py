@@ -48,6 +48,25 @@ def test_of_equal_drives_the_first_neuron_wins():
     np.testing.assert_array_equal(competition.largest(TIES, 4)[1], [[0, 1, 2, 3], [1, 2, 0, 3]])
 
 
+@pytest.mark.parametrize('k', [1, 2, 4, 5, 7])
+@pytest.mark.parametrize('neurons', [9, 150, 450, 451])  # sweeps, top_k and a tournament, groups full and not
+@pytest.mark.parametrize('levels', [3, 50, 10**6])  # many equals, some, none
+def test_the_largest_are_those_of_a_stable_sort(k, neurons, levels, rng):
+    u = rng.integers(-levels, levels, (40, neurons)).astype(np.float32)
+    order = np.argsort(-u, axis=1, kind='stable')[:, :k]
+    values, found = jax.jit(competition.largest, static_argnums=1)(jnp.asarray(u), k)
+    np.testing.assert_array_equal(found, order)
+    np.testing.assert_array_equal(values, np.take_along_axis(u, order, 1))
+
+
+@pytest.mark.parametrize('k', [1, 3, 7])
+def test_a_nan_drive_names_some_neuron_and_stays_nan(k):
+    u = jnp.ones((2, 500)).at[0, 3].set(jnp.nan)
+    values, found = competition.largest(u, k)
+    assert jnp.isnan(values[0, 0]) and ((found >= 0) & (found < 500)).all()
+    assert jnp.isfinite(values[1]).all()
+
+
 @pytest.mark.parametrize('compete', [competition.k_wta(2), competition.rank(3, 0.4), competition.soft_wta(0.5)])
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_credit_has_the_dtype_of_the_drive_and_jit_changes_nothing(compete, dtype):

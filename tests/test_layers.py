@@ -1,11 +1,15 @@
 """One layer: what it sees, sends and learns from."""
 
+import dataclasses
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 import reference
+from table import RULES
 
 from hebbjax import activations, layers, patches, plasticity, rules
 from hebbjax.layers import Layer
@@ -93,7 +97,7 @@ def test_drawn_weights_are_standard_normal_and_follow_the_key():
 def test_all_zero_patches_change_nothing_and_are_nobodys_wins(window, patch):
     layer = conv(window=window, patch=patch)
     state = layers.init(layer, jax.random.key(0), (6, 5, 3))
-    after, told = layers.learn(layer, jax.random.key(1), state, jnp.zeros((4, 6, 5, 3)))
+    after, _, told = layers.learn(layer, jax.random.key(1), state, jnp.zeros((4, 6, 5, 3)))
     np.testing.assert_array_equal(after.w, state.w)
     assert told.wins.sum() == 0 and told.change == 0 and told.finite
 
@@ -102,8 +106,8 @@ def test_all_zero_patches_among_others_change_nothing(rng):
     """A black image adds no win and no change; with a fixed largest change it does not even dilute."""
     images, layer = images_of(rng), conv()
     state = layers.init(layer, jax.random.key(0), (6, 5, 3))
-    after, told = layers.learn(layer, jax.random.key(1), state, images)
-    padded, told_padded = layers.learn(
+    after, _, told = layers.learn(layer, jax.random.key(1), state, images)
+    padded, _, told_padded = layers.learn(
         layer, jax.random.key(1), state, jnp.concatenate([images, jnp.zeros((3, 6, 5, 3))])
     )
     np.testing.assert_allclose(padded.w, after.w, atol=1e-6)
@@ -123,19 +127,19 @@ def test_a_layer_learns_from_glimpses_of_its_images(rng):
     """The windows are drawn with the first of two keys split from the layer's; the rule sees them prepared."""
     images, layer = images_of(rng), conv(glimpses=7)
     state = layers.init(layer, jax.random.key(0), (6, 5, 3))
-    after, told = layers.learn(layer, jax.random.key(3), state, images)
+    after, _, told = layers.learn(layer, jax.random.key(3), state, images)
     assert told.wins.sum() == 4 * 7
     x = patches.centred(patches.glimpse(jax.random.split(jax.random.key(3))[0], layer.window, images, 7))
     w = reference.krotov_step(*(np.asarray(a, np.float64) for a in (x, state.w)), 2, 0.4, 3, 0.1)
     np.testing.assert_allclose(after.w, w, atol=1e-5)
-    other, _ = layers.learn(layer, jax.random.key(4), state, images)
+    other, _, _ = layers.learn(layer, jax.random.key(4), state, images)
     assert not np.array_equal(other.w, after.w)
 
 
 def test_told_says_what_happened(rng):
     images, layer = images_of(rng), conv()
     state = layers.init(layer, jax.random.key(0), (6, 5, 3))
-    after, told = layers.learn(layer, jax.random.key(1), state, images)
+    after, _, told = layers.learn(layer, jax.random.key(1), state, images)
     np.testing.assert_allclose(told.change, jnp.abs(after.w - state.w).max(), atol=1e-6)
     np.testing.assert_allclose(told.change, 0.1, rtol=1e-5)
     u = layers.product(layer, layers.look(layer, images), layer.rule.seen(state.w)).reshape(-1, 5)
@@ -147,11 +151,11 @@ def test_a_teacher_reaches_the_rule(rng):
     heard = []
     plain = rules.krotov()
 
-    def update(key, x, u, w, state, teacher=None):
+    def gather(sums, key, x, u, teacher=None):
         heard.append(teacher)
-        return plain.update(key, x, u, w, state)
+        return plain.gather(sums, key, x, u)
 
-    layer = conv(rule=plain._replace(update=update))
+    layer = conv(rule=plain._replace(gather=gather))
     layers.learn(layer, jax.random.key(1), layers.init(layer, jax.random.key(0), (6, 5, 3)), images_of(rng), 'labels')
     assert heard == ['labels']
 
@@ -161,9 +165,48 @@ def test_a_teacher_reaches_the_rule(rng):
     [
         ({'features': 0}, 'layer of 0 neurons cannot learn; use features >= 1'),
         ({'glimpses': 0}, 'glimpses=0 shows the layer nothing'),
+        ({'chunk': 0}, 'chunk=0 looks at no image; use 1 or more, or None'),
         ({'send': 'spikes'}, "sends 'weights' or 'seen' drives, not 'spikes'"),
     ],
 )
 def test_a_layer_that_cannot_be_is_refused(settings, match):
     with pytest.raises(ValueError, match=match):
         conv(**settings)
+
+
+@pytest.mark.parametrize('send', ['weights', 'seen'])
+@pytest.mark.parametrize('size', [1, 3, 4])
+@pytest.mark.parametrize('row', RULES, ids=lambda row: row.name)
+def test_a_batch_may_be_seen_in_chunks(row, size, send, rng):
+    """What is learned, told and sent on does not depend on how many images are looked at together."""
+    images, told, sent, w = images_of(rng, 7), [], [], []
+    for chunk in (7, size):
+        layer = Layer(6, row.make(), plasticity.ascend(0.1), Window(3), chunk=chunk, send=send, pool=layers.max_pool(2))
+        state = layers.init(layer, jax.random.key(0), (6, 5, 3))
+        after, out, what = jax.jit(partial(layers.learn, layer))(jax.random.key(1), state, images)
+        np.testing.assert_allclose(out, layers.respond(layer, state.w, images), rtol=1e-5, atol=1e-6)
+        told, sent, w = [*told, what.wins], [*sent, out], [*w, after.w]
+    np.testing.assert_allclose(w[1], w[0], rtol=2e-5, atol=1e-5 * np.abs(w[0]).max())
+    np.testing.assert_allclose(sent[1], sent[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(told[1], told[0])
+
+
+def test_chunks_fit_the_cache_and_divide_the_batch_where_they_can():
+    layer = Layer(196, rules.instar(), plasticity.ascend(0.1), Window(3))
+    assert layers.chunk_of(layer, (100, 14, 14, 100)) == 5  # 6 would fit: 144 positions x (900 + 196) numbers each
+    assert layers.chunk_of(layer, (101, 14, 14, 100)) == 6  # a prime batch leaves a rest
+    assert layers.chunk_of(layer, (4, 14, 14, 100)) == 4
+    assert layers.chunk_of(layer, (100, 300, 300, 100)) == 1
+    for other, size in (({'chunk': 8}, 8), ({'chunk': 800}, 100), ({'glimpses': 2}, 100)):
+        assert layers.chunk_of(dataclasses.replace(layer, **other), (100, 14, 14, 100)) == size
+
+
+def test_memory_is_a_chunks_not_a_batchs():
+    """100 images of 14 x 14 x 100 have 49 MiB of patches; a step needs a fraction of that."""
+    layer = Layer(196, rules.instar(), plasticity.ascend(0.1), Window(3), patch=patches.raw)
+    shapes = jax.eval_shape(lambda key: layers.init(layer, key, (14, 14, 100)), jax.random.key(0))
+    step = jax.jit(lambda key, state, images: layers.learn(layer, key, state, images)[::2])
+    used = step.lower(jax.random.key(0), shapes, jax.ShapeDtypeStruct((100, 14, 14, 100), 'float32')).compile()
+    memory = used.memory_analysis()
+    whole = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    assert whole < 40 * 2**20

@@ -75,7 +75,7 @@ def test_every_layer_learns_from_what_the_layer_below_sent_before_it_learned(ima
     keys = jax.random.split(jax.random.fold_in(state.key, 0), 2)
     x = images[:6].astype(jnp.float32) / 255
     for layer, key, before, then in zip(NET, keys, state.layers, after.layers):
-        alone, _ = layers.learn(layer, key, before, x)
+        alone, _, _ = layers.learn(layer, key, before, x)
         np.testing.assert_allclose(then.w, alone.w, atol=1e-5)
         x = layers.respond(layer, before.w, x)
 
@@ -217,10 +217,13 @@ def test_labels_are_shuffled_with_their_images():
     marked = jnp.broadcast_to(jnp.arange(20, dtype=jnp.float32)[:, None, None, None], (20, *SHAPE))
     plain_rule = net[0].rule
 
-    def update(key, x, u, w, state, teacher=None):
-        return jnp.full_like(w, jnp.abs(teacher - x[:, 0]).max()), state
+    def gather(sums, key, x, u, teacher=None):
+        return sums._replace(leak=jnp.abs(teacher - x[:, 0]).max())
 
-    spy = (Layer(4, plain_rule._replace(update=update), plasticity.ascend(1.0)),)
+    def change(sums, w, state):
+        return jnp.full_like(w, sums.leak), state
+
+    spy = (Layer(4, plain_rule._replace(gather=gather, change=change), plasticity.ascend(1.0)),)
     epoch = train.make_train_epoch(spy, batch=6, keep_last=True)
     assert epoch(start(net=spy), marked, jnp.arange(20.0))[1][0].change == 0
     assert epoch(start(net=spy), marked, jnp.arange(20.0)[::-1])[1][0].change > 0
