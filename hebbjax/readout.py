@@ -12,7 +12,7 @@ from hebbjax.frozen import Drives
 from hebbjax.types import Array, Key
 
 EPSILON = 1e-5  # added to batch norm's variance
-MOMENTUM = 0.9  # of its running averages
+MOMENTUM = 0.99  # of its running averages
 
 
 class HeadParams(NamedTuple):

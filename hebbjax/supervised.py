@@ -33,6 +33,7 @@ class Schedule(NamedTuple):
     patience: int = 5  # ... after so many epochs without a better validation accuracy
     stop_after: int = 15  # epochs without a better validation accuracy after which training ends
     decay: float = 0.0  # decoupled weight decay (AdamW) of arrays with two axes or more
+    average: int = 1  # steps whose mean parameters are judged and kept; 1: the last step's
 
     def check(self, count: int) -> None:
         """Refuse what cannot train on `count` samples.
@@ -44,8 +45,20 @@ class Schedule(NamedTuple):
             raise ValueError(f'{self.epochs} head epochs train nothing; use 1 or more.')
         if not 1 <= self.batch <= count:
             raise ValueError(f'a batch of {self.batch} does not fit {count} samples; use 1 to {count}.')
+        if self.average < 1:
+            raise ValueError(f'a mean over {self.average} steps has nothing to average; use 1 (the last) or more.')
         if not self.rate > 0:
             raise ValueError(f'learning rate {self.rate} does not descend; use a rate above 0.')
+
+
+class Carry(NamedTuple):
+    """What gradient training carries from step to step."""
+
+    params: Any
+    averages: Any  # the model's running averages
+    opt: Any  # the optimizer's state
+    mean: Any  # of the parameters over the last steps
+    step: Array  # int32 scalar
 
 
 class Epoch(NamedTuple):
@@ -92,13 +105,12 @@ def make_plateau(factor: float, patience: int) -> tuple[Any, Callable]:
 
 
 @functools.lru_cache(maxsize=64)
-def make_gradient_epoch(model: Model, tx: optax.GradientTransformation, batch: int) -> Callable:
+def make_gradient_epoch(model: Model, tx: optax.GradientTransformation, batch: int, average: int = 1) -> Callable:
     """Build one jitted epoch of gradient descent: shuffled by key on the device, looped over batches there.
 
     Returns:
-        A function `(carry, inputs, labels, key, scale, part) -> (carry, (loss, accuracy))`, the carry (params,
-        averages, optimizer state) donated. `scale` multiplies every update. `part` is (first, last + 1) of the batches
-        to go through, so that a long epoch can return to the host now and then; (0, n // batch) is all of it. Loss and
+        A function `(carry, inputs, labels, key, scale, part) -> (carry, (loss, accuracy))`, the `Carry` donated.
+        `scale` multiplies every update. `part` is (first, last + 1) of the batches to go through, so that a long epoch can return to the host now and then; (0, n // batch) is all of it. Loss and
         accuracy are sums over those batches. Samples that fill no batch sit the epoch out.
     """
 
@@ -109,7 +121,7 @@ def make_gradient_epoch(model: Model, tx: optax.GradientTransformation, batch: i
         keys = jax.random.split(noise_key, len(order))
 
         def step(number, state):
-            (params, averages, opt), total, hits = state
+            (params, averages, opt, smooth, count), total, hits = state
             chosen = order[number]
             some, truth = jax.tree.map(lambda a: a[chosen], inputs), labels[chosen]
 
@@ -121,7 +133,10 @@ def make_gradient_epoch(model: Model, tx: optax.GradientTransformation, batch: i
             updates, opt = tx.update(gradient, opt, params)
             params = optax.apply_updates(params, jax.tree.map(lambda u: scale * u, updates))
             hit = jnp.mean(jnp.argmax(logits, 1) == truth)
-            return (params, averages, opt), total + loss, hits + hit
+            # a plain mean until there are `average` steps to forget, an exponential one from there on
+            share = jnp.maximum(1 / (count + 1), 1 / average)
+            smooth = params if average == 1 else optax.incremental_update(params, smooth, share)
+            return Carry(params, averages, opt, smooth, count + 1), total + loss, hits + hit
 
         carry, loss, hits = jax.lax.fori_loop(*part, step, (carry, jnp.zeros(()), jnp.zeros(())))
         return carry, (loss, hits)
@@ -172,14 +187,15 @@ def fit(
     tx = adam(schedule.rate, schedule.decay)
     plateau_state, reduce = make_plateau(schedule.factor, schedule.patience)
     stopping = EarlyStopping(patience=schedule.stop_after)
-    carry = (params, averages, tx.init(params))
+    carry = Carry(params, averages, tx.init(params), jax.tree.map(jnp.copy, params), jnp.zeros((), jnp.int32))
 
     started = time.perf_counter()
     one = jnp.ones(())
     steps = len(labels) // schedule.batch
     stops = [steps * part // PARTS for part in range(PARTS + 1)] if steps > 8 * PARTS else [0, steps]
     parts = [(jnp.int32(first), jnp.int32(last)) for first, last in itertools.pairwise(stops)]
-    epoch = compiled(make_gradient_epoch(model, tx, schedule.batch), carry, inputs, labels, train_key, one, parts[0])
+    epoch = make_gradient_epoch(model, tx, schedule.batch, schedule.average)
+    epoch = compiled(epoch, carry, inputs, labels, train_key, one, parts[0])
     accuracy = compiled(make_accuracy(model), params, averages, *validation)
     ready = time.perf_counter()
 
@@ -191,13 +207,14 @@ def fit(
             for part in parts:
                 carry, sums = epoch(carry, inputs, labels, key, scale, part)
                 loss, right = loss + float(sums[0]) / steps, right + float(sums[1]) / steps
-            held_out = float(accuracy(*carry[:2], *validation))
+            judged = carry.mean, carry.averages
+            held_out = float(accuracy(*judged, *validation))
             now = Epoch(loss, right, held_out, schedule.rate * float(scale))
             # copies: the next epoch writes over these buffers
             if best is None or now.validation > curve[best[0]].validation:
-                best = number, jax.tree.map(jnp.copy, carry[:2])
+                best = number, jax.tree.map(jnp.copy, judged)
             if history:
-                states.append(jax.tree.map(np.array, carry[:2]))
+                states.append(jax.tree.map(np.array, judged))
             curve.append(now)
             if watch is not None:
                 watch(number, now)

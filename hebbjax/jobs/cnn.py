@@ -24,12 +24,13 @@ IMAGES = {
     'seeds': 3, 'epochs': 300, 'head_epochs': 16, 'backprop_epochs': 15, 'backprop_seeds': 1, 'features': 400,
     'window': 5, 'pool': 2, 'patch': 'contrast', 'k': 2, 'delta': 0.4, 'p': 2.0, 'maximum': 'layer', 'spread': 1.0,
     'rate': 0.04, 'batch': 1000, 'glimpses': 1, 'power': 1.0, 'threshold': 2.0, 'dropout': 0.0, 'head_batch': 256,
-    'head_rate': 3e-4, 'head_decay': 0.0, 'head_patience': 2, 'backprop_rate': 3e-4, 'validation': 1 / 12,
+    'head_rate': 3e-4, 'head_decay': 0.0, 'head_patience': 2, 'head_average': 1000, 'backprop_rate': 3e-4,
+    'validation': 1 / 12,
 }  # fmt: skip
 DIGITS = IMAGES | {
     'seeds': 5, 'epochs': 60, 'head_epochs': 60, 'backprop_epochs': 60, 'backprop_seeds': 5, 'features': 32,
     'window': 6, 'pool': 3, 'threshold': 0.0, 'batch': 100, 'glimpses': 8, 'head_batch': 50, 'head_rate': 1e-2,
-    'backprop_rate': 3e-3, 'head_patience': 5, 'validation': 1 / 6,
+    'backprop_rate': 3e-3, 'head_patience': 5, 'head_average': 1, 'validation': 1 / 6,
 }  # fmt: skip
 PUBLISHED = {'patch': 'raw', 'k': 4, 'delta': 0.4, 'p': 4.0}
 

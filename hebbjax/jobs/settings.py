@@ -85,6 +85,8 @@ class Job:
     """Decoupled weight decay (AdamW)."""
     head_patience: int | None = None
     """Epochs without a better validation accuracy before the rate falls to 0.3; one more than twice as many end it."""
+    head_average: int | None = None
+    """Steps over which a network's parameters are averaged before it is judged; 1: the last ones alone."""
     backprop_rate: float | None = None
     """Adam's first rate in the end-to-end twin."""
     validation: float | None = None
@@ -101,7 +103,17 @@ class Job:
         data.check_name(self.dataset)
         own = {'rows': self.ROWS, **self.PRESETS[self.dataset]}
         full = dataclasses.replace(self, **{name: value for name, value in own.items() if getattr(self, name) is None})
-        for name in ('seeds', 'epochs', 'head_epochs', 'backprop_epochs', 'batch', 'head_batch', 'features'):
+        counts = (
+            'seeds',
+            'epochs',
+            'head_epochs',
+            'backprop_epochs',
+            'batch',
+            'head_batch',
+            'head_average',
+            'features',
+        )
+        for name in counts:
             if getattr(full, name) < 1:
                 raise ValueError(f'{flag(name)} {getattr(full, name)} trains nothing; use 1 or more.')
         for name in ('rate', 'head_rate', 'backprop_rate', 'spread'):
@@ -148,7 +160,8 @@ class Job:
     def head_schedule(self, rate: float, epochs: int) -> Schedule:
         """Give the gradient schedule at such a rate, for so many epochs."""
         patience = self.head_patience
-        return Schedule(epochs, self.head_batch, rate, 0.3, patience, 2 * patience + 1, self.head_decay)
+        stop = 2 * patience + 1
+        return Schedule(epochs, self.head_batch, rate, 0.3, patience, stop, self.head_decay, self.head_average)
 
     def as_json(self) -> dict:
         """Give all settings but the names of files, as plain JSON values."""
