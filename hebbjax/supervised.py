@@ -104,14 +104,20 @@ def make_plateau(factor: float, patience: int) -> tuple[Any, Callable]:
     return plateau.init(()), jax.jit(lambda state, value: plateau.update((), state, value=value)[1])
 
 
+def begin(tx: optax.GradientTransformation, params, averages) -> Carry:
+    """Give what training starts from, in buffers of its own."""
+    return Carry(params, averages, tx.init(params), jax.tree.map(jnp.copy, params), jnp.zeros((), jnp.int32))
+
+
 @functools.lru_cache(maxsize=64)
 def make_gradient_epoch(model: Model, tx: optax.GradientTransformation, batch: int, average: int = 1) -> Callable:
     """Build one jitted epoch of gradient descent: shuffled by key on the device, looped over batches there.
 
     Returns:
         A function `(carry, inputs, labels, key, scale, part) -> (carry, (loss, accuracy))`, the `Carry` donated.
-        `scale` multiplies every update. `part` is (first, last + 1) of the batches to go through, so that a long epoch can return to the host now and then; (0, n // batch) is all of it. Loss and
-        accuracy are sums over those batches. Samples that fill no batch sit the epoch out.
+        `scale` multiplies every update. `part` is (first, last + 1) of the batches to go through, so that a long epoch
+        can return to the host now and then; (0, n // batch) is all of it. Loss and accuracy are sums over those
+        batches. Samples that fill no batch sit the epoch out.
     """
 
     def epoch(carry, inputs, labels, key, scale, part):
@@ -187,7 +193,7 @@ def fit(
     tx = adam(schedule.rate, schedule.decay)
     plateau_state, reduce = make_plateau(schedule.factor, schedule.patience)
     stopping = EarlyStopping(patience=schedule.stop_after)
-    carry = Carry(params, averages, tx.init(params), jax.tree.map(jnp.copy, params), jnp.zeros((), jnp.int32))
+    carry = begin(tx, params, averages)
 
     started = time.perf_counter()
     one = jnp.ones(())

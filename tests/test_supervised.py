@@ -97,13 +97,29 @@ def test_every_epoch_is_one_program(digits, relaxed):
     model = models.on_drives(Head(10, norm=False, power=None), 1, 64)
     tx = optax.adam(1e-3)
     epoch = supervised.make_gradient_epoch(model, tx, 50)
-    params, averages = model.init(jax.random.key(0))
-    carry = (params, averages, tx.init(params))
+    carry = supervised.begin(tx, *model.init(jax.random.key(0)))
     for number in range(3):
         key = jax.random.fold_in(jax.random.key(1), number)
         part = (jnp.int32(0), jnp.int32(10 - number))
         carry, _ = epoch(carry, models.flat(digits[0][0]), digits[0][1], key, jnp.float32(0.5**number), part)
     assert epoch._cache_size() == 1
+
+
+def test_the_judged_parameters_are_the_mean_of_the_last_steps(digits, relaxed):
+    """A plain mean while there is nothing to forget; with `average` 1 the last parameters themselves."""
+    model = models.on_drives(Head(10, norm=False, power=None), 1, 64)
+    tx = supervised.adam(1e-2, 0.0)
+    inputs, labels = models.flat(digits[0][0]), digits[0][1]
+    for average in (1, 1000):
+        epoch = supervised.make_gradient_epoch(model, tx, 50, average)
+        carry, passed = supervised.begin(tx, *model.init(jax.random.key(0))), []
+        for step in range(3):
+            part = (jnp.int32(step), jnp.int32(step + 1))
+            carry, _ = epoch(carry, inputs, labels, jax.random.key(1), jnp.ones(()), part)
+            passed.append(np.array(carry.params.w))
+        judged = passed[-1] if average == 1 else np.mean(passed, 0)
+        np.testing.assert_allclose(carry.mean.w, judged, rtol=1e-5, atol=1e-7)
+        assert not np.allclose(passed[0], passed[-1], rtol=1e-3)
 
 
 def test_an_epoch_in_parts_is_the_same_epoch(digits, relaxed):
@@ -112,8 +128,7 @@ def test_an_epoch_in_parts_is_the_same_epoch(digits, relaxed):
     epoch = supervised.make_gradient_epoch(model, tx, 50)
 
     def train(*stops):
-        params, averages = model.init(jax.random.key(0))
-        carry, sums = (params, averages, tx.init(params)), []
+        carry, sums = supervised.begin(tx, *model.init(jax.random.key(0))), []
         for first, last in itertools.pairwise(stops):
             part = (jnp.int32(first), jnp.int32(last))
             inputs = models.flat(digits[0][0])
@@ -152,6 +167,7 @@ def test_dropout_silences_whole_maps_and_keeps_the_mean():
         (Schedule(epochs=0), '0 head epochs'),
         (Schedule(batch=501), 'a batch of 501 does not fit 500 samples'),
         (Schedule(rate=-1.0), 'rate -1.0'),
+        (Schedule(average=0), 'a mean over 0 steps has nothing to average'),
     ],
 )
 def test_schedules_that_cannot_train_are_refused(digits, schedule, sentence):

@@ -1,0 +1,181 @@
+"""One Hebbian step of the papers' convolutional layers, in several forms of the same sum, beside its bare product."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import timing
+from jax import lax
+from rich.console import Console
+
+import hebbjax
+from hebbjax import cli, competition, layers, patches, plasticity, rules
+
+
+class Shape(NamedTuple):
+    """A convolutional layer of a paper."""
+
+    batch: int
+    side: int
+    channels: int
+    window: int
+    neurons: int
+    rule: str  # krotov or instar
+
+
+SHAPES = {
+    'talloen': Shape(128, 28, 1, 5, 400, 'krotov'),
+    'miconi1': Shape(100, 32, 3, 5, 100, 'instar'),
+    'miconi2': Shape(100, 14, 100, 3, 196, 'instar'),
+    'amato': Shape(100, 32, 3, 5, 96, 'instar'),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(timing.Common):
+    """Time and memory of one Hebbian step of a convolutional layer, in every form the library knows or refuses."""
+
+    repetitions: int = 9
+    """Turns of every contestant; medians are reported."""
+    shapes: tuple[str, ...] = tuple(SHAPES)
+    """Which layers: talloen (28x28x1, 400 of 5x5), miconi1, miconi2 (14x14x100, 196 of 3x3), amato."""
+    batch: int | None = None
+    """Images per step; left out: the paper's."""
+    k: int = 4
+    """Rank that unlearns, for Krotov-Hopfield."""
+
+
+def make_layer(shape: Shape, k: int, chunk: int | None = None) -> hebbjax.Layer:
+    """Build the layer of a shape on raw patches."""
+    rule = rules.krotov(k, 0.4, 2.0) if shape.rule == 'krotov' else rules.instar(1, reduce=rules.mean)
+    return hebbjax.Layer(
+        shape.neurons, rule, plasticity.ascend(0.01), hebbjax.Window(shape.window), patches.raw, chunk=chunk
+    )
+
+
+def library_step(layer: hebbjax.Layer, w: jax.Array, images: jax.Array) -> jax.Array:
+    """Learn from one batch as the library does."""
+    state = layers.LayerState(w, (), layer.tx.init(w))
+    return layers.learn(layer, jax.random.key(0), state, images)[0].w
+
+
+def convolve(shape: Shape, w: jax.Array, images: jax.Array) -> jax.Array:
+    """Compute drives by a convolution. [B, H, W, C] -> [B, H', W', N]."""
+    kernel = w.reshape(shape.neurons, shape.window, shape.window, shape.channels).transpose(1, 2, 3, 0)
+    return lax.conv_general_dilated(
+        images, kernel, (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC'), precision=lax.Precision.HIGHEST
+    )
+
+
+def weight_gradient_step(shape: Shape, k: int, w: jax.Array, images: jax.Array) -> jax.Array:
+    """Learn without patches: sum_p pull_pi x_p is the gradient of <pull, convolution> with respect to the filters."""
+    u, gradient = jax.vjp(lambda w: convolve(shape, w, images), w)
+    rows = u.reshape(-1, shape.neurons)
+    if shape.rule == 'krotov':
+        pull = competition.rank(k, 0.4)(None, rows)
+        leak = (pull * rows).sum(0)
+    else:
+        pull = competition.hard_wta()(None, rows)
+        leak = pull.sum(0)
+    (summed,) = gradient(pull.reshape(u.shape))
+    dw = summed - leak[:, None] * w
+    return w + 0.01 * (dw if shape.rule == 'krotov' else dw / len(rows))
+
+
+def forms(shape: Shape, k: int) -> dict[str, Callable]:
+    """Give all forms: name -> (w, images) -> something. Those ending in _step learn, and agree."""
+    layer = make_layer(shape, k)
+    cut = lambda images: layers.look(layer, images).reshape(-1, shape.window**2 * shape.channels)  # noqa: E731
+    return {
+        'patches': lambda w, images: cut(images),
+        'patches_product': lambda w, images: layers.product(layer, cut(images), w),
+        'convolution': partial(convolve, shape),
+        'hebbjax_step': partial(library_step, layer),
+        'whole_batch_step': partial(library_step, make_layer(shape, k, chunk=shape.batch)),
+        'weight_gradient_step': partial(weight_gradient_step, shape, k),
+    }
+
+
+def measure(name: str, shape: Shape, config: Config, console: Console) -> list[timing.Row]:
+    """Time all forms of one layer in turn, hold those that learn to the same numbers, print a table.
+
+    Raises:
+        ArithmeticError: if two forms disagree.
+    """
+    image_key, w_key = jax.random.split(jax.random.key(0))
+    images = jax.random.uniform(image_key, (shape.batch, shape.side, shape.side, shape.channels))
+    w = jax.random.normal(w_key, (shape.neurons, shape.window**2 * shape.channels))
+    built = {form: timing.compiled(jax.jit(f), w, images) for form, f in forms(shape, config.k).items()}
+    x = built['patches'][0](w, images)
+    product = timing.compiled(jax.jit(lambda w, x: layers.product(make_layer(shape, config.k), x, w)), w, x)
+    turns = {form: partial(program, w, images) for form, (program, _) in built.items()}
+    turns = {'drive_product': partial(product[0], w, x), **turns}
+    built = {'drive_product': product, **built}
+    difference = disagreement(w, {form: turns[form]() for form in built if form.endswith('_step')})
+    seconds = timing.in_turn(turns, config.repetitions, console)
+    flops = 2.0 * len(x) * w.size
+    rows = [
+        timing.Row(form, seconds[form], 1, took, flops, {'shape': name, 'mebibytes': timing.megabytes(program)})
+        for form, (program, took) in built.items()
+    ]
+    base = next(row for row in rows if row.row == 'patches_product').median
+    for row in rows:
+        row.more['times_patches_product'] = row.median / base
+        row.more['difference'] = difference.get(row.row)
+    columns = {
+        '': lambda row: row.row,
+        'ms': lambda row: f'{1e3 * row.median:.1f}',
+        'from': lambda row: f'{1e3 * min(row.seconds):.1f}',
+        'to': lambda row: f'{1e3 * max(row.seconds):.1f}',
+        'of patches + product': lambda row: f'{row.more["times_patches_product"]:.2f}x',
+        'MiB': lambda row: '-' if row.more['mebibytes'] is None else f'{row.more["mebibytes"]:.1f}',
+        'difference': lambda row: '' if row.more['difference'] is None else f'{row.more["difference"]:.0e}',
+    }
+    rule = f'Krotov-Hopfield, k = {config.k}' if shape.rule == 'krotov' else 'hard winner-take-all'
+    title = f'{name}: {shape.batch} x {shape.side} x {shape.side} x {shape.channels} to {shape.neurons} of '
+    timing.show(f'{title}{shape.window} x {shape.window}, {rule}', columns, rows, console)
+    return rows
+
+
+def disagreement(w: jax.Array, learned: dict[str, jax.Array], tolerance: float = 1e-5) -> dict[str, float]:
+    """Give each form's largest difference to the library's, relative to the largest change.
+
+    Raises:
+        ArithmeticError: if one is larger than the tolerance.
+    """
+    change = jnp.abs(learned['hebbjax_step'] - w).max()
+    apart = {form: float(jnp.abs(one - learned['hebbjax_step']).max() / change) for form, one in learned.items()}
+    for form, difference in apart.items():
+        if not difference <= tolerance:
+            raise ArithmeticError(f'{form} differs from hebbjax_step by {difference:.1e} of the largest change.')
+    return apart
+
+
+def run(config: Config, console: Console) -> list[timing.Row]:
+    """Time every layer asked for, write the JSON.
+
+    Raises:
+        ValueError: if a flag does not fit.
+        OSError: if a file cannot be written.
+    """
+    device, rows = config.prepare(), []
+    for name in config.shapes:
+        if name not in SHAPES:
+            raise ValueError(f'--shapes {name} is unknown; there are {", ".join(SHAPES)}.')
+    with jax.default_device(device):
+        for name in config.shapes:
+            shape = SHAPES[name]
+            if config.batch is not None:
+                shape = shape._replace(batch=config.batch)
+            competition.fits(config.k, shape.neurons)
+            rows += measure(name, shape, config, console)
+    timing.write(config.json, rows, dataclasses.asdict(config), device)
+    return rows
+
+
+if __name__ == '__main__':
+    sys.exit(cli.run_job(Config, run, sys.argv[1:], 'conv_layer.py'))

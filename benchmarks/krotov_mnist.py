@@ -1,0 +1,252 @@
+"""One epoch of Krotov and Hopfield's dense network on MNIST: hebbjax, numpy, torch and the bare matrix product.
+
+Every contestant learns from the same batches (60,000 images in 58 batches of 1024 and one of 608), in the same run,
+in turn. hebbjax runs a whole epoch as one program, data resident as uint8, shuffled on the device; the others get
+their batches ready-made, in the floating type they compute in.
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy_baseline
+import optax
+import timing
+from rich.console import Console
+
+import hebbjax
+from hebbjax import cli, data, layers, patches, plasticity, rules
+
+RATE, DELTA = 0.02, 0.4
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(timing.Common):
+    """Seconds per epoch of Krotov-Hopfield learning: hebbjax against numpy, torch and the bare product, in one run."""
+
+    hidden: int = 2000
+    """N, hidden units."""
+    batch: int = 1024
+    """Images per step; the last, smaller batch is kept."""
+    images: int = 60_000
+    """Images per epoch, from the first."""
+    k: tuple[int, ...] = (7, 2)
+    """Ranks that unlearn."""
+    p: tuple[float, ...] = (3.0, 2.0)
+    """Exponents of the norm."""
+    only: tuple[str, ...] | None = None
+    """Which rows to time; left out: all that can run here."""
+    precision: str = 'highest'
+    """Of hebbjax's drives: highest (float32), tensorfloat32 or bfloat16, both with float32 sums."""
+    synthetic: bool = False
+    """Random images of MNIST's shape, although MNIST is there."""
+    data_dir: pathlib.Path | None = None
+    """Where prepared data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, tensorflow-datasets' own default."""
+
+
+def load(config: Config, console: Console) -> np.ndarray:
+    """Read MNIST's training images, uint8 [n, 28, 28, 1], or make some of its shape, and say so.
+
+    Raises:
+        FileNotFoundError: if a folder was named and holds no MNIST.
+        ValueError: if there are fewer images than asked for.
+    """
+    if not config.synthetic:
+        try:
+            images, _ = data.load('mnist', 'train', data_dir=config.data_dir)
+            if len(images) < config.images:
+                raise ValueError(f'--images {config.images} is more than the {len(images)} of MNIST.')
+            return images[: config.images]
+        except FileNotFoundError:
+            if config.data_dir is not None:
+                raise
+            console.print('MNIST is not there: synthetic images of its shape (one pixel in five is lit).')
+    rng = np.random.default_rng(0)
+    shape = (config.images, 28, 28, 1)
+    return (rng.integers(1, 256, shape) * (rng.random(shape, dtype=np.float32) < 0.2)).astype(np.uint8)
+
+
+def layer(config: Config, k: int, p: float) -> hebbjax.Layer:
+    """Build the layer of one setting."""
+    return hebbjax.Layer(
+        config.hidden,
+        rules.krotov(k, DELTA, p),
+        optax.chain(plasticity.scale_by_max_abs(), plasticity.ascend(RATE)),
+        patch=patches.raw,
+        precision=config.precision,
+    )
+
+
+def hebbjax_epochs(config: Config, k: int, p: float, images: jax.Array) -> tuple[Callable, float]:
+    """Compile the epoch, state donated; give a turn that learns one more epoch, and the seconds of compiling."""
+    net = (layer(config, k, p),)
+    state = hebbjax.init(net, jax.random.key(0), images.shape[1:])
+    epoch = hebbjax.make_train_epoch(net, batch=config.batch, keep_last=True, donate=True)
+    program, seconds = timing.compiled(epoch, state, images)
+
+    def turn():
+        nonlocal state
+        state, told = program(state, images)
+        return told
+
+    return turn, seconds
+
+
+def product_epoch(config: Config, k: int, p: float, images: jax.Array) -> tuple[Callable, float]:
+    """Compile the drive products of an epoch and nothing else: what no step can do without."""
+    one, steps = layer(config, k, p), steps_of(config)
+    x = images.reshape(len(images), -1).astype(jnp.float32) / 255
+    w = jax.random.normal(jax.random.key(0), (config.hidden, x.shape[1]))
+
+    def products(x, w):
+        def step(number, last):
+            # w depends on the last product, lest they be seen to be the same; all of u is kept until it is counted
+            some = jax.lax.dynamic_slice_in_dim(x, number * config.batch, config.batch)
+            u = jax.lax.optimization_barrier(layers.product(one, some, w + 0 * last))
+            return u[0, 0]
+
+        whole = len(x) // config.batch
+        last = jax.lax.fori_loop(0, whole, step, jnp.zeros(()))
+        if whole < steps:
+            last += jax.lax.optimization_barrier(layers.product(one, x[whole * config.batch :], w))[0, 0]
+        return last
+
+    program, seconds = timing.compiled(jax.jit(products), x, w)
+    return lambda: program(x, w), seconds
+
+
+def numpy_epoch(step: Callable, dtype, config: Config, k: int, p: float, images: np.ndarray) -> Callable:
+    """Give a turn of a numpy step over all batches."""
+    x = (images.reshape(len(images), -1) / 255).astype(dtype)
+    w = np.random.default_rng(0).standard_normal((config.hidden, x.shape[1])).astype(dtype)
+
+    def turn():
+        for start in range(0, len(x), config.batch):
+            step(w, x[start : start + config.batch], k=k, delta=DELTA, p=p, rate=RATE)
+
+    return turn
+
+
+def torch_epoch(compile_it: bool, config: Config, k: int, p: float, images: np.ndarray, device: str) -> Callable:
+    """Give a turn of the torch step over all batches, the data on its device."""
+    import torch
+    import torch_baseline
+
+    where = 'cuda' if device == 'gpu' else 'cpu'
+    step = torch.compile(torch_baseline.step, dynamic=False) if compile_it else torch_baseline.step
+    x = (torch.from_numpy(images).reshape(len(images), -1).to(where).float() / 255).contiguous()
+    w = torch.randn(config.hidden, x.shape[1], generator=torch.Generator().manual_seed(0)).to(where)
+
+    def turn():
+        for start in range(0, len(x), config.batch):
+            step(w, x[start : start + config.batch], k=k, delta=DELTA, p=p, rate=RATE)
+        if where == 'cuda':
+            torch.cuda.synchronize()
+
+    return turn
+
+
+def steps_of(config: Config) -> int:
+    """Count the batches of an epoch, the last, smaller one among them."""
+    return -(-config.images // config.batch)
+
+
+def contestants(config: Config, k: int, p: float, images: np.ndarray, device: jax.Device) -> dict[str, tuple]:
+    """Build all rows that can run here: name -> (turn, seconds of compiling)."""
+    on_device = jax.device_put(images, device)
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    inputs = images[0].size
+    build = {
+        'hebbjax': lambda: hebbjax_epochs(config, k, p, on_device),
+        'drive_product': lambda: product_epoch(config, k, p, on_device),
+        'numpy_published': lambda: (numpy_epoch(numpy_baseline.published, np.float64, config, k, p, images), 0.0),
+        'numpy_published_float32': lambda: (
+            numpy_epoch(numpy_baseline.published, np.float32, config, k, p, images),
+            0.0,
+        ),
+        'numpy_best': lambda: (
+            numpy_epoch(
+                numpy_baseline.make_best(config.hidden, inputs, threads=threads), np.float32, config, k, p, images
+            ),
+            0.0,
+        ),
+    }
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        pass
+    else:
+        for name, compile_it in (('torch_eager', False), ('torch_compile', True)):
+            build[name] = functools.partial(
+                lambda compile_it: (torch_epoch(compile_it, config, k, p, images, device.platform), 0.0), compile_it
+            )
+    wanted = config.only or tuple(build)
+    unknown = [name for name in wanted if name not in build]
+    if unknown:
+        raise ValueError(f'--only {unknown[0]} cannot run here; there are {", ".join(build)}.')
+    return {name: build[name]() for name in wanted}
+
+
+def run(config: Config, console: Console) -> list[timing.Row]:
+    """Time every setting, print a table each, write the JSON.
+
+    Raises:
+        ValueError: if a flag or a size does not fit.
+        OSError: if data cannot be read or a file not written.
+    """
+    device = config.prepare()
+    if config.batch > config.images:
+        raise ValueError(
+            f'--batch {config.batch} is larger than the {config.images} images; use {config.images} at most.'
+        )
+    for k in config.k:
+        layers.init(layer(config, k, 2.0), jax.random.key(0), (28, 28, 1))  # refuses what cannot compete
+    images = load(config, console)
+    rows = []
+    with jax.default_device(device):
+        for k, p in [(k, p) for k in config.k for p in config.p]:
+            rows += setting(config, k, p, images, device, console)
+    timing.write(config.json, rows, dataclasses.asdict(config), device)
+    return rows
+
+
+def setting(config, k, p, images, device, console) -> list[timing.Row]:
+    """Time one setting: all contestants in turn."""
+    built = contestants(config, k, p, images, device)
+    seconds = timing.in_turn({name: turn for name, (turn, _) in built.items()}, config.repetitions, console)
+    flops = 2.0 * images.size * config.hidden
+    rows = [
+        timing.Row(name, seconds[name], steps_of(config), built[name][1], flops, {'k': k, 'p': p}) for name in built
+    ]
+    found = {row.row: row for row in rows}
+    ours, bare = found.get('hebbjax'), found.get('drive_product')
+    for row in rows:
+        row.more['times_hebbjax'] = row.median / ours.median if ours else None
+        row.more['fraction_of_product'] = bare.median / row.median if bare else None
+    ratio = lambda value, unit: '-' if value is None else f'{value:.2f}{unit}'  # noqa: E731
+    columns = {
+        '': lambda row: row.row,
+        'ms a step': lambda row: f'{1e3 * row.median:.2f}',
+        'from': lambda row: f'{1e3 * min(row.seconds) / row.steps:.2f}',
+        'to': lambda row: f'{1e3 * max(row.seconds) / row.steps:.2f}',
+        's an epoch': lambda row: f'{row.median * row.steps:.3f}',
+        'times hebbjax': lambda row: ratio(row.more['times_hebbjax'], 'x'),
+        'of product': lambda row: ratio(row.more['fraction_of_product'], ''),
+        'GFLOP/s': lambda row: f'{row.flops / row.steps / row.median / 1e9:.0f}',
+        'compile s': lambda row: f'{row.compile_seconds:.2f}',
+    }
+    title = f'k = {k}, p = {p:g}, {config.hidden} units, {steps_of(config)} batches of {config.batch}'
+    if config.images % config.batch:
+        title += f' (the last of {config.images % config.batch}, kept)'
+    timing.show(f'{title}, {device.device_kind}', columns, rows, console)
+    return rows
+
+
+if __name__ == '__main__':
+    sys.exit(cli.run_job(Config, run, sys.argv[1:], 'krotov_mnist.py'))

@@ -1,0 +1,179 @@
+"""What every benchmark has in common: contestants timed in turn, a table, one JSON, flags checked at the door."""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from hebbjax.jobs import report
+
+PACKAGES = ('jax', 'jaxlib', 'optax', 'numpy', 'torch')
+
+
+@dataclasses.dataclass
+class Row:
+    """One contestant of a benchmark.
+
+    Attributes:
+        row: its name.
+        seconds: what one turn took, one per repetition.
+        steps: learning steps in a turn.
+        compile_seconds: tracing and compiling, apart.
+        flops: of the matrix products it cannot do without, per turn; None where that is no measure.
+        more: further columns, as they go into the JSON.
+    """
+
+    row: str
+    seconds: list[float]
+    steps: int = 1
+    compile_seconds: float = 0.0
+    flops: float | None = None
+    more: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def median(self) -> float:
+        """Seconds per step, median over repetitions."""
+        return statistics.median(self.seconds) / self.steps
+
+    def as_json(self) -> dict:
+        """Give the row as a flat dictionary."""
+        spread = [min(self.seconds) / self.steps, max(self.seconds) / self.steps]
+        rate = None if self.flops is None else self.flops / self.steps / self.median / 1e9
+        return {
+            'row': self.row,
+            'seconds_per_step': self.median,
+            'spread': spread,
+            'seconds_per_turn': statistics.median(self.seconds),
+            'steps': self.steps,
+            'repetitions': len(self.seconds),
+            'compile_seconds': self.compile_seconds,
+            'gflop_per_second': rate,
+            **self.more,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Common:
+    """Flags that every benchmark takes."""
+
+    repetitions: int = 5
+    """Turns of every contestant; medians are reported."""
+    device: str | None = None
+    """cpu, gpu or tpu; left out: jax's own choice."""
+    json: pathlib.Path | None = None
+    """File for all results."""
+    compilation_cache: pathlib.Path | None = None
+    """Folder for jax's persistent compilation cache, off by default (some CPUs reject its entries on reload)."""
+
+    def prepare(self) -> jax.Device:
+        """Check the flags, switch the cache on, and give the device.
+
+        Raises:
+            ValueError: naming the flag, its value and what would do.
+            OSError: if a file cannot be written.
+        """
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+                raise ValueError(f'{flag(field.name)} {value} measures nothing; use 1 or more.')
+        report.check_writable(self.json)
+        if self.compilation_cache is not None:
+            jax.config.update('jax_compilation_cache_dir', str(self.compilation_cache))
+            jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)  # else nothing this small is kept
+            jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+        try:
+            return jax.devices(self.device)[0]
+        except RuntimeError:
+            there = ', '.join(sorted({device.platform for device in jax.devices()}))
+            raise ValueError(f'--device {self.device} is not there; jax finds {there}.') from None
+
+
+def flag(name: str) -> str:
+    """Give a field as it is written on the command line."""
+    return '--' + name.replace('_', '-')
+
+
+def in_turn(contestants: Mapping[str, Callable[[], object]], repetitions: int, console: Console) -> dict[str, list]:
+    """Time contestants one after the other, again and again, so that a machine's moods meet all of them.
+
+    Args:
+        contestants: name -> one turn; its result is waited for.
+        repetitions: turns each, after one that warms up and is not counted. The order turns round every time.
+        console: for a progress bar; where the output is no terminal it stays quiet.
+
+    Returns:
+        name -> seconds, one per repetition.
+    """
+    seconds = {name: [] for name in contestants}
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task('turns', total=(repetitions + 1) * len(contestants))
+        for turn in range(-1, repetitions):
+            for name in list(contestants) if turn % 2 else reversed(contestants):
+                progress.update(task, description=name)
+                started = time.perf_counter()
+                jax.block_until_ready(contestants[name]())
+                if turn >= 0:
+                    seconds[name].append(time.perf_counter() - started)
+                progress.advance(task)
+    return seconds
+
+
+def compiled(f: Callable, *args) -> tuple[Callable, float]:
+    """Compile a jitted function for these arguments; give it and the seconds that took."""
+    started = time.perf_counter()
+    program = f.lower(*args).compile()
+    return program, time.perf_counter() - started
+
+
+def megabytes(program) -> float | None:
+    """Give a compiled program's peak memory in MiB: arguments, outputs and temporaries; None where none is told."""
+    told = program.memory_analysis()
+    if told is None:
+        return None
+    return (
+        told.argument_size_in_bytes + told.output_size_in_bytes + told.temp_size_in_bytes - told.alias_size_in_bytes
+    ) / 2**20
+
+
+def write(path: pathlib.Path | None, rows: list[Row], config: Mapping, device: jax.Device) -> None:
+    """Write the JSON that every benchmark writes, if a path is given."""
+    if path is None:
+        return
+    found = {'python': platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    content = {
+        'rows': [row.as_json() for row in rows],
+        'config': {name: value for name, value in config.items() if name not in ('json', 'compilation_cache')},
+        'versions': found,
+        'device': device.device_kind,
+        'cores': os.cpu_count() if device.platform == 'cpu' else None,
+        'date': datetime.date.today().isoformat(),
+    }
+    text = json.dumps(content, indent=1, default=str) + '\n'
+    report.write_whole(path, lambda file: file.write_text(text))
+
+
+def show(title: str, columns: Mapping[str, Callable[[Row], str]], rows: list[Row], console: Console) -> None:
+    """Print a table: one line per row, one column per heading."""
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in columns:
+        table.add_column(heading, justify='right' if heading else 'left', no_wrap=True)
+    for row in rows:
+        table.add_row(*(cell(row) for cell in columns.values()))
+    console.print(table)
