@@ -51,7 +51,7 @@ class Config(timing.Common):
 
 def make_layer(shape: Shape, k: int, chunk: int | None = None) -> hebbjax.Layer:
     """Build the layer of a shape on raw patches."""
-    rule = rules.krotov(k, 0.4, 2.0) if shape.rule == 'krotov' else rules.instar(1, reduce=rules.mean)
+    rule = rules.krotov(k, 0.4, 2.0) if shape.rule == 'krotov' else rules.instar(1, reduce=rules.total)
     return hebbjax.Layer(
         shape.neurons, rule, plasticity.ascend(0.01), hebbjax.Window(shape.window), patches.raw, chunk=chunk
     )
@@ -82,8 +82,7 @@ def weight_gradient_step(shape: Shape, k: int, w: jax.Array, images: jax.Array) 
         pull = competition.hard_wta()(None, rows)
         leak = pull.sum(0)
     (summed,) = gradient(pull.reshape(u.shape))
-    dw = summed - leak[:, None] * w
-    return w + 0.01 * (dw if shape.rule == 'krotov' else dw / len(rows))
+    return w + 0.01 * (summed - leak[:, None] * w)
 
 
 def forms(shape: Shape, k: int) -> dict[str, Callable]:

@@ -96,7 +96,7 @@ def largest(u: Array, k: int) -> tuple[Array, Array]:
         values and indices, [P, k] each.
     """
     if k <= 4:
-        return _by_sweeps(u, k)
+        return _by_sweeps(u, k, lax.broadcasted_iota(jnp.int32, u.shape, 1), u.shape[1] - 1)
     return _by_tournament(u, k) if u.shape[1] >= 4 * GROUP * k else _top_k(u, k)
 
 
@@ -108,12 +108,12 @@ def _top_k(u, k):
     return lax.optimization_barrier(lax.top_k(u, k))
 
 
-def _by_sweeps(u, k):
-    neuron = lax.broadcasted_iota(jnp.int32, u.shape, 1)
+def _by_sweeps(u, k, neuron, last):
+    """Rank by maxima; `neuron` says whose each drive is, `last` is the last of them all."""
     values, indices, left = [], [], u
     for _ in range(k):
         value = jnp.max(left, 1, keepdims=True)
-        index = jnp.min(jnp.where(left == value, neuron, u.shape[1] - 1), 1, keepdims=True)
+        index = jnp.min(jnp.where(left == value, neuron, last), 1, keepdims=True)
         values.append(value)
         indices.append(index)
         # ranked after (value, index): smaller, or equal and later
@@ -122,13 +122,13 @@ def _by_sweeps(u, k):
 
 
 def _by_tournament(u, k):
-    full = jnp.pad(u, ((0, 0), (0, -u.shape[1] % GROUP)), constant_values=-jnp.inf)
-    groups = full.reshape(len(u), -1, GROUP)
-    _, chosen = _top_k(groups.max(2), k)
-    chosen = jnp.sort(chosen, axis=1)  # so that equals stay in the order of neurons
-    members = jnp.take_along_axis(groups, chosen[:, :, None], 1).reshape(len(u), -1)
-    values, place = _top_k(members, k)
-    return values, jnp.take_along_axis(chosen, place // GROUP, 1) * GROUP + place % GROUP
+    groups = -(-u.shape[1] // GROUP)
+    full = jnp.pad(u, ((0, 0), (0, groups * GROUP - u.shape[1])), constant_values=-jnp.inf)
+    full = full.reshape(len(u), groups, GROUP)
+    _, chosen = _top_k(full.max(2), k)  # [P, k] groups with the largest champions
+    members = jnp.take_along_axis(full, chosen[:, :, None], 1)  # [P, k, GROUP]
+    neuron = chosen[:, :, None] * GROUP + lax.broadcasted_iota(jnp.int32, members.shape, 2)
+    return _by_sweeps(members.reshape(len(u), -1), k, neuron.reshape(len(u), -1), u.shape[1] - 1)
 
 
 def fits(k: int, neurons: int) -> None:

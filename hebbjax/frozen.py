@@ -93,16 +93,16 @@ def moments(layer: Layer, x: Array, seen: Array) -> tuple[Array, Array]:
     `mean(u_i) = w_i . mean(x)`, `mean(u_i^2) = w_i' mean(x x') w_i`: D + D^2 numbers instead of H' W' N.
 
     Args:
-        layer: for its precision.
+        layer: for the precision of its drives.
         x: patches [B, H'W', D].
         seen: the weights that drives are computed with [N, D].
 
     Returns:
         [B, N] each.
     """
-    second = jnp.einsum('bpd,bpe->bde', x, x, precision=layer.precision) / x.shape[1]
-    half = jnp.einsum('bde,ne->bnd', second, seen, precision=layer.precision)
-    return layers.product(layer, x.mean(1), seen), jnp.einsum('bnd,nd->bn', half, seen, precision=layer.precision)
+    second = jnp.einsum('bpd,bpe->bde', x, x, precision=lax.Precision.HIGHEST) / x.shape[1]
+    half = jnp.einsum('bde,ne->bnd', second, seen, precision=lax.Precision.HIGHEST)
+    return layers.product(layer, x.mean(1), seen), jnp.einsum('bnd,nd->bn', half, seen, precision=lax.Precision.HIGHEST)
 
 
 def blockwise(f: Callable, inputs, block: int):

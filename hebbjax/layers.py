@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ from hebbjax.competition import largest
 from hebbjax.patches import Preparation, Window, centred, extract, glimpse, grid, raw
 from hebbjax.rules import winners
 from hebbjax.types import Array, Key, LearningRule, State, Sums, Told
+
+PRECISIONS = {'highest': lax.Precision.HIGHEST, 'tensorfloat32': lax.Precision.HIGH, 'bfloat16': None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,9 @@ class Layer:
         pool: images -> images after the activation, such as `max_pool(2)`; None: nothing.
         initial: (key, (N, D)) -> first weights; standard normal, as Krotov and Hopfield.
         chunk: images that a learning step looks at together (`gather`); None: what suits the backend and the shape.
-        precision: of the matrix products. HIGHEST is float32 everywhere; JAX's own default may be TF32 on a GPU.
+        precision: of the drives' matrix product. 'highest': float32 everywhere (JAX's own default may be TF32);
+            'tensorfloat32': that, where a GPU has it; 'bfloat16': operands rounded to it, sums in float32. What
+            the two cost in accuracy: benchmarks/RECORDS.md.
     """
 
     features: int
@@ -47,7 +51,7 @@ class Layer:
     pool: Callable[[Array], Array] | None = None
     initial: Callable[[Key, tuple[int, int]], Array] = jax.random.normal
     chunk: int | None = None
-    precision: Any = lax.Precision.HIGHEST
+    precision: str = 'highest'
 
     def __post_init__(self):
         if self.features < 1:
@@ -58,6 +62,8 @@ class Layer:
             raise ValueError(f'chunk={self.chunk} looks at no image; use 1 or more, or None to let the library choose.')
         if self.send not in ('weights', 'seen'):
             raise ValueError(f"a layer sends 'weights' or 'seen' drives, not {self.send!r}.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f'precision {self.precision!r} is unknown; there are {", ".join(PRECISIONS)}.')
         if self.patch is None:
             object.__setattr__(self, 'patch', raw if self.window.size is None else centred)
 
@@ -107,7 +113,10 @@ def look(layer: Layer, images: Array) -> Array:
 
 def product(layer: Layer, x: Array, w: Array) -> Array:
     """Compute drives `u = x . w` in the layer's precision. [..., D], [N, D] -> [..., N]."""
-    return jnp.matmul(x, w.T, precision=layer.precision)
+    if layer.precision != 'bfloat16':
+        return jnp.matmul(x, w.T, precision=PRECISIONS[layer.precision])
+    short = x.astype(jnp.bfloat16), w.T.astype(jnp.bfloat16)
+    return jnp.matmul(*short, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
 
 
 def seen(layer: Layer, w: Array) -> Array:

@@ -166,12 +166,27 @@ def test_a_teacher_reaches_the_rule(rng):
         ({'features': 0}, 'layer of 0 neurons cannot learn; use features >= 1'),
         ({'glimpses': 0}, 'glimpses=0 shows the layer nothing'),
         ({'chunk': 0}, 'chunk=0 looks at no image; use 1 or more, or None'),
+        ({'precision': 'int4'}, "precision 'int4' is unknown; there are highest, tensorfloat32, bfloat16"),
         ({'send': 'spikes'}, "sends 'weights' or 'seen' drives, not 'spikes'"),
     ],
 )
 def test_a_layer_that_cannot_be_is_refused(settings, match):
     with pytest.raises(ValueError, match=match):
         conv(**settings)
+
+
+def test_precision_is_chosen_in_one_place(rng):
+    """bfloat16 rounds the operands of the drives, not their sum: each drive is off by 2^-8 at most."""
+    x, w = (
+        jnp.asarray(rng.uniform(1, 2, (20, 1000)), jnp.float32),
+        jnp.asarray(rng.uniform(1, 2, (7, 1000)), jnp.float32),
+    )
+    exact = np.asarray(x, float) @ np.asarray(w, float).T
+    error = {name: np.abs(layers.product(conv(precision=name), x, w) / exact - 1).max() for name in layers.PRECISIONS}
+    assert error['highest'] < 1e-6 and error['tensorfloat32'] < 1e-3
+    assert 1e-6 < error['bfloat16'] < 2**-8
+    rounded = [np.asarray(a.astype(jnp.bfloat16), float) for a in (x, w)]
+    np.testing.assert_allclose(layers.product(conv(precision='bfloat16'), x, w), rounded[0] @ rounded[1].T, rtol=1e-5)
 
 
 @pytest.mark.parametrize('send', ['weights', 'seen'])
