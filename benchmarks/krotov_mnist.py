@@ -6,7 +6,6 @@ their batches ready-made, in the floating type they compute in.
 """
 
 import dataclasses
-import functools
 import os
 import pathlib
 import sys
@@ -133,13 +132,14 @@ def numpy_epoch(step: Callable, dtype, config: Config, k: int, p: float, images:
     return turn
 
 
-def torch_epoch(compile_it: bool, config: Config, k: int, p: float, images: np.ndarray, device: str) -> Callable:
-    """Give a turn of the torch step over all batches, the data on its device."""
+def torch_epoch(name: str, config: Config, k: int, p: float, images: np.ndarray, device: str) -> Callable:
+    """Give a turn of a torch step over all batches, the data on its device; compiled if its name says so."""
     import torch
     import torch_baseline
 
     where = 'cuda' if device == 'gpu' else 'cpu'
-    step = torch.compile(torch_baseline.step, dynamic=False) if compile_it else torch_baseline.step
+    step = torch_baseline.sparse_step if 'sparse' in name else torch_baseline.step
+    step = torch.compile(step, dynamic=False) if 'compile' in name else step
     x = (torch.from_numpy(images).reshape(len(images), -1).to(where).float() / 255).contiguous()
     w = torch.randn(config.hidden, x.shape[1], generator=torch.Generator().manual_seed(0)).to(where)
 
@@ -182,10 +182,8 @@ def contestants(config: Config, k: int, p: float, images: np.ndarray, device: ja
     except ImportError:
         pass
     else:
-        for name, compile_it in (('torch_eager', False), ('torch_compile', True)):
-            build[name] = functools.partial(
-                lambda compile_it: (torch_epoch(compile_it, config, k, p, images, device.platform), 0.0), compile_it
-            )
+        for name in ('torch_eager', 'torch_compile', 'torch_sparse', 'torch_sparse_compile'):
+            build[name] = lambda name=name: (torch_epoch(name, config, k, p, images, device.platform), 0.0)
     wanted = config.only or tuple(build)
     unknown = [name for name in wanted if name not in build]
     if unknown:
@@ -232,19 +230,20 @@ def setting(config, k, p, images, device, console) -> list[timing.Row]:
     ratio = lambda value, unit: '-' if value is None else f'{value:.2f}{unit}'  # noqa: E731
     columns = {
         '': lambda row: row.row,
-        'ms a step': lambda row: f'{1e3 * row.median:.2f}',
-        'from': lambda row: f'{1e3 * min(row.seconds) / row.steps:.2f}',
-        'to': lambda row: f'{1e3 * max(row.seconds) / row.steps:.2f}',
-        's an epoch': lambda row: f'{row.median * row.steps:.3f}',
-        'times hebbjax': lambda row: ratio(row.more['times_hebbjax'], 'x'),
-        'of product': lambda row: ratio(row.more['fraction_of_product'], ''),
+        'ms': lambda row: f'{1e3 * row.median:.2f}',
+        'from': lambda row: f'{1e3 * min(row.seconds) / row.steps:.1f}',
+        'to': lambda row: f'{1e3 * max(row.seconds) / row.steps:.1f}',
+        'epoch s': lambda row: f'{row.median * row.steps:.3f}',
+        'ours': lambda row: ratio(row.more['times_hebbjax'], 'x'),
+        'product': lambda row: ratio(row.more['fraction_of_product'], ''),
         'GFLOP/s': lambda row: f'{row.flops / row.steps / row.median / 1e9:.0f}',
-        'compile s': lambda row: f'{row.compile_seconds:.2f}',
+        'compile s': lambda row: f'{row.compile_seconds:.1f}',
     }
     title = f'k = {k}, p = {p:g}, {config.hidden} units, {steps_of(config)} batches of {config.batch}'
     if config.images % config.batch:
         title += f' (the last of {config.images % config.batch}, kept)'
     timing.show(f'{title}, {device.device_kind}', columns, rows, console)
+    console.print('ms a step, median and range; ours: times hebbjax; product: share that the drives take', style='dim')
     return rows
 
 

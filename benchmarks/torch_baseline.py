@@ -1,18 +1,32 @@
-"""The same Krotov-Hopfield step as a PyTorch user would write it today; importable only where torch is installed."""
+"""The same Krotov-Hopfield step as a PyTorch user would write it; importable only where torch is installed."""
 
 import torch
 
 
 @torch.no_grad()
 def step(w, x, *, k: int, delta: float, p: float, rate: float):
-    """Update `w` [N, D] in place from a batch `x` [B, D]: one product, `topk`, two `index_add_`."""
+    """Update `w` [N, D] in place from a batch `x` [B, D]: `topk`, credit in a [B, N] array, a second product."""
+    seen = w if p == 2 else torch.sign(w) * torch.abs(w) ** (p - 1)
+    u = x @ seen.T  # [B, N]
+    order = torch.topk(u, k, dim=1).indices
+    g = torch.zeros_like(u)
+    g.scatter_(1, order[:, k - 1 :], -delta).scatter_(1, order[:, :1], 1.0)
+    return advance(w, g.T @ x - (g * u).sum(0)[:, None] * w, rate)
+
+
+@torch.no_grad()
+def sparse_step(w, x, *, k: int, delta: float, p: float, rate: float):
+    """Update `w` in place as hebbjax does: only the two rows of each sample are added."""
     seen = w if p == 2 else torch.sign(w) * torch.abs(w) ** (p - 1)
     values, order = torch.topk(x @ seen.T, k, dim=1)  # [B, k]
     first, kth = order[:, 0], order[:, k - 1]
     dw = torch.zeros_like(w).index_add_(0, first, x).index_add_(0, kth, x, alpha=-delta)
-    leak = (
-        torch.zeros_like(w[:, 0]).index_add_(0, first, values[:, 0]).index_add_(0, kth, values[:, k - 1], alpha=-delta)
-    )
-    dw -= leak[:, None] * w
+    leak = torch.zeros_like(w[:, 0])
+    leak.index_add_(0, first, values[:, 0]).index_add_(0, kth, values[:, k - 1], alpha=-delta)
+    return advance(w, dw - leak[:, None] * w, rate)
+
+
+def advance(w, dw, rate: float):
+    """Add the change, divided by its largest entry."""
     w += rate * dw / dw.abs().max().clamp(min=1e-30)
     return w

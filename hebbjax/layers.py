@@ -221,6 +221,8 @@ def chunk_of(layer: Layer, shape: tuple[int, int, int, int]) -> int:
     if layer.chunk is not None:
         return min(layer.chunk, shape[0])
     g = grid(layer.window, shape[1:])
+    if g.out == (1, 1):  # a dense layer's product reads all its weights anew for every chunk
+        return shape[0]
     floats = CACHE_FLOATS if jax.default_backend() == 'cpu' else DEVICE_FLOATS
     most = max(1, floats // (g.out[0] * g.out[1] * (g.inputs + layer.features)))
     if most >= shape[0]:

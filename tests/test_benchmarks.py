@@ -60,8 +60,9 @@ def test_torch_computes_the_librarys_step(rng):
     x, w = rng.uniform(size=(50, 60)).astype(np.float32), rng.normal(size=(30, 60)).astype(np.float32)
     expected = w.astype(np.float64)
     numpy_baseline.published(expected, x.astype(np.float64), k=7, delta=0.4, p=3.0, rate=0.02)
-    found = torch_baseline.step(torch.tensor(w), torch.tensor(x), k=7, delta=0.4, p=3.0, rate=0.02)
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=2e-6)
+    for step in (torch_baseline.step, torch_baseline.sparse_step):
+        found = step(torch.tensor(w), torch.tensor(x), k=7, delta=0.4, p=3.0, rate=0.02)
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=2e-6)
 
 
 def test_the_mnist_benchmark_writes_every_row_once_per_setting(tmp_path):

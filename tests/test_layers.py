@@ -212,6 +212,7 @@ def test_chunks_fit_the_cache_and_divide_the_batch_where_they_can():
     assert layers.chunk_of(layer, (101, 14, 14, 100)) == 6  # a prime batch leaves a rest
     assert layers.chunk_of(layer, (4, 14, 14, 100)) == 4
     assert layers.chunk_of(layer, (100, 300, 300, 100)) == 1
+    assert layers.chunk_of(Layer(2000, rules.instar(), plasticity.ascend(0.1)), (1024, 28, 28, 1)) == 1024
     for other, size in (({'chunk': 8}, 8), ({'chunk': 800}, 100), ({'glimpses': 2}, 100)):
         assert layers.chunk_of(dataclasses.replace(layer, **other), (100, 14, 14, 100)) == size
 
