@@ -20,6 +20,7 @@ import cold_start  # noqa: E402
 import conv_layer  # noqa: E402
 import krotov_mnist  # noqa: E402
 import numpy_baseline  # noqa: E402
+import numpy_tries  # noqa: E402
 import scaling  # noqa: E402
 import timing  # noqa: E402
 
@@ -51,6 +52,20 @@ def test_every_contestant_computes_the_librarys_step(k, p, rng):
         step(theirs, x.astype(dtype), **settings)
         np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=2e-6, err_msg=name)
         assert np.abs(theirs - w).max() > 0.019
+
+
+def test_every_form_tried_in_numpy_is_right(rng):
+    u = rng.normal(size=(30, 50)).astype(np.float32)
+    for k in (2, 7):
+        right = np.argsort(-u, axis=1)[:, [0, k - 1]].T
+        for form in numpy_tries.SELECTIONS.values():
+            np.testing.assert_array_equal(form(u, k), right)
+    owner, given = rng.integers(0, 9, 40), rng.normal(size=(40, 6)).astype(np.float32)
+    right = np.stack([given[owner == i].sum(0) for i in range(12)])
+    for form in numpy_tries.ADDITIONS.values():
+        dw = np.zeros((12, 6), np.float32)
+        form(dw, owner, given)
+        np.testing.assert_allclose(dw, right, atol=1e-5)
 
 
 def test_torch_computes_the_librarys_step(rng):

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from hebbjax.jobs import report
+
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / 'experiments'
 
 
@@ -21,12 +23,12 @@ def test_a_script_explains_itself_and_refuses_what_it_cannot_do(script):
     assert told.stderr.startswith(f'{script}: error: ') and 'Traceback' not in told.stderr
 
 
-def test_every_table_is_what_its_results_give():
-    spec = importlib.util.spec_from_file_location('tables', EXPERIMENTS / 'tables.py')
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
-    for document in tables.DOCUMENTS:
+@pytest.mark.parametrize('script', [EXPERIMENTS / 'tables.py', EXPERIMENTS.parent / 'benchmarks' / 'records.py'])
+def test_every_table_is_what_its_results_give(script):
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    for document in made.DOCUMENTS:
         text = document.read_text()
-        assert tables.MARKED.search(text)
-        assert tables.filled(text) == text
-    assert tables.accuracy([1.0, 3.0]) == '2.00 ± 1.41'
+        assert report.MARKED.search(text)
+        assert report.fill_tables(text, script.parent / 'results', made.table) == text

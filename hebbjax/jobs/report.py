@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import tempfile
 from collections.abc import Callable
 
@@ -88,6 +89,24 @@ class Report:
         """Write the JSON, if a path is given: whole or not at all."""
         if path is not None:
             write_whole(path, lambda file: file.write_text(json.dumps(self.as_json(), indent=1) + '\n'))
+
+
+MARKED = re.compile(r'(<!-- table: ([^>]*?) -->\n).*?(<!-- end -->)', re.DOTALL)
+
+
+def fill_tables(text: str, folder: pathlib.Path, table: Callable[[list[dict]], str]) -> str:
+    """Make the tables of a document anew: what stands between `<!-- table: a.json b.json -->` and `<!-- end -->`.
+
+    Args:
+        text: the document.
+        folder: where the named JSON files lie.
+        table: their contents -> a Markdown table.
+    """
+
+    def fill(found: re.Match) -> str:
+        return found[1] + table([json.loads((folder / name).read_text()) for name in found[2].split()]) + found[3]
+
+    return MARKED.sub(fill, text)
 
 
 def mean_std(values: list[float]) -> str:

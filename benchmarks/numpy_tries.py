@@ -1,0 +1,115 @@
+"""Forms of the two steps in which a numpy baseline can be slow or fast: who wins, and adding what they won.
+
+`numpy_baseline.make_best` uses the fastest of each; this script is how we know.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import numpy_baseline
+import timing
+from rich.console import Console
+
+from hebbjax import cli
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(timing.Common):
+    """Time every form of selection and addition that was tried for the numpy baseline."""
+
+    batch: int = 1024
+    """Images per step."""
+    hidden: int = 2000
+    """N, hidden units."""
+    k: tuple[int, ...] = (2, 7)
+    """Ranks that unlearn."""
+
+
+def by_sort(u: np.ndarray, k: int) -> np.ndarray:
+    """Sort every row."""
+    return np.argsort(u, axis=1)[:, [-1, -k]].T
+
+
+def by_partition(u: np.ndarray, k: int) -> np.ndarray:
+    """Put the k-th largest in its place, then look among those above it."""
+    rows = np.arange(len(u))
+    best = np.argpartition(u, (u.shape[1] - k, u.shape[1] - 1), axis=1)
+    return np.stack([best[rows, -1], best[rows, -k]])
+
+
+def by_maxima(u: np.ndarray, k: int) -> np.ndarray:
+    """Take the maximum k times, removing it each time."""
+    u, rows, found = u.copy(), np.arange(len(u)), []
+    for _ in range(k):
+        found.append(u.argmax(1))
+        u[rows, found[-1]] = -np.inf
+    return np.stack([found[0], found[-1]])
+
+
+def by_best(u: np.ndarray, k: int) -> np.ndarray:
+    """Do what the baseline does, on one thread."""
+    return np.stack(numpy_baseline.first_and_kth(u, k))
+
+
+def add_at(dw, owner, given):
+    """`np.add.at`: unbuffered, row by row."""
+    np.add.at(dw, owner, given)
+
+
+def add_in_a_loop(dw, owner, given):
+    """A Python loop over rows."""
+    for i, row in zip(owner, given, strict=True):
+        dw[i] += row
+
+
+def add_sorted(dw, owner, given):
+    """Sort by owner, sum runs by `reduceat`."""
+    order = np.argsort(owner, kind='stable')
+    starts = np.flatnonzero(np.r_[True, np.diff(owner[order]) > 0])
+    dw[owner[order][starts]] += np.add.reduceat(given[order], starts)
+
+
+def add_by_product(dw, owner, given):
+    """A dense product with the owners' one-hot matrix."""
+    hot = np.zeros((len(dw), len(given)), np.float32)
+    hot[owner, np.arange(len(given))] = 1
+    dw += hot @ given
+
+
+SELECTIONS: dict[str, Callable] = {form.__name__: form for form in (by_sort, by_partition, by_maxima, by_best)}
+ADDITIONS: dict[str, Callable] = {form.__name__: form for form in (add_at, add_in_a_loop, add_sorted, add_by_product)}
+
+
+def run(config: Config, console: Console) -> list[timing.Row]:
+    """Time all forms in turn, print a table, write the JSON.
+
+    Raises:
+        ValueError: if a flag does not fit.
+        OSError: if a file cannot be written.
+    """
+    device = config.prepare()
+    rng = np.random.default_rng(0)
+    u = rng.standard_normal((config.batch, config.hidden), dtype=np.float32)
+    x = rng.random((2 * config.batch, 784), dtype=np.float32)
+    owner = rng.integers(0, config.hidden, 2 * config.batch)
+    dw = np.zeros((config.hidden, 784), np.float32)
+    turns = {
+        f'{name}, k = {k}': lambda form=form, k=k: form(u, k) for k in config.k for name, form in SELECTIONS.items()
+    }
+    turns |= {name: lambda form=form: form(dw, owner, x) for name, form in ADDITIONS.items()}
+    rows = [timing.Row(name, some) for name, some in timing.in_turn(turns, config.repetitions, console).items()]
+    columns = {
+        '': lambda row: row.row,
+        'ms': lambda row: f'{1e3 * row.median:.2f}',
+        'from': lambda row: f'{1e3 * min(row.seconds):.2f}',
+        'to': lambda row: f'{1e3 * max(row.seconds):.2f}',
+    }
+    timing.show(f'numpy, one thread, {config.batch} x {config.hidden}', columns, rows, console)
+    timing.write(config.json, rows, dataclasses.asdict(config), device)
+    return rows
+
+
+if __name__ == '__main__':
+    sys.exit(cli.run_job(Config, run, sys.argv[1:], 'numpy_tries.py'))

@@ -1,0 +1,48 @@
+"""Write the tables of RECORDS.md from the JSON files in results/, so that no figure is typed by hand.
+
+python benchmarks/records.py          # fills every `<!-- table: a.json -->` ... `<!-- end -->`
+"""
+
+import pathlib
+import sys
+
+from hebbjax.jobs import report
+
+HERE = pathlib.Path(__file__).parent
+DOCUMENTS = (HERE / 'RECORDS.md',)
+COLUMNS = {
+    'k': ('k', '{}'),
+    'p': ('p', '{:g}'),
+    'shape': ('layer', '{}'),
+    'gflop_per_second': ('GFLOP/s of the product', '{:.0f}'),
+    'times_hebbjax': ('times hebbjax', '{:.2f}'),
+    'fraction_of_product': ('share of the product', '{:.2f}'),
+    'times_patches_product': ('of patches + product', '{:.2f}'),
+    'mebibytes': ('MiB', '{:.1f}'),
+    'difference': ('difference', '{:.0e}'),
+}
+
+
+def table(results: list[dict]) -> str:
+    """Lay the rows of one or more results out as one Markdown table; columns that no row has are left out."""
+    rows = [row for result in results for row in result['rows']]
+    shown = {key: how for key, how in COLUMNS.items() if any(row.get(key) is not None for row in rows)}
+    head = ['row', 'ms a step', 'from', 'to', *(title for title, _ in shown.values())]
+    lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
+    for row in rows:
+        times = [row['seconds_per_step'], *row['spread']]
+        told = ['' if row.get(key) is None else form.format(row[key]) for key, (_, form) in shown.items()]
+        lines.append('| ' + ' | '.join([row['row'], *(f'{1e3 * some:.2f}' for some in times), *told]) + ' |')
+    first = results[0]
+    versions = ', '.join(f'{name} {version}' for name, version in first['versions'].items() if version)
+    cores = f', {first["cores"]} cores' if first['cores'] else ''
+    turns = f'{rows[0]["repetitions"]} turns, medians'
+    return '\n'.join([*lines, '', f'{first["date"]}, {first["device"]}{cores}; {turns}; {versions}.', ''])
+
+
+if __name__ == '__main__':
+    if len(sys.argv) > 1:
+        print(__doc__)
+        sys.exit(0 if sys.argv[1] in ('-h', '--help') else 2)
+    for document in DOCUMENTS:
+        document.write_text(report.fill_tables(document.read_text(), HERE / 'results', table))
