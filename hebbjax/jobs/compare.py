@@ -86,19 +86,21 @@ def refuse_misfits(config: Job, stuff: Material) -> None:
     Raises:
         ValueError: naming what does not fit.
     """
-    head_of(config, stuff)
     for rate, epochs in ((config.head_rate, config.head_epochs), (config.backprop_rate, config.backprop_epochs)):
         config.head_schedule(rate, epochs).check(len(stuff.labels))
     for row in config.rows:
         layer = layer_of(row, config, len(stuff.labels))
+        head_of(row, config, stuff)
         layers.init(layer, jax.random.key(0), stuff.shape)
         frozen.shape(layer, stuff.shape, config.blocks())
 
 
-def head_of(config: Job, stuff: Material) -> Head:
-    """Build the head, for as many classes as the labels have."""
+def head_of(row: str, config: Job, stuff: Material) -> Head:
+    """Build the head of one row, for as many classes as the labels have."""
     classes = int(stuff.labels.max()) + 1
-    return Head(classes, power=config.power, threshold=config.threshold, dropout=config.dropout)
+    # filters that are trained themselves find their own sparseness; a twin that starts sparse learns worse
+    threshold = 0.0 if row == 'backprop' else config.threshold
+    return Head(classes, power=config.power, threshold=threshold, dropout=config.dropout)
 
 
 def layer_of(row: str, config: Job, count: int) -> Layer:
@@ -120,13 +122,14 @@ def train_row(row: str, seed: int, config: Job, stuff: Material, console: Consol
     # one draw of filters for hebbian, untrained and published_setting; one draw of the head for all of them
     layer_key, head_key = jax.random.split(jax.random.key(seed))
     layer = layer_of(row, config, len(stuff.images))
-    head = head_of(config, stuff)
+    head = head_of(row, config, stuff)
     schedule = config.head_schedule(config.head_rate, config.head_epochs)
     common = {'console': console, 'name': f'{row}, seed {seed}', 'history': seed == 0}
     if row == 'raw_pixels':
         return arms.on_pixels(head.classes, head_key, stuff, schedule=schedule, **common)
     if row == 'backprop':
-        schedule = config.head_schedule(config.backprop_rate, config.backprop_epochs)
+        # batch norm's running averages belong to the last filters, not to a mean of filters
+        schedule = config.head_schedule(config.backprop_rate, config.backprop_epochs)._replace(average=1)
         return arms.end_to_end(layer, head, head_key, stuff, pool=config.blocks(), schedule=schedule, **common)
     if row == 'untrained':
         learned = Learned(train.init((layer,), layer_key, stuff.shape).layers[0].w)
