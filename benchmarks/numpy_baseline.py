@@ -37,31 +37,25 @@ def published(w: np.ndarray, x: np.ndarray, *, k: int, delta: float, p: float, r
 def make_best(neurons: int, inputs: int, *, threads: int = 1) -> Callable:
     """Build the fastest numpy step we found, `step(w, x, *, k, delta, p, rate)`, in float32 and in place.
 
-    Drives with the unit axis contiguous; an argmax and, for k = 2, a second one, else a partition; only the two rows
-    per sample are added, sorted by neuron and summed by `reduceat`; buffers kept; selection on as many threads as the
-    product has. What else was tried, with times: NOTES.md.
+    Drives with the unit axis contiguous; k maxima instead of a sort, on as many threads as the product has; only the
+    two rows per sample are added, one after the other; buffers kept. What else was tried: `numpy_tries.py`.
     """
     pool = ThreadPoolExecutor(threads)
     dw, scratch = np.empty((neurons, inputs), np.float32), np.empty((neurons, inputs), np.float32)
     drives: dict[int, np.ndarray] = {}
 
     def step(w, x, *, k, delta, p, rate):
-        batch = len(x)
+        batch, delta = len(x), np.float32(delta)
         u = drives.setdefault(batch, np.empty((batch, neurons), np.float32))
         np.matmul(x, seen(w, p, scratch).T, out=u)
         cuts = np.linspace(0, batch, threads + 1).astype(int)
-        parts = list(pool.map(lambda cut: first_and_kth(u[cut[0] : cut[1]], k), itertools.pairwise(cuts)))
-        first, kth = (np.concatenate([part[which] for part in parts]) for which in (0, 1))
-        rows = np.arange(batch)
-        owner = np.concatenate([first, kth])
-        credit = np.concatenate([np.ones(batch, np.float32), np.full(batch, -delta, np.float32)])
-        leak = np.bincount(owner, credit * u[np.concatenate([rows, rows]), owner], neurons).astype(np.float32)
-        order = np.argsort(owner, kind='stable')
-        starts = np.flatnonzero(np.r_[True, np.diff(owner[order]) > 0])
-        given = x[order % batch]
-        given *= credit[order][:, None]
-        np.multiply(w, -leak[:, None], out=dw)
-        dw[owner[order][starts]] += np.add.reduceat(given, starts)
+        parts = pool.map(lambda cut: first_and_kth(u[cut[0] : cut[1]], k), itertools.pairwise(cuts))
+        first, top, kth, value = (np.concatenate(part) for part in zip(*parts, strict=True))
+        leak = np.bincount(first, top, neurons) - delta * np.bincount(kth, value, neurons)
+        np.multiply(w, -leak.astype(np.float32)[:, None], out=dw)
+        for row, gain, loss in zip(x, first.tolist(), kth.tolist(), strict=True):
+            dw[gain] += row
+            dw[loss] -= delta * row
         largest = max(float(dw.max()), -float(dw.min()), PRECISION)
         np.multiply(dw, np.float32(rate / largest), out=dw)
         w += dw
@@ -79,15 +73,11 @@ def seen(w: np.ndarray, p: float, out: np.ndarray) -> np.ndarray:
     return np.multiply(np.sign(w), np.power(out, np.float32(p - 1), out=out), out=out)
 
 
-def first_and_kth(u: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find who has the largest and who the k-th largest drive of each row. [B, N] -> [B], [B]."""
-    rows = np.arange(len(u))
-    first = u.argmax(1)
-    if k == 2:
-        top = u[rows, first]
-        u[rows, first] = -np.inf
-        second = u.argmax(1)
-        u[rows, first] = top
-        return first, second
-    best = np.argpartition(u, u.shape[1] - k, axis=1)[:, -k:]
-    return first, best[rows, np.take_along_axis(u, best, 1).argmin(1)]
+def first_and_kth(u: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Find the largest and the k-th largest drive of each row: whose and how large, twice. Overwrites u [B, N]."""
+    rows, found = np.arange(len(u)), []
+    for _ in range(k):
+        place = u.argmax(1)
+        found.append((place, u[rows, place]))
+        u[rows, place] = -np.inf
+    return *found[0], *found[-1]
