@@ -37,7 +37,7 @@ class Layer:
         chunk: images that a learning step looks at together (`gather`); None: what suits the backend and the shape.
         precision: of the drives' matrix product. 'highest': float32 everywhere (JAX's own default may be TF32);
             'tensorfloat32': that, where a GPU has it; 'bfloat16': operands rounded to it, sums in float32. What
-            the two cost in accuracy: benchmarks/RECORDS.md.
+            the last costs in accuracy: experiments/RESULTS.md.
     """
 
     features: int

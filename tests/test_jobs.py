@@ -128,6 +128,7 @@ def test_heads_see_the_same_cached_or_not(few_digits, relaxed):
         (['--power', '0.5'], 'repu(n=0.5)'),
         (['--dropout', '1'], 'dropout 1.0'),
         (['--patch', 'sideways'], '--patch sideways is unknown'),
+        (['--precision', 'int4'], '--precision int4 is unknown; there are highest'),
         (['--rows', 'hebian'], '--rows hebian is unknown'),
         (['--maximum', 'world'], "not per 'world'"),
         (['--send', 'nothing'], "not 'nothing'"),

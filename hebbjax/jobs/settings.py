@@ -10,7 +10,7 @@ import jax
 import optax
 
 from hebbjax import data, patches, plasticity, rules
-from hebbjax.layers import Layer
+from hebbjax.layers import PRECISIONS, Layer
 from hebbjax.patches import Window
 from hebbjax.supervised import Schedule
 
@@ -65,6 +65,8 @@ class Job:
     """Changes are divided by the largest of the layer, or of each unit."""
     send: str = 'weights'
     """Predict with the weights, or with what the rule has seen: sign(w)|w|^(p-1)."""
+    precision: str = 'highest'
+    """Of the drives' product: highest (float32), tensorfloat32, or bfloat16 operands with float32 sums."""
     spread: float | None = None
     """Standard deviation of the first weights; the papers' is 1. Small ones let the first winners win everything."""
     rate: float | None = None
@@ -119,7 +121,7 @@ class Job:
         for name in ('rate', 'head_rate', 'backprop_rate', 'spread'):
             if not getattr(full, name) > 0:
                 raise ValueError(f'{flag(name)} {getattr(full, name)} learns nothing; use a number above 0.')
-        for name, known in (('rows', self.ROWS), ('patch', tuple(patches.PREPARATIONS))):
+        for name, known in (('rows', self.ROWS), ('patch', (*patches.PREPARATIONS,)), ('precision', (*PRECISIONS,))):
             given = getattr(full, name)
             for one in given if isinstance(given, tuple) else (given,):
                 if one not in known:
@@ -138,7 +140,7 @@ class Job:
             raise ValueError(f'--batch {self.batch} is larger than the {count} training images; use {count} at most.')
         return krotov_layer(
             self.features, self.k, self.delta, self.p, self.maximum, self.spread, self.rate, self.epochs,
-            count // self.batch, self.seen_through(), self.patch, self.looks(), self.send,
+            count // self.batch, self.seen_through(), self.patch, self.looks(), self.send, self.precision,
         )  # fmt: skip
 
     def seen_through(self) -> Window:
@@ -171,7 +173,7 @@ class Job:
 
 @functools.lru_cache(maxsize=64)  # the same settings give the same layer, so that its programs are compiled once
 def krotov_layer(
-    features, k, delta, p, maximum, spread, rate, epochs, steps, window, patch, glimpses, send
+    features, k, delta, p, maximum, spread, rate, epochs, steps, window, patch, glimpses, send, precision
 ) -> Layer:  # fmt: skip
     """Build a Krotov-Hopfield layer: the rule, one maximum, a rate that falls linearly over the epochs."""
     tx = optax.chain(plasticity.scale_by_max_abs(maximum), plasticity.ascend(plasticity.anneal(rate, epochs, steps)))
@@ -183,6 +185,7 @@ def krotov_layer(
         patches.PREPARATIONS[patch],
         glimpses,
         send,
+        precision=precision,
         initial=lambda key, shape: spread * jax.random.normal(key, shape),
     )
 
