@@ -25,7 +25,7 @@ cache = pathlib.Path(sys.argv[4]) if sys.argv[4:] else None
 config = krotov_mnist.Config(synthetic=True, hidden=hidden, batch=batch, images=images, compilation_cache=cache)
 config.prepare()
 started = time.perf_counter()
-images = jax.block_until_ready(jax.numpy.asarray(krotov_mnist.load(config, Console(quiet=True))))
+images = jax.block_until_ready(jax.numpy.asarray(krotov_mnist.load(config, Console(quiet=True))[0]))
 read = time.perf_counter() - started
 turn, _ = krotov_mnist.hebbjax_epochs(config, 2, 2.0, images)
 jax.block_until_ready(turn())

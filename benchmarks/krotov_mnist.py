@@ -49,8 +49,11 @@ class Config(timing.Common):
     """Where prepared data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, tensorflow-datasets' own default."""
 
 
-def load(config: Config, console: Console) -> np.ndarray:
+def load(config: Config, console: Console) -> tuple[np.ndarray, str]:
     """Read MNIST's training images, uint8 [n, 28, 28, 1], or make some of its shape, and say so.
+
+    Returns:
+        the images, and 'mnist' or 'synthetic'.
 
     Raises:
         FileNotFoundError: if a folder was named and holds no MNIST.
@@ -61,14 +64,15 @@ def load(config: Config, console: Console) -> np.ndarray:
             images, _ = data.load('mnist', 'train', data_dir=config.data_dir)
             if len(images) < config.images:
                 raise ValueError(f'--images {config.images} is more than the {len(images)} of MNIST.')
-            return images[: config.images]
+            return images[: config.images], 'mnist'
         except FileNotFoundError:
             if config.data_dir is not None:
                 raise
             console.print('MNIST is not there: synthetic images of its shape (one pixel in five is lit).')
     rng = np.random.default_rng(0)
     shape = (config.images, 28, 28, 1)
-    return (rng.integers(1, 256, shape) * (rng.random(shape, dtype=np.float32) < 0.2)).astype(np.uint8)
+    lit = rng.random(shape, dtype=np.float32) < 0.2
+    return (rng.integers(1, 256, shape) * lit).astype(np.uint8), 'synthetic'
 
 
 def layer(config: Config, k: int, p: float) -> hebbjax.Layer:
@@ -207,12 +211,12 @@ def run(config: Config, console: Console) -> list[timing.Row]:
         )
     for k in config.k:
         layers.init(layer(config, k, 2.0), jax.random.key(0), (28, 28, 1))  # refuses what cannot compete
-    images = load(config, console)
+    images, kind = load(config, console)
     rows = []
     with jax.default_device(device):
         for k, p in [(k, p) for k in config.k for p in config.p]:
             rows += setting(config, k, p, images, device, console)
-    timing.write(config.json, rows, dataclasses.asdict(config), device)
+    timing.write(config.json, rows, {**dataclasses.asdict(config), 'data': kind}, device)
     return rows
 
 

@@ -36,8 +36,9 @@ def table(results: list[dict]) -> str:
     first = results[0]
     versions = ', '.join(f'{name} {version}' for name, version in first['versions'].items() if version)
     cores = f', {first["cores"]} cores' if first['cores'] else ''
+    data = f', {first["config"]["data"]} images' if 'data' in first['config'] else ''
     turns = f'{rows[0]["repetitions"]} turns, medians'
-    return '\n'.join([*lines, '', f'{first["date"]}, {first["device"]}{cores}; {turns}; {versions}.', ''])
+    return '\n'.join([*lines, '', f'{first["date"]}, {first["device"]}{cores}{data}; {turns}; {versions}.', ''])
 
 
 if __name__ == '__main__':

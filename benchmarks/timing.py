@@ -159,7 +159,9 @@ def write(path: pathlib.Path | None, rows: list[Row], config: Mapping, device: j
             found[package] = None
     content = {
         'rows': [row.as_json() for row in rows],
-        'config': {name: value for name, value in config.items() if name not in ('json', 'compilation_cache')},
+        'config': {
+            name: value for name, value in config.items() if name not in ('json', 'data_dir', 'compilation_cache')
+        },
         'versions': found,
         'device': device.device_kind,
         'cores': os.cpu_count() if device.platform == 'cpu' else None,

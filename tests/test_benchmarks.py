@@ -94,12 +94,17 @@ def test_the_mnist_benchmark_writes_every_row_once_per_setting(tmp_path):
         assert row['steps'] == 4 and row['repetitions'] == 2  # the last batch of 10 is kept
         assert 0 < row['spread'][0] <= row['seconds_per_step'] <= row['spread'][1]
         assert row['gflop_per_second'] == pytest.approx(2 * 100 * 784 * 40 / 4 / row['seconds_per_step'] / 1e9)
-    assert told['config']['batch'] == 30 and told['versions']['jax'] and told['device']
+    assert (
+        told['config']['batch'] == 30
+        and told['config']['data'] == 'synthetic'
+        and told['versions']['jax']
+        and told['device']
+    )
 
 
 def test_an_epoch_of_the_benchmark_learns_from_every_image():
     config = krotov_mnist.Config(synthetic=True, images=50, batch=20, hidden=10)
-    images = jnp.asarray(krotov_mnist.load(config, QUIET))
+    images = jnp.asarray(krotov_mnist.load(config, QUIET)[0])
     turn, seconds = krotov_mnist.hebbjax_epochs(config, 2, 2.0, images)
     assert seconds > 0
     for _ in range(2):
