@@ -124,40 +124,6 @@ def product_epoch(config: Config, k: int, p: float, images: jax.Array) -> tuple[
     return lambda: program(x, w), seconds
 
 
-def numpy_epoch(step: Callable, dtype, config: Config, k: int, p: float, images: np.ndarray) -> Callable:
-    """Give a turn of a numpy step over all batches."""
-    x = (images.reshape(len(images), -1) / 255).astype(dtype)
-    w = np.random.default_rng(0).standard_normal((config.hidden, x.shape[1])).astype(dtype)
-
-    def turn():
-        for start in range(0, len(x), config.batch):
-            step(w, x[start : start + config.batch], k=k, delta=DELTA, p=p, rate=RATE)
-
-    return turn
-
-
-def torch_epoch(name: str, config: Config, k: int, p: float, images: np.ndarray, device: str) -> Callable:
-    """Give a turn of a torch step over all batches, the data on its device; compiled if its name says so."""
-    import torch
-    import torch_baseline
-
-    where = 'cuda' if device == 'gpu' else 'cpu'
-    step = torch_baseline.sparse_step if 'sparse' in name else torch_baseline.step
-    if 'compile' in name:
-        torch._dynamo.reset()  # programs of earlier settings count against its limit
-        step = torch.compile(step, dynamic=False)
-    x = (torch.from_numpy(images).reshape(len(images), -1).to(where).float() / 255).contiguous()
-    w = torch.randn(config.hidden, x.shape[1], generator=torch.Generator().manual_seed(0)).to(where)
-
-    def turn():
-        for start in range(0, len(x), config.batch):
-            step(w, x[start : start + config.batch], k=k, delta=DELTA, p=p, rate=RATE)
-        if where == 'cuda':
-            torch.cuda.synchronize()
-
-    return turn
-
-
 def steps_of(config: Config) -> int:
     """Count the batches of an epoch, the last, smaller one among them."""
     return -(-config.images // config.batch)
@@ -168,28 +134,24 @@ def contestants(config: Config, k: int, p: float, images: np.ndarray, device: ja
     on_device = jax.device_put(images, device)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     inputs = images[0].size
+    same = {'hidden': config.hidden, 'batch': config.batch, 'k': k, 'delta': DELTA, 'p': p, 'rate': RATE}
+    numpy_turn = lambda step, dtype: (numpy_baseline.epoch(step, dtype, images, **same), 0.0)  # noqa: E731
+    published, best = numpy_baseline.published, numpy_baseline.make_best(config.hidden, inputs, threads=threads)
     build = {
         'hebbjax': lambda: hebbjax_epochs(config, k, p, on_device),
         'drive_product': lambda: product_epoch(config, k, p, on_device),
-        'numpy_published': lambda: (numpy_epoch(numpy_baseline.published, np.float64, config, k, p, images), 0.0),
-        'numpy_published_float32': lambda: (
-            numpy_epoch(numpy_baseline.published, np.float32, config, k, p, images),
-            0.0,
-        ),
-        'numpy_best': lambda: (
-            numpy_epoch(
-                numpy_baseline.make_best(config.hidden, inputs, threads=threads), np.float32, config, k, p, images
-            ),
-            0.0,
-        ),
+        'numpy_published': lambda: numpy_turn(published, np.float64),
+        'numpy_published_float32': lambda: numpy_turn(published, np.float32),
+        'numpy_best': lambda: numpy_turn(best, np.float32),
     }
     try:
-        import torch  # noqa: F401
+        import torch_baseline
     except ImportError:
         pass
     else:
+        where = 'cuda' if device.platform == 'gpu' else 'cpu'
         for name in ('torch_eager', 'torch_compile', 'torch_sparse', 'torch_sparse_compile'):
-            build[name] = lambda name=name: (torch_epoch(name, config, k, p, images, device.platform), 0.0)
+            build[name] = lambda name=name: (torch_baseline.epoch(name, where, images, **same), 0.0)
     wanted = config.only or tuple(build)
     unknown = [name for name in wanted if name not in build]
     if unknown:

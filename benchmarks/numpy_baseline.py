@@ -81,3 +81,15 @@ def first_and_kth(u: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.nda
         found.append((place, u[rows, place]))
         u[rows, place] = -np.inf
     return *found[0], *found[-1]
+
+
+def epoch(step: Callable, dtype, images: np.ndarray, *, hidden: int, batch: int, **settings) -> Callable[[], None]:
+    """Build a turn: one epoch of a step over all batches of uint8 images, made ready in its floating type."""
+    x = (images.reshape(len(images), -1) / 255).astype(dtype)
+    w = np.random.default_rng(0).standard_normal((hidden, x.shape[1])).astype(dtype)
+
+    def turn():
+        for start in range(0, len(x), batch):
+            step(w, x[start : start + batch], **settings)
+
+    return turn

@@ -1,5 +1,7 @@
 """The same Krotov-Hopfield step as a PyTorch user would write it; importable only where torch is installed."""
 
+from collections.abc import Callable
+
 import torch
 
 
@@ -30,3 +32,24 @@ def advance(w, dw, rate: float):
     """Add the change, divided by its largest entry."""
     w += rate * dw / dw.abs().max().clamp(min=1e-30)
     return w
+
+
+def epoch(name: str, where: str, images, *, hidden: int, batch: int, **settings) -> Callable[[], None]:
+    """Build a turn: one epoch over all batches of uint8 images that lie on a device, `where` cpu or cuda.
+
+    The name says which step: with `sparse` in it the sparse one, with `compile` in it compiled.
+    """
+    advance_by = sparse_step if 'sparse' in name else step
+    if 'compile' in name:
+        torch._dynamo.reset()  # programs of earlier settings count against its limit
+        advance_by = torch.compile(advance_by, dynamic=False)
+    x = (torch.from_numpy(images).reshape(len(images), -1).to(where).float() / 255).contiguous()
+    w = torch.randn(hidden, x.shape[1], generator=torch.Generator().manual_seed(0)).to(where)
+
+    def turn():
+        for start in range(0, len(x), batch):
+            advance_by(w, x[start : start + batch], **settings)
+        if where == 'cuda':
+            torch.cuda.synchronize()
+
+    return turn

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from hebbjax import activations
+from hebbjax import activations, chunks
 from hebbjax.competition import largest
 from hebbjax.patches import Preparation, Window, centred, extract, glimpse, grid, raw
 from hebbjax.rules import winners
@@ -189,33 +189,11 @@ def gather(layer: Layer, key: Key, state: LayerState, images: Array, teacher=Non
         predicted = u if sending is learned else product(layer, x, sending)
         return layer.rule.gather(sums, key, x, u, truth), send(layer, predicted.reshape(*maps.shape[:-1], -1))
 
-    return in_chunks(add, layer.rule.start(state.w), chunk_of(layer, images.shape), images, teacher)
-
-
-def in_chunks(add: Callable, sums, size: int, images: Array, teacher=None):
-    """Scan `add(sums, number, images, teacher) -> (sums, sent)` over chunks of images; the last may be smaller."""
-    count = len(images)
-    if size >= count:
-        return add(sums, 0, images, teacher)
-    whole = count // size
-    cut = lambda a: a[: whole * size].reshape(whole, size, *a.shape[1:])  # noqa: E731
-    parts = jax.tree.map(cut, (images, teacher))
-    sums, sent = lax.scan(lambda sums, part: add(sums, part[0], *part[1]), sums, (jnp.arange(whole), parts))
-    sent = sent.reshape(whole * size, *sent.shape[2:])
-    if whole * size < count:
-        sums, last = add(sums, whole, *jax.tree.map(lambda a: a[whole * size :], (images, teacher)))
-        sent = jnp.concatenate([sent, last])
-    return sums, sent
-
-
-CACHE_FLOATS, DEVICE_FLOATS = 2**20, 2**28  # patches and drives of one chunk, on a CPU and on an accelerator
+    return chunks.fold(add, layer.rule.start(state.w), chunk_of(layer, images.shape), images, teacher)
 
 
 def chunk_of(layer: Layer, shape: tuple[int, int, int, int]) -> int:
-    """Say how many images a learning step looks at together: `Layer.chunk`, or what suits the backend and the shape.
-
-    A divisor of the batch where one is near, so that no smaller chunk is left over.
-    """
+    """Say how many images a learning step looks at together: `Layer.chunk`, or what suits the backend and the shape."""
     if layer.glimpses is not None:  # few patches, drawn for the whole batch
         return shape[0]
     if layer.chunk is not None:
@@ -223,11 +201,7 @@ def chunk_of(layer: Layer, shape: tuple[int, int, int, int]) -> int:
     g = grid(layer.window, shape[1:])
     if g.out == (1, 1):  # a dense layer's product reads all its weights anew for every chunk
         return shape[0]
-    floats = CACHE_FLOATS if jax.default_backend() == 'cpu' else DEVICE_FLOATS
-    most = max(1, floats // (g.out[0] * g.out[1] * (g.inputs + layer.features)))
-    if most >= shape[0]:
-        return shape[0]
-    return next((size for size in range(most, most // 2, -1) if shape[0] % size == 0), most)
+    return chunks.at_once(shape[0], g.out[0] * g.out[1] * (g.inputs + layer.features))
 
 
 def wins(x: Array, u: Array) -> Array:

@@ -15,7 +15,7 @@ import hebbjax
 ROOT = pathlib.Path(hebbjax.__file__).parent
 ORDER = [
     {'types'},
-    {'patches', 'competition', 'activations', 'plasticity', 'measures'},
+    {'chunks', 'patches', 'competition', 'activations', 'plasticity', 'measures'},
     {'rules'},
     {'layers'},
     {'train', 'frozen'},

@@ -189,9 +189,10 @@ def test_precision_is_chosen_in_one_place(rng):
     np.testing.assert_allclose(layers.product(conv(precision='bfloat16'), x, w), rounded[0] @ rounded[1].T, rtol=1e-5)
 
 
-@pytest.mark.parametrize('send', ['weights', 'seen'])
-@pytest.mark.parametrize('size', [1, 3, 4])
-@pytest.mark.parametrize('row', RULES, ids=lambda row: row.name)
+CHUNKED = [(row, 3, 'weights') for row in RULES] + [(RULES[-1], size, 'seen') for size in (1, 4)]
+
+
+@pytest.mark.parametrize('row, size, send', CHUNKED, ids=lambda value: getattr(value, 'name', str(value)))
 def test_a_batch_may_be_seen_in_chunks(row, size, send, rng):
     """What is learned, told and sent on does not depend on how many images are looked at together."""
     images, told, sent, w = images_of(rng, 7), [], [], []
