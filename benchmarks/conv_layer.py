@@ -122,7 +122,7 @@ def measure(name: str, shape: Shape, config: Config, console: Console) -> list[t
     flops = 2.0 * len(x) * w.size * config.steps
     rows = [
         timing.Row(
-            form, seconds[form], config.steps, took, flops, {'shape': name, 'mebibytes': timing.megabytes(program)}
+            form, seconds[form], config.steps, took, flops, {'shape': name, 'mebibytes': timing.mebibytes(program)}
         )
         for form, (program, took) in built.items()
     ]
@@ -131,10 +131,7 @@ def measure(name: str, shape: Shape, config: Config, console: Console) -> list[t
         row.more['times_patches_product'] = row.median / base
         row.more['difference'] = difference.get(row.row)
     columns = {
-        '': lambda row: row.row,
-        'ms': lambda row: f'{1e3 * row.median:.1f}',
-        'from': lambda row: f'{1e3 * min(row.seconds) / row.steps:.1f}',
-        'to': lambda row: f'{1e3 * max(row.seconds) / row.steps:.1f}',
+        **timing.TIMES,
         'of patches + product': lambda row: f'{row.more["times_patches_product"]:.2f}x',
         'MiB': lambda row: '-' if row.more['mebibytes'] is None else f'{row.more["mebibytes"]:.1f}',
         'difference': lambda row: '' if row.more['difference'] is None else f'{row.more["difference"]:.0e}',
@@ -167,9 +164,7 @@ def run(config: Config, console: Console) -> list[timing.Row]:
         OSError: if a file cannot be written.
     """
     device, rows = config.prepare(), []
-    for name in config.shapes:
-        if name not in SHAPES:
-            raise ValueError(f'--shapes {name} is unknown; there are {", ".join(SHAPES)}.')
+    timing.refuse_unknown('shapes', config.shapes, SHAPES)
     with jax.default_device(device):
         for name in config.shapes:
             shape = SHAPES[name]

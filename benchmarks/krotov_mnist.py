@@ -153,9 +153,7 @@ def contestants(config: Config, k: int, p: float, images: np.ndarray, device: ja
         for name in ('torch_eager', 'torch_compile', 'torch_sparse', 'torch_sparse_compile'):
             build[name] = lambda name=name: (torch_baseline.epoch(name, where, images, **same), 0.0)
     wanted = config.only or tuple(build)
-    unknown = [name for name in wanted if name not in build]
-    if unknown:
-        raise ValueError(f'--only {unknown[0]} cannot run here; there are {", ".join(build)}.')
+    timing.refuse_unknown('only', wanted, build, 'cannot run here')
     return {name: build[name]() for name in wanted}
 
 
@@ -197,10 +195,7 @@ def setting(config, k, p, images, device, console) -> list[timing.Row]:
         row.more['fraction_of_product'] = bare.median / row.median if bare else None
     ratio = lambda value, unit: '-' if value is None else f'{value:.2f}{unit}'  # noqa: E731
     columns = {
-        '': lambda row: row.row,
-        'ms': lambda row: f'{1e3 * row.median:.2f}',
-        'from': lambda row: f'{1e3 * min(row.seconds) / row.steps:.1f}',
-        'to': lambda row: f'{1e3 * max(row.seconds) / row.steps:.1f}',
+        **timing.TIMES,
         'epoch s': lambda row: f'{row.median * row.steps:.3f}',
         'ours': lambda row: ratio(row.more['times_hebbjax'], 'x'),
         'product': lambda row: ratio(row.more['fraction_of_product'], ''),

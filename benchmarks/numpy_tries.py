@@ -92,13 +92,7 @@ def run(config: Config, console: Console) -> list[timing.Row]:
     }
     turns |= {name: lambda form=form: form(dw, owner, x) for name, form in ADDITIONS.items()}
     rows = [timing.Row(name, some) for name, some in timing.in_turn(turns, config.repetitions, console).items()]
-    columns = {
-        '': lambda row: row.row,
-        'ms': lambda row: f'{1e3 * row.median:.2f}',
-        'from': lambda row: f'{1e3 * min(row.seconds):.2f}',
-        'to': lambda row: f'{1e3 * max(row.seconds):.2f}',
-    }
-    timing.show(f'numpy, one thread, {config.batch} x {config.hidden}', columns, rows, console)
+    timing.show(f'numpy, one thread, {config.batch} x {config.hidden}', timing.TIMES, rows, console)
     timing.write(config.json, rows, dataclasses.asdict(config), device)
     return rows
 

@@ -58,9 +58,7 @@ def run(config: Config, console: Console) -> list[timing.Row]:
         OSError: if a file cannot be written.
     """
     device, everything = config.prepare(), []
-    for table in config.tables:
-        if table not in TABLES:
-            raise ValueError(f'--tables {table} is unknown; there are {", ".join(TABLES)}.')
+    timing.refuse_unknown('tables', config.tables, TABLES)
     with jax.default_device(device):
         for table in config.tables:
             rows = []

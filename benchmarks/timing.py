@@ -2,22 +2,19 @@
 
 import dataclasses
 import datetime
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from hebbjax.jobs import report
+from hebbjax.jobs.settings import flag
 
 PACKAGES = ('jax', 'jaxlib', 'optax', 'numpy', 'torch')
 
@@ -100,9 +97,15 @@ class Common:
             raise ValueError(f'--device {self.device} is not there; jax finds {there}.') from None
 
 
-def flag(name: str) -> str:
-    """Give a field as it is written on the command line."""
-    return '--' + name.replace('_', '-')
+def refuse_unknown(name: str, given: Iterable[str], known: Iterable[str], why: str = 'is unknown') -> None:
+    """Refuse what a flag names and nobody knows.
+
+    Raises:
+        ValueError: naming the flag, the first such name and what there is.
+    """
+    for one in given:
+        if one not in known:
+            raise ValueError(f'{flag(name)} {one} {why}; there are {", ".join(known)}.')
 
 
 def in_turn(contestants: Mapping[str, Callable[[], object]], repetitions: int, console: Console) -> dict[str, list]:
@@ -137,7 +140,7 @@ def compiled(f: Callable, *args) -> tuple[Callable, float]:
     return program, time.perf_counter() - started
 
 
-def megabytes(program) -> float | None:
+def mebibytes(program) -> float | None:
     """Give a compiled program's peak memory in MiB: arguments, outputs and temporaries; None where none is told."""
     told = program.memory_analysis()
     if told is None:
@@ -151,18 +154,12 @@ def write(path: pathlib.Path | None, rows: list[Row], config: Mapping, device: j
     """Write the JSON that every benchmark writes, if a path is given."""
     if path is None:
         return
-    found = {'python': platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
     content = {
         'rows': [row.as_json() for row in rows],
         'config': {
             name: value for name, value in config.items() if name not in ('json', 'data_dir', 'compilation_cache')
         },
-        'versions': found,
+        'versions': report.versions(PACKAGES),
         'device': device.device_kind,
         'cores': os.cpu_count() if device.platform == 'cpu' else None,
         'date': datetime.date.today().isoformat(),
@@ -171,11 +168,15 @@ def write(path: pathlib.Path | None, rows: list[Row], config: Mapping, device: j
     report.write_whole(path, lambda file: file.write_text(text))
 
 
+TIMES: Mapping[str, Callable[[Row], str]] = {
+    '': lambda row: row.row,
+    'ms': lambda row: f'{1e3 * row.median:.2f}',
+    'from': lambda row: f'{1e3 * min(row.seconds) / row.steps:.2f}',
+    'to': lambda row: f'{1e3 * max(row.seconds) / row.steps:.2f}',
+}
+"""The columns of a table of steps: who, median and range in milliseconds."""
+
+
 def show(title: str, columns: Mapping[str, Callable[[Row], str]], rows: list[Row], console: Console) -> None:
     """Print a table: one line per row, one column per heading."""
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in columns:
-        table.add_column(heading, justify='right' if heading else 'left', no_wrap=True)
-    for row in rows:
-        table.add_row(*(cell(row) for cell in columns.values()))
-    console.print(table)
+    report.print_table(title, tuple(columns), [[cell(row) for cell in columns.values()] for row in rows], console)

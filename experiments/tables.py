@@ -45,8 +45,4 @@ def table(reports: list[dict]) -> str:
 
 
 if __name__ == '__main__':
-    if len(sys.argv) > 1:
-        print(__doc__)
-        sys.exit(0 if sys.argv[1] in ('-h', '--help') else 2)
-    for document in DOCUMENTS:
-        document.write_text(report.fill_tables(document.read_text(), HERE / 'results', table))
+    sys.exit(report.fill_documents(__doc__, DOCUMENTS, HERE / 'results', table))

@@ -7,8 +7,9 @@ import os
 import pathlib
 import platform
 import re
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import numpy as np
@@ -71,16 +72,10 @@ class Report:
 
     def as_json(self) -> dict:
         """Give the report in the shape that every experiment of the project writes."""
-        found = {}
-        for package in PACKAGES:
-            try:
-                found[package] = importlib.metadata.version(package)
-            except importlib.metadata.PackageNotFoundError:
-                found[package] = None
         return {
             'rows': [row.as_json() for row in self.rows],
             'config': self.config,
-            'versions': {'python': platform.python_version(), **found},
+            'versions': versions(PACKAGES),
             'device': str(jax.devices()[0].device_kind),
             'interrupted': self.interrupted,
         }
@@ -89,6 +84,17 @@ class Report:
         """Write the JSON, if a path is given: whole or not at all."""
         if path is not None:
             write_whole(path, lambda file: file.write_text(json.dumps(self.as_json(), indent=1) + '\n'))
+
+
+def versions(packages: Iterable[str]) -> dict[str, str | None]:
+    """Tell Python's version and those of packages; None for what is not installed."""
+    found = {'python': platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
 
 
 MARKED = re.compile(r'(<!-- table: ([^>]*?) -->\n).*?(<!-- end -->)', re.DOTALL)
@@ -107,6 +113,20 @@ def fill_tables(text: str, folder: pathlib.Path, table: Callable[[list[dict]], s
         return found[1] + table([json.loads((folder / name).read_text()) for name in found[2].split()]) + found[3]
 
     return MARKED.sub(fill, text)
+
+
+def fill_documents(usage: str, documents: Iterable[pathlib.Path], folder: pathlib.Path, table: Callable) -> int:
+    """Be a script that makes the tables of its documents anew; any argument prints its usage instead.
+
+    Returns:
+        the exit code: 0, or 2 for an argument that is not --help.
+    """
+    if len(sys.argv) > 1:
+        print(usage)
+        return 0 if sys.argv[1] in ('-h', '--help') else 2
+    for document in documents:
+        document.write_text(fill_tables(document.read_text(), folder, table))
+    return 0
 
 
 def mean_std(values: list[float]) -> str:
@@ -139,14 +159,15 @@ def show(report: Report, title: str, columns: dict[str, str], console: Console) 
         )
         for row in report.rows
     ]
-    _print(title, ('', 'test %', 'train %', 'paper', 'n', 'run s', 'compile s'), accuracies, console)
+    print_table(title, ('', 'test %', 'train %', 'paper', 'n', 'run s', 'compile s'), accuracies, console)
     telling = [row for row in report.rows if any(key in row.more for key in columns)]
     if telling:
         cells = [(row.row, *(f'{np.mean(row.more[key]):.3g}' for key in columns)) for row in telling]
-        _print('', ('', *columns.values()), cells, console)
+        print_table('', ('', *columns.values()), cells, console)
 
 
-def _print(title, headings, rows, console):
+def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], console: Console) -> None:
+    """Print a table; columns with a heading stand to the right."""
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in headings:
         table.add_column(heading, justify='right' if heading else 'left', no_wrap=True)
