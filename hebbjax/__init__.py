@@ -4,14 +4,29 @@ Reading order: train -> layers -> rules -> competition -> patches. Leaves (`hebb
 `.visualize`) are imported by name, so that this import stays light.
 """
 
-from hebbjax import activations, competition, measures, patches, plasticity, rules
-from hebbjax.layers import Layer, LayerState, max_pool
+from hebbjax import (
+    activations,
+    augment,
+    competition,
+    initial,
+    measures,
+    patches,
+    plasticity,
+    pooling,
+    rules,
+    surrogate,
+    whitening,
+)
+from hebbjax.homeostasis import Homeostasis
+from hebbjax.layers import Layer, LayerState
 from hebbjax.patches import Window
+from hebbjax.pooling import avg_pool, max_pool
 from hebbjax.train import TrainState, features, init, make_train_epoch, make_train_step, train_step
 from hebbjax.types import Credit, LearningRule, Told
 
 __all__ = [
     'Credit',
+    'Homeostasis',
     'Layer',
     'LayerState',
     'LearningRule',
@@ -19,15 +34,21 @@ __all__ = [
     'TrainState',
     'Window',
     'activations',
+    'augment',
+    'avg_pool',
     'competition',
     'features',
     'init',
+    'initial',
     'make_train_epoch',
     'make_train_step',
     'max_pool',
     'measures',
     'patches',
     'plasticity',
+    'pooling',
     'rules',
+    'surrogate',
     'train_step',
+    'whitening',
 ]

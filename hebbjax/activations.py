@@ -50,3 +50,12 @@ def softmax(temperature) -> Activation:
 def triangle(u: Array) -> Array:
     """Send what exceeds the mean over neurons: `max(u - mean_i(u_i), 0)` (Coates, Lee & Ng 2011)."""
     return jax.nn.relu(u - jnp.mean(u, axis=-1, keepdims=True))
+
+
+def credit(compete: Callable[[None, Array], Array]) -> Activation:
+    """Send what a competition gives, such as `credit(competition.k_wta(5))`: 1 from winners, 0 from the others.
+
+    Args:
+        compete: a competition that draws nothing: it gets no key. Its rows are patches.
+    """
+    return lambda u: compete(None, u.reshape(-1, u.shape[-1])).reshape(u.shape)

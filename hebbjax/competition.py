@@ -3,6 +3,9 @@
 A competition turns drives `u [P, N]` into credit `y [P, N]`, row by row. Of equal drives the first neuron wins.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -25,24 +28,36 @@ def hard_wta() -> Competition:
     return k_wta(1)
 
 
-def k_wta(k: int) -> Competition:
+def k_wta(k: int, ties: str = 'first', above: float | None = None) -> Competition:
     """Let the k neurons with the largest drives learn alike: `y_i = 1 if rank(u_i) <= k else 0`.
+
+    By default every patch has exactly k winners: of equal drives the first neuron wins, and the largest wins however
+    low it is. Miconi's notebook decides otherwise, which `k_wta(1, ties='all', above=0.0)` gives.
 
     Args:
         k: winners per patch, from 1 to N; N lets everyone learn.
+        ties: 'first' or 'all': whether all whose drive equals the k-th largest win.
+        above: only drives (less thresholds) above this win; a patch may then have no winner. None: no such condition.
 
     Raises:
-        ValueError: if k is below 1, or (when first traced) above the number of neurons.
+        ValueError: if k is below 1, or (when first traced) above the number of neurons; for other `ties`.
     """
     if k < 1:
         raise ValueError(f'k_wta(k={k}) leaves no winner; use k >= 1.')
+    if ties not in ('first', 'all'):
+        raise ValueError(f"of equal drives the 'first' or 'all' win, not {ties!r}.")
 
     def compete(key: Key, u: Array) -> Array:
         fits(k, u.shape[1])
-        _, order = largest(u, k)
-        return jnp.zeros_like(u).at[jnp.arange(len(u))[:, None], order].set(1)
+        won = among(u, k) if ties == 'first' else u >= largest(u, k)[0][:, k - 1 :]
+        return (won if above is None else won & (u > above)).astype(u.dtype)
 
     return compete
+
+
+def graded(fire: Callable[[Array], Array]) -> Competition:
+    """Let neurons learn as they fire: `y = fire(u)`, such as `graded(activations.triangle)`."""
+    return lambda key, u: fire(u)
 
 
 def soft_wta(temperature) -> Competition:
@@ -98,6 +113,19 @@ def largest(u: Array, k: int) -> tuple[Array, Array]:
     if k <= 4:
         return _by_sweeps(u, k, lax.broadcasted_iota(jnp.int32, u.shape, 1), u.shape[1] - 1)
     return _by_tournament(u, k) if u.shape[1] >= 4 * GROUP * k else _top_k(u, k)
+
+
+def among(u: Array, k: int) -> Array:
+    """Say which neurons have one of the k largest drives of each patch, the first among equals. [P, N] -> bool [P, N].
+
+    A few are compared one by one, which vectorises; places of many are written (2 CPU cores, 1 of 100 drives of 78,400
+    patches: 1.4 times the maximum alone).
+    """
+    _, order = largest(u, k)
+    if k > 4:
+        return jnp.zeros(u.shape, bool).at[jnp.arange(len(u))[:, None], order].set(True)
+    neuron = lax.broadcasted_iota(jnp.int32, u.shape, 1)
+    return functools.reduce(jnp.logical_or, (neuron == order[:, place : place + 1] for place in range(k)))
 
 
 GROUP = 16  # neurons per group of the tournament

@@ -11,6 +11,7 @@ from jax import lax
 
 from hebbjax import activations, chunks
 from hebbjax.competition import largest
+from hebbjax.homeostasis import Homeostasis, adapt, less
 from hebbjax.patches import Preparation, Window, centred, extract, glimpse, grid, raw
 from hebbjax.rules import winners
 from hebbjax.types import Array, Key, LearningRule, State, Sums, Told
@@ -27,13 +28,16 @@ class Layer:
         rule: the learning rule, such as `rules.krotov(k=4, delta=0.4, p=4)`.
         tx: the optax transformation from `dw` to the change that is added to the weights.
         window: `Window()` for a dense layer, `Window(5)` for a 5 x 5 convolution.
+        prepare: images -> images, before windows are cut, in learning and prediction alike, such as
+            `whitening.standardise`; None: nothing.
         patch: how patches are prepared, in learning and in prediction alike (`patches.raw`, `centred`, `l2`,
             `centred_l2`, or a function on rows of your own). None: centred for a convolution, raw for a dense layer.
         glimpses: windows drawn at random per image and learning step; None: all of them.
+        homeostasis: adaptive thresholds, subtracted from drives before neurons compete and before they fire; None: no.
         send: what is predicted with: 'weights', `w . x`, or 'seen', the drive of the rule (`|w|^(p-1)` for krotov).
-        fire: activation on the drives.
+        fire: activation on the drives, less thresholds.
         pool: images -> images after the activation, such as `max_pool(2)`; None: nothing.
-        initial: (key, (N, D)) -> first weights; standard normal, as Krotov and Hopfield.
+        initial: (key, (N, D)) -> first weights; standard normal, as Krotov and Hopfield. Others: `hebbjax.initial`.
         chunk: images that a learning step looks at together (`gather`); None: what suits the backend and the shape.
         precision: of the drives' matrix product. 'highest': float32 everywhere (JAX's own default may be TF32);
             'tensorfloat32': that, where a GPU has it; 'bfloat16': operands rounded to it, sums in float32. What
@@ -44,8 +48,10 @@ class Layer:
     rule: LearningRule
     tx: optax.GradientTransformation
     window: Window = Window()
+    prepare: Callable[[Array], Array] | None = None
     patch: Preparation | None = None
     glimpses: int | None = None
+    homeostasis: Homeostasis | None = None
     send: str = 'weights'
     fire: activations.Activation = activations.relu
     pool: Callable[[Array], Array] | None = None
@@ -74,6 +80,7 @@ class LayerState(NamedTuple):
     w: Array  # [N, D]
     rule: State  # the rule's own
     opt: State  # the optax transformation's own
+    threshold: Array | None = None  # [N], where the layer has homeostasis; it adapts only in learning
 
 
 def intensities(images: Array) -> Array:
@@ -95,7 +102,8 @@ def init(layer: Layer, key: Key, image_shape: tuple[int, int, int], w: Array | N
     Raises:
         ValueError: if the window does not fit, the weights have another shape, or the rule refuses them.
     """
-    shape = (layer.features, grid(layer.window, image_shape).inputs)
+    ready = jax.eval_shape(lambda images: prepared(layer, images), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+    shape = (layer.features, grid(layer.window, ready.shape[1:]).inputs)
     if w is None:
         w = layer.initial(key, shape)
     elif jnp.shape(w) != shape:
@@ -103,12 +111,23 @@ def init(layer: Layer, key: Key, image_shape: tuple[int, int, int], w: Array | N
             f'weights of shape {jnp.shape(w)} do not fit a layer that needs {shape} for images {image_shape}.'
         )
     w = jnp.asarray(w)
-    return LayerState(w, layer.rule.init(w), layer.tx.init(w))
+    threshold = None if layer.homeostasis is None else jnp.zeros_like(w[:, 0])
+    return LayerState(w, layer.rule.init(w), layer.tx.init(w), threshold)
+
+
+def prepared(layer: Layer, images: Array) -> Array:
+    """Prepare images as the layer does. [B, H, W, C] -> [B, H, W, C]."""
+    return images if layer.prepare is None else layer.prepare(images)
+
+
+def windows(layer: Layer, images: Array) -> Array:
+    """Cut windows out of prepared images, and prepare these. [B, H, W, C] -> [B, H', W', D]."""
+    return layer.patch(extract(layer.window, images))
 
 
 def look(layer: Layer, images: Array) -> Array:
     """Show every prepared window of the images. [B, H, W, C] -> [B, H', W', D]."""
-    return layer.patch(extract(layer.window, images))
+    return windows(layer, prepared(layer, images))
 
 
 def product(layer: Layer, x: Array, w: Array) -> Array:
@@ -129,19 +148,28 @@ def predict(layer: Layer, w: Array, images: Array) -> Array:
     return product(layer, look(layer, images), seen(layer, w))
 
 
-def respond(layer: Layer, w: Array, images: Array) -> Array:
-    """Send on: `pool(fire(u))`. Nothing learns or adapts here. [B, H, W, C] -> [B, H'', W'', N]."""
-    return send(layer, predict(layer, w, images))
+def respond(layer: Layer, state: LayerState, images: Array) -> Array:
+    """Send on `pool(fire(u - threshold))`, some images at a time. Nothing learns or adapts here.
+
+    [B, H, W, C] -> [B, H'', W'', N].
+    """
+    images = prepared(layer, images)
+    w = seen(layer, state.w)
+
+    def add(nothing, number, some, teacher):
+        return nothing, send(layer, state, product(layer, windows(layer, some), w))
+
+    return chunks.fold(add, (), chunk_of(layer, images.shape), images)[1]
 
 
-def send(layer: Layer, u: Array) -> Array:
-    """Make of drives what is sent on: `pool(fire(u))`. [B, H', W', N] -> [B, H'', W'', N]."""
-    sent = layer.fire(u)
+def send(layer: Layer, state: LayerState, u: Array) -> Array:
+    """Make of drives what is sent on: `pool(fire(u - threshold))`. [B, H', W', N] -> [B, H'', W'', N]."""
+    sent = layer.fire(less(u, state.threshold))
     return sent if layer.pool is None else layer.pool(sent)
 
 
 def learn(layer: Layer, key: Key, state: LayerState, images: Array, teacher=None) -> tuple[LayerState, Array, Told]:
-    """Learn from one batch: look, compete, change; and send on what the layer made of it before it changed.
+    """Learn from one batch: look, compete, change, adapt; and send on what the layer made of it before it did.
 
     Args:
         layer: the layer.
@@ -157,8 +185,9 @@ def learn(layer: Layer, key: Key, state: LayerState, images: Array, teacher=None
     dw, rule = layer.rule.change(sums, state.w, state.rule)  # [N, D]
     change, opt = layer.tx.update(dw, state.opt, state.w)
     w = state.w + change
+    threshold = None if layer.homeostasis is None else adapt(layer.homeostasis, state.threshold, sums)
     told = Told(wins=sums.wins, change=jnp.max(jnp.abs(change)), finite=jnp.all(jnp.isfinite(w)))
-    return LayerState(w, rule, opt), sent, told
+    return LayerState(w, rule, opt, threshold), sent, told
 
 
 def gather(layer: Layer, key: Key, state: LayerState, images: Array, teacher=None) -> tuple[Sums, Array]:
@@ -176,26 +205,29 @@ def gather(layer: Layer, key: Key, state: LayerState, images: Array, teacher=Non
     sample_key, rule_key = jax.random.split(key)
     learned = layer.rule.seen(state.w)  # [N, D]
     sending = learned if layer.send == 'seen' else state.w
+    images = prepared(layer, images)
 
     def add(sums, number, some, truth):
         key = jax.random.fold_in(rule_key, number)
-        if layer.glimpses is not None:
-            x = layer.patch(glimpse(sample_key, layer.window, some, layer.glimpses))  # [P, D]
-            sums = layer.rule.gather(sums, key, x, product(layer, x, learned), truth)
-            return sums, respond(layer, state.w, some)
-        maps = look(layer, some)  # [b, H', W', D]
+        maps = windows(layer, some)  # [b, H', W', D]
         x = maps.reshape(-1, maps.shape[-1])  # [P, D]
         u = product(layer, x, learned)  # [P, N]
         predicted = u if sending is learned else product(layer, x, sending)
-        return layer.rule.gather(sums, key, x, u, truth), send(layer, predicted.reshape(*maps.shape[:-1], -1))
+        sums = layer.rule.gather(sums, key, x, u, truth, state.threshold)
+        return sums, send(layer, state, predicted.reshape(*maps.shape[:-1], -1))
 
-    return chunks.fold(add, layer.rule.start(state.w), chunk_of(layer, images.shape), images, teacher)
+    def glance(sums):
+        x = layer.patch(glimpse(sample_key, layer.window, images, layer.glimpses))  # [P, D]
+        return layer.rule.gather(sums, rule_key, x, product(layer, x, learned), teacher, state.threshold)
+
+    sums = layer.rule.start(state.w)
+    if layer.glimpses is not None:  # few patches, drawn from the whole batch
+        return glance(sums), respond(dataclasses.replace(layer, prepare=None), state, images)
+    return chunks.fold(add, sums, chunk_of(layer, images.shape), images, teacher)
 
 
 def chunk_of(layer: Layer, shape: tuple[int, int, int, int]) -> int:
     """Say how many images a learning step looks at together: `Layer.chunk`, or what suits the backend and the shape."""
-    if layer.glimpses is not None:  # few patches, drawn for the whole batch
-        return shape[0]
     if layer.chunk is not None:
         return min(layer.chunk, shape[0])
     g = grid(layer.window, shape[1:])
@@ -215,25 +247,3 @@ def wins(x: Array, u: Array) -> Array:
         [N] int32.
     """
     return winners(x, largest(u, 1)[1][:, 0], u.shape[1])
-
-
-def max_pool(size: int) -> Callable[[Array], Array]:
-    """Build max pooling over size x size blocks, stride size; rows and columns that fill no block are left out.
-
-    A reshape and a maximum: on a CPU nearly twice as fast as `lax.reduce_window`.
-
-    Raises:
-        ValueError: if size is below 1, or (when first traced) larger than the map.
-    """
-    if size < 1:
-        raise ValueError(f'max_pool({size}) has no block to look at; use size >= 1.')
-
-    def pool(maps: Array) -> Array:
-        batch, h, w, channels = maps.shape
-        if min(h, w) < size:
-            raise ValueError(f'max_pool({size}) does not fit maps of {h} x {w}; use a smaller block.')
-        rows, columns = h // size, w // size
-        blocks = maps[:, : rows * size, : columns * size].reshape(batch, rows, size, columns, size, channels)
-        return blocks.max((2, 4))
-
-    return pool

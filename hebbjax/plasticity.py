@@ -79,3 +79,32 @@ def unit_rows() -> optax.GradientTransformation:
         return jax.tree.map(project, updates, params)
 
     return optax.stateless(update)
+
+
+def masked() -> optax.GradientTransformation:
+    """Keep pruned connections pruned: `change = m dw`, `m = 1 where the first w is not 0`. Before `unit_rows`.
+
+    The pattern is read from the weights that the transformation is initialised with (`initial.pruned`), so masks are
+    data: under vmap every seed has its own. Miconi 2021, section 2.3.
+    """
+
+    def keep(dw, exists):
+        return jnp.where(exists, dw, 0)
+
+    return optax.GradientTransformation(
+        lambda params: jax.tree.map(lambda w: w != 0, params),
+        lambda updates, state, params=None: (jax.tree.map(keep, updates, state), state),
+    )
+
+
+def after(steps: int, rate) -> Callable[[Array], Array]:
+    """Build the schedule of a burn-in: rate 0 for so many steps, `rate` from there on.
+
+    Thresholds settle meanwhile. Miconi's notebook waits 201 batches.
+
+    Raises:
+        ValueError: if steps is negative.
+    """
+    if steps < 0:
+        raise ValueError(f'a burn-in of {steps} steps cannot be waited for; use 0 or more.')
+    return lambda step: jnp.where(step < steps, 0.0, rate)

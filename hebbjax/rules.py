@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from hebbjax import competition
+from hebbjax.homeostasis import less
 from hebbjax.types import Array, Competition, Credit, Key, LearningRule, Sums, nothing_yet
 
 Reduction = Callable[[Array, Sums], Array]  # (pull - leak w, summed over patches [N, D], sums) -> dw [N, D]
@@ -50,14 +51,15 @@ def local(compete: Competition, credit: Callable[[Array, Array], Credit], *, red
     """Build a rule from a competition and a credit: `dw_i = reduce_p(pull_pi x_p - leak_pi w_i)`.
 
     Args:
-        compete: (key, u [P, N]) -> y [P, N].
+        compete: (key, u [P, N]) -> y [P, N]; u less thresholds, where the layer has them.
         credit: (u, y) -> Credit of [P, N] arrays.
         reduce: total, mean or weighted; learning rates do not carry over from one to another.
     """
 
-    def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None) -> Sums:
-        pull, leak, weight = credit(u, compete(key, u))  # [P, N] each
-        _, first = competition.largest(u, 1)
+    def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> Sums:
+        v = less(u, threshold)  # [P, N]
+        pull, leak, weight = credit(u, compete(key, v))  # [P, N] each
+        _, first = competition.largest(v, 1)
         return Sums(
             sums.pull + jnp.matmul(pull.T, x, precision=lax.Precision.HIGHEST),
             sums.leak + leak.sum(0),
@@ -74,57 +76,69 @@ def leaky(reduce: Reduction) -> Callable:
     return lambda sums, w, state: (reduce(sums.pull - sums.leak[:, None] * w, sums), state)
 
 
-def hebb(compete: Competition | None = None, *, reduce: Reduction = mean) -> LearningRule:
+def hebb(compete: Competition | int | None = None, *, reduce: Reduction = mean) -> LearningRule:
     """Hebb's rule: `dw_i = y_i x`. It only grows; chain `plasticity.unit_rows()` to bound it.
 
     Args:
-        compete: who learns; None: everyone, by their drive (`competition.linear`).
-        reduce: how patches are added up.
+        compete: who learns: a competition, or so many winners; None: everyone, by their drive (`competition.linear`).
+        reduce: how patches are added up. Rates do not carry over: a rate for `total` is one per patch, for `mean` one
+            per batch, the number of patches times as large.
+
+    Raises:
+        ValueError: if there are fewer winners than 1, or (in `init`, or when first traced) more than neurons.
     """
-    return local(
-        compete or competition.linear(),
-        lambda u, y: Credit(pull=y, leak=jnp.zeros_like(y), weight=jnp.abs(y)),
-        reduce=reduce,
-    )
+    return _associate(compete, lambda y: jnp.zeros_like(y), reduce)
 
 
-def oja(compete: Competition | None = None, *, reduce: Reduction = mean) -> LearningRule:
+def oja(compete: Competition | int | None = None, *, reduce: Reduction = mean) -> LearningRule:
     """Oja's rule: `dw_i = y_i (x - y_i w_i)`; a neuron alone finds the first principal component at norm 1 (Oja 1982).
 
+    With winners that learn alike (`y` 0 or 1) it is the instar.
+
     Args:
-        compete: who learns; None: everyone, by their drive (`competition.linear`).
-        reduce: how patches are added up.
+        compete: who learns: a competition, or so many winners; None: everyone, by their drive (`competition.linear`).
+        reduce: how patches are added up; rates do not carry over, see `hebb`.
+
+    Raises:
+        ValueError: if there are fewer winners than 1, or (in `init`, or when first traced) more than neurons.
     """
-    return local(
-        compete or competition.linear(),
-        lambda u, y: Credit(pull=y, leak=y * y, weight=jnp.abs(y)),
-        reduce=reduce,
-    )
+    return _associate(compete, lambda y: y * y, reduce)
 
 
-def instar(k: int = 1, *, reduce: Reduction = mean) -> LearningRule:
+def instar(compete: Competition | int = 1, *, reduce: Reduction = mean) -> LearningRule:
     """Grossberg's instar: `dw_i = y_i (x - w_i)`; winners move towards what they won, to its mean.
 
     Args:
-        k: winners per patch; 1 is hard winner-take-all (online k-means), more is k-WTA.
-        reduce: how patches are added up.
+        compete: who learns: so many winners (1 is hard winner-take-all, online k-means; more is k-WTA) or a
+            competition, whose credit may be graded.
+        reduce: how patches are added up; rates do not carry over, see `hebb`.
 
     Raises:
-        ValueError: if k is below 1, or (when first traced) above the number of neurons.
+        ValueError: if there are fewer winners than 1, or (in `init`, or when first traced) more than neurons.
     """
+    return _associate(compete, lambda y: y, reduce)
+
+
+def _associate(compete, leak: Callable[[Array], Array], reduce: Reduction) -> LearningRule:
+    """Build `dw_i = y_i x - leak(y_i) w_i`; for so many winners without ever laying the zeros of y out."""
+    if not isinstance(compete, int):
+        return local(compete or competition.linear(), lambda u, y: Credit(y, leak(y), jnp.abs(y)), reduce=reduce)
+    k = compete
     competition.k_wta(k)  # refuses k < 1
 
-    def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None) -> Sums:
-        _, order = competition.largest(u, k)  # [P, k]
-        pull, leak = sums.pull, sums.leak
+    def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> Sums:
+        v = less(u, threshold)  # [P, N]
+        _, order = competition.largest(v, k)  # [P, k]
+        pull, weight = sums.pull, sums.weight
         if k <= SPARSE * u.shape[1]:
             for place in range(k):
-                pull, leak = pull.at[order[:, place]].add(x), leak.at[order[:, place]].add(1)
+                pull, weight = pull.at[order[:, place]].add(x), weight.at[order[:, place]].add(1)
         else:
-            y = jnp.zeros_like(u).at[jnp.arange(len(u))[:, None], order].set(1)  # [P, N]
-            pull, leak = pull + jnp.matmul(y.T, x, precision=lax.Precision.HIGHEST), leak + y.sum(0)
+            y = competition.among(v, k).astype(u.dtype)  # [P, N]
+            pull, weight = pull + jnp.matmul(y.T, x, precision=lax.Precision.HIGHEST), weight + y.sum(0)
         wins = sums.wins + winners(x, order[:, 0], u.shape[1])
-        return Sums(pull, leak, leak, wins, sums.patches + len(x))  # the weight is the leak: y
+        # every winner's credit is 1, so it leaks leak(1)
+        return Sums(pull, leak(jnp.ones_like(weight)) * weight, weight, wins, sums.patches + len(x))
 
     return LearningRule(
         init=lambda w: competition.fits(k, len(w)) or (), seen=lambda w: w, gather=gather, change=leaky(reduce)
@@ -145,9 +159,9 @@ def sanger(*, reduce: Reduction = mean) -> LearningRule:
     def start(w: Array) -> Sums:
         return nothing_yet(w)._replace(leak=jnp.zeros((len(w), len(w)), w.dtype))
 
-    def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None) -> Sums:
+    def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> Sums:
         y = u  # [P, N]
-        _, first = competition.largest(u, 1)
+        _, first = competition.largest(less(u, threshold), 1)
         return Sums(
             sums.pull + product(y.T, x),  # [N, D]
             sums.leak + product(y.T, y),  # [N, N]
@@ -192,8 +206,10 @@ def krotov(k: int = 2, delta=0.4, p=2.0) -> LearningRule:
             return w
         return jnp.sign(w) * jnp.abs(w) ** (p - 1)
 
-    def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None) -> Sums:
-        drive, order = competition.largest(u, k)  # [P, k]
+    def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> Sums:
+        drive, order = competition.largest(less(u, threshold), k)  # [P, k]
+        if threshold is not None:  # neurons rank by what exceeds their threshold, and leak by their drive
+            drive = drive + threshold[order]
         first, kth = order[:, 0], order[:, k - 1]
         # dw_i = sum_p g_pi x_p - (sum_p g_pi u_pi) w_i, where g has two entries a patch: 1 and -delta
         return Sums(

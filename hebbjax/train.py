@@ -51,8 +51,8 @@ def init(net: Network, key: Key, image_shape: tuple[int, int, int], weights: Seq
         try:
             states.append(layers.init(layer, layer_key, image_shape, w))
             image_shape = jax.eval_shape(
-                lambda w, x, layer=layer: layers.respond(layer, w, x),
-                states[-1].w,
+                lambda state, x, layer=layer: layers.respond(layer, state, x),
+                states[-1],
                 jax.ShapeDtypeStruct((1, *image_shape), jnp.float32),
             ).shape[1:]
         except ValueError as error:
@@ -91,7 +91,14 @@ def make_train_step(net: Network, *, donate: bool = False) -> Callable:
     return jax.jit(step, donate_argnums=0 if donate else ())
 
 
-def make_train_epoch(net: Network, *, batch: int, keep_last: bool = False, donate: bool = False) -> Callable:
+def make_train_epoch(
+    net: Network,
+    *,
+    batch: int,
+    augment: Callable[[Key, Array], Array] | None = None,
+    keep_last: bool = False,
+    donate: bool = False,
+) -> Callable:
     """Build the jitted epoch `(state, images, labels=None) -> (state, info)`: one program, scanned over batches.
 
     The images stay on the device and are shuffled there, by the state's key and step; nothing returns to the host.
@@ -99,6 +106,7 @@ def make_train_epoch(net: Network, *, batch: int, keep_last: bool = False, donat
     Args:
         net: the layers, bottom first.
         batch: images per step.
+        augment: (key, images of a batch) -> images, such as `augment.flip`; on the device, by the state's key and step.
         keep_last: learn from the last, smaller batch too; else the images left over sit this epoch out (other ones
             in the next epoch).
         donate: let the epoch write the new state over the old one, which is then gone. Off by default.
@@ -122,7 +130,10 @@ def make_train_epoch(net: Network, *, batch: int, keep_last: bool = False, donat
         order = jax.random.permutation(order_key, count)
 
         def step(state, chosen):
-            return train_step(net, state, images[chosen], None if labels is None else labels[chosen])
+            some = images[chosen]
+            if augment is not None:
+                some = augment(jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0xF11B), some)
+            return train_step(net, state, some, None if labels is None else labels[chosen])
 
         whole = count // batch * batch
         state, told = lax.scan(step, state, order[:whole].reshape(-1, batch))
@@ -145,5 +156,5 @@ def features(net: Network, states: Sequence[LayerState], images: Array, upto: in
     """
     x = layers.intensities(images)
     for layer, state in list(zip(net, states))[:upto]:
-        x = layers.respond(layer, state.w, x)
+        x = layers.respond(layer, state, x)
     return x.reshape(len(x), -1)

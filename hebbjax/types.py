@@ -36,7 +36,7 @@ class Sums(NamedTuple):
 
     pull: Array  # [N, D] sum_p pull_pi x_p
     leak: Array  # [N] sum_p leak_pi; a rule that couples neurons keeps [N, N]
-    weight: Array  # [N] sum_p weight_pi
+    weight: Array  # [N] sum_p weight_pi: the credit that each neuron was given; of winners, their number
     wins: Array  # [N] int32: patches for which this neuron had the largest drive; an all-zero patch is nobody's
     patches: Array  # P, int32 scalar
 
@@ -55,15 +55,18 @@ class LearningRule(NamedTuple):
     seen: Callable[[Array], Array]
     """w -> the weights [N, D] that drives are computed with: w itself, or sign(w)|w|^(p-1)."""
     gather: Callable[..., Sums]
-    """(sums, key, x [P, D], u [P, N], teacher=None) -> sums, these patches added."""
+    """(sums, key, x [P, D], u [P, N], teacher=None, threshold=None) -> sums, these patches added. Neurons compete by
+    `u - threshold` [N], where a layer has thresholds; what leaks in proportion to the drive leaks by `u`."""
     change: Callable[[Sums, Array, State], tuple[Array, State]]
     """(sums, w [N, D], state) -> (dw [N, D] to be added, state)."""
     start: Callable[[Array], Sums] = nothing_yet
     """w [N, D] -> the sums over no patches."""
 
-    def update(self, key: Key, x: Array, u: Array, w: Array, state: State, teacher=None) -> tuple[Array, State]:
+    def update(
+        self, key: Key, x: Array, u: Array, w: Array, state: State, teacher=None, threshold=None
+    ) -> tuple[Array, State]:
         """Learn from all patches at once: x [P, D], their drives u [P, N] -> (dw [N, D] to be added, state)."""
-        return self.change(self.gather(self.start(w), key, x, u, teacher), w, state)
+        return self.change(self.gather(self.start(w), key, x, u, teacher, threshold), w, state)
 
 
 class Told(NamedTuple):

@@ -49,36 +49,41 @@ def winners(k):
     return lambda u: np.array([1.0 if i in ranks(u)[:k] else 0.0 for i in range(len(u))])
 
 
-def hebb(x, w, compete=everyone):
-    """dw_i = mean over patches of y_i x, y = compete(w x)."""
+def above(u, threshold):
+    """u_i - threshold_i, by which neurons compete."""
+    return [u_i - (0.0 if threshold is None else threshold[i]) for i, u_i in enumerate(u)]
+
+
+def hebb(x, w, compete=everyone, threshold=None):
+    """dw_i = mean over patches of y_i x, y = compete(w x - threshold)."""
     dw = np.zeros_like(w)
     for patch in x:
-        y = compete([w_i @ patch for w_i in w])
+        y = compete(above([w_i @ patch for w_i in w], threshold))
         for i in range(len(w)):
             dw[i] += y[i] * patch
     return dw / len(x)
 
 
-def oja(x, w, compete=everyone):
-    """dw_i = mean over patches of y_i (x - y_i w_i), y = compete(w x)."""
+def oja(x, w, compete=everyone, threshold=None):
+    """dw_i = mean over patches of y_i (x - y_i w_i), y = compete(w x - threshold)."""
     dw = np.zeros_like(w)
     for patch in x:
-        y = compete([w_i @ patch for w_i in w])
+        y = compete(above([w_i @ patch for w_i in w], threshold))
         for i in range(len(w)):
             dw[i] += y[i] * (patch - y[i] * w[i])
     return dw / len(x)
 
 
-def own_mean(dw, x, w, compete=everyone):
+def own_mean(dw, x, w, compete=everyone, threshold=None):
     """Turn a mean over patches into each neuron's mean over its own credit: divide by the mean of |y_i| instead."""
     credit = np.zeros(len(w))
     for patch in x:
-        credit += np.abs(compete([w_i @ patch for w_i in w])) / len(x)
+        credit += np.abs(compete(above([w_i @ patch for w_i in w], threshold))) / len(x)
     return np.array([row / share if share > 0 else row for row, share in zip(dw, credit)])
 
 
-def sanger(x, w):
-    """dw_i = mean over patches of y_i (x - sum over j <= i of y_j w_j), y = w x."""
+def sanger(x, w, threshold=None):
+    """dw_i = mean over patches of y_i (x - sum over j <= i of y_j w_j), y = w x. Nobody competes."""
     dw = np.zeros_like(w)
     for patch in x:
         y = [w_i @ patch for w_i in w]
@@ -90,21 +95,23 @@ def sanger(x, w):
     return dw / len(x)
 
 
-def instar(x, w, k):
-    """dw_i = mean over patches of (x - w_i) where neuron i is among the k with the largest drives."""
+def instar(x, w, compete=None, k=1, threshold=None):
+    """dw_i = mean over patches of y_i (x - w_i), y = compete(w x - threshold), or 1 for the k largest."""
+    compete = compete or winners(k)
     dw = np.zeros_like(w)
     for patch in x:
-        for i in ranks([w_i @ patch for w_i in w])[:k]:
-            dw[i] += patch - w[i]
+        y = compete(above([w_i @ patch for w_i in w], threshold))
+        for i in range(len(w)):
+            dw[i] += y[i] * (patch - w[i])
     return dw / len(x)
 
 
-def krotov(x, w, k, delta, p):
+def krotov(x, w, k, delta, p, threshold=None):
     """dw_i = sum over patches of g_i (x - <w_i, x> w_i), <w_i, x> = sum_d sign(w_id) |w_id|^(p-1) x_d."""
     dw = np.zeros_like(w)
     for patch in x:
         drive = [sum(np.sign(w_d) * abs(w_d) ** (p - 1) * x_d for w_d, x_d in zip(w_i, patch)) for w_i in w]
-        order = ranks(drive)
+        order = ranks(above(drive, threshold))
         for rank, g in ((1, 1.0), (k, -delta)):
             i = order[rank - 1]
             dw[i] += g * (patch - drive[i] * w[i])

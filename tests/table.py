@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import reference
 
-from hebbjax import competition, rules
+from hebbjax import activations, competition, rules
 from hebbjax.types import LearningRule
 
 
@@ -16,24 +16,23 @@ class Row(NamedTuple):
 
     name: str
     make: Callable[[], LearningRule]
-    reference: Callable  # (x [P, D], w [N, D]) -> dw [N, D], in loops
+    reference: Callable  # (x [P, D], w [N, D], threshold=None) -> dw [N, D], in loops
     reduce: str  # 'total' grows with the number of patches, 'mean' and 'weighted' do not
 
 
-def total(x, w, judge):
+def total(x, w, judge, threshold=None):
     """Undo a judge's mean over patches."""
-    return judge(x, w) * len(x)
+    return judge(x, w, threshold=threshold) * len(x)
 
 
-def weighted(x, w, judge, compete):
+def weighted(x, w, judge, compete, threshold=None):
     """Turn a judge's mean over patches into a mean over each neuron's credit."""
-    return reference.own_mean(judge(x, w, compete=compete), x, w, compete)
+    return reference.own_mean(judge(x, w, compete=compete, threshold=threshold), x, w, compete, threshold)
 
 
-def instar_weighted(x, w):
-    """Each neuron goes all the way to the mean of what it won."""
-    won = [reference.ranks([w_i @ patch for w_i in w])[0] for patch in x]
-    return np.array([np.mean([x[p] for p in range(len(x)) if won[p] == i] or [w[i]], 0) - w[i] for i in range(len(w))])
+def peaks(u):
+    """y = max(u - mean u, 0)."""
+    return np.maximum(np.array(u) - np.mean(u), 0)
 
 
 def krotov_row(k, delta, p):
@@ -63,7 +62,20 @@ RULES = [
     Row('sanger-total', lambda: rules.sanger(reduce=rules.total), partial(total, judge=reference.sanger), 'total'),
     Row('instar-1', lambda: rules.instar(1), partial(reference.instar, k=1), 'mean'),
     Row('instar-3', lambda: rules.instar(3), partial(reference.instar, k=3), 'mean'),
-    Row('instar-weighted', lambda: rules.instar(reduce=rules.weighted), instar_weighted, 'weighted'),
+    Row(
+        'instar-weighted',
+        lambda: rules.instar(reduce=rules.weighted),
+        partial(weighted, judge=reference.instar, compete=reference.winners(1)),
+        'weighted',
+    ),
+    Row(
+        'instar-triangle-total',
+        lambda: rules.instar(competition.graded(activations.triangle), reduce=rules.total),
+        partial(total, judge=partial(reference.instar, compete=peaks)),
+        'total',
+    ),
+    Row('hebb-1', lambda: rules.hebb(1), partial(reference.hebb, compete=reference.winners(1)), 'mean'),
+    Row('oja-2', lambda: rules.oja(2), partial(reference.oja, compete=reference.winners(2)), 'mean'),
     krotov_row(2, 0.4, 2),
     krotov_row(2, 0.4, 2.0),
     krotov_row(3, 0.2, 3),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hebbjax import activations
+from hebbjax import activations, competition
 
 U = jnp.array([[-2.0, 0.0, 0.5], [3.0, 1.0, -1.0]])
 
@@ -17,6 +17,13 @@ def test_activations_equal_their_equations():
     np.testing.assert_allclose(activations.triangle(U), np.maximum(u - u.mean(1, keepdims=True), 0), rtol=1e-6)
     powers = np.exp(u / 2)
     np.testing.assert_allclose(activations.softmax(2.0)(U), powers / powers.sum(1, keepdims=True), rtol=1e-6)
+
+
+def test_winners_send_ones():
+    maps = jnp.stack([U, -U])  # [2, 2, 3]
+    np.testing.assert_array_equal(
+        activations.credit(competition.k_wta(1))(maps), [[[0, 0, 1], [1, 0, 0]], [[1, 0, 0], [0, 0, 1]]]
+    )
 
 
 @pytest.mark.parametrize('n', [1, 1.5, 2, 3.0, 4.5])
@@ -36,7 +43,14 @@ def test_a_power_below_1_is_refused(n):
 
 @pytest.mark.parametrize(
     'send',
-    [activations.identity, activations.relu, activations.repu(1.5), activations.softmax(0.5), activations.triangle],
+    [
+        activations.identity,
+        activations.relu,
+        activations.repu(1.5),
+        activations.softmax(0.5),
+        activations.triangle,
+        activations.credit(competition.k_wta(2)),
+    ],
 )
 def test_activations_keep_shape_and_dtype(send):
     for dtype in (jnp.float32, jnp.bfloat16):

@@ -28,6 +28,31 @@ def test_k_wta_credits_the_k_largest(k):
     np.testing.assert_array_equal(competition.k_wta(k)(KEY, U), expected)
 
 
+def test_all_ties_may_win_and_only_above_zero():
+    """Miconi's notebook: every equal of the k-th, and none that does not exceed its threshold."""
+    compete = competition.k_wta(1, ties='all', above=0.0)
+    np.testing.assert_array_equal(compete(KEY, TIES), [[1, 1, 1, 1], [0, 1, 1, 0]])
+    np.testing.assert_array_equal(compete(KEY, U), [[0, 1, 0, 0], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(competition.k_wta(3, ties='all')(KEY, TIES), [[1, 1, 1, 1], [1, 1, 1, 1]])
+    np.testing.assert_array_equal(competition.k_wta(2, above=0.9)(KEY, U), [[1, 1, 0, 0], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(competition.k_wta(2, above=0.9)(KEY, TIES), [[1, 1, 0, 0], [0, 1, 1, 0]])
+    with pytest.raises(ValueError, match="the 'first' or 'all' win, not 'none'"):
+        competition.k_wta(1, ties='none')
+
+
+def test_neurons_may_learn_as_they_fire():
+    np.testing.assert_array_equal(competition.graded(jnp.abs)(KEY, U), jnp.abs(U))
+
+
+@pytest.mark.parametrize('k', [1, 4, 5, 40])
+def test_among_the_largest_is_who_k_wta_credits(k, rng):
+    u = rng.integers(-9, 9, (30, 100)).astype(np.float32)
+    order = np.argsort(-u, axis=1, kind='stable')
+    expected = np.zeros((30, 100), bool)
+    np.put_along_axis(expected, order[:, :k], True, axis=1)
+    np.testing.assert_array_equal(jax.jit(competition.among, static_argnums=1)(jnp.asarray(u), k), expected)
+
+
 def test_soft_wta_shares_one_unit():
     y = competition.soft_wta(1.0)(KEY, U)
     np.testing.assert_allclose(y, [reference.shared(np.asarray(row)) for row in U], rtol=1e-6)

@@ -15,11 +15,25 @@ import hebbjax
 ROOT = pathlib.Path(hebbjax.__file__).parent
 ORDER = [
     {'types'},
-    {'chunks', 'patches', 'competition', 'activations', 'plasticity', 'measures'},
+    {
+        'chunks',
+        'patches',
+        'pooling',
+        'whitening',
+        'augment',
+        'initial',
+        'competition',
+        'activations',
+        'homeostasis',
+        'plasticity',
+        'measures',
+        'surrogate',
+        'decoding',
+    },
     {'rules'},
     {'layers'},
-    {'train', 'frozen'},
-    {'readout'},
+    {'train', 'frozen', 'receptive'},
+    {'parallel', 'readout'},
     {'models'},
     {'supervised'},
 ]

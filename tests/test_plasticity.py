@@ -94,6 +94,36 @@ def test_unit_rows_leaves_a_row_that_would_vanish():
         plasticity.unit_rows().update(dw, plasticity.unit_rows().init(w))
 
 
+def test_pruned_connections_stay_pruned_and_rows_stay_at_length_1(rng):
+    w = jnp.asarray(rng.normal(size=(5, 12)) * (rng.random((5, 12)) < 0.3), jnp.float32).at[:, 0].set(1)
+    exists = w != 0
+    tx = optax.chain(plasticity.ascend(0.3), plasticity.masked(), plasticity.unit_rows())
+    state = tx.init(w)
+    for _ in range(20):
+        change, state = tx.update(jnp.asarray(rng.normal(size=(5, 12)), jnp.float32), state, w)
+        w = w + change
+    np.testing.assert_array_equal(w != 0, exists)
+    np.testing.assert_allclose(jnp.linalg.norm(w, axis=1), 1, atol=1e-6)
+
+
+def test_masks_are_data_under_vmap(rng):
+    w = jnp.asarray(rng.normal(size=(3, 4, 6)) * (rng.random((3, 4, 6)) < 0.5))
+    dw = jnp.ones((4, 6))
+    moved = jax.vmap(lambda w: once(plasticity.masked(), dw, w))(w)
+    np.testing.assert_array_equal(moved, w != 0)
+
+
+def test_after_a_burn_in_the_rate_begins():
+    tx = plasticity.ascend(plasticity.after(2, 0.5))
+    state, found = tx.init(DW), []
+    for _ in range(4):
+        change, state = tx.update(DW, state)
+        found.append(float(change[0, 0]))
+    np.testing.assert_allclose(found, [0, 0, 0.5, 0.5])
+    with pytest.raises(ValueError, match='burn-in of -1 steps'):
+        plasticity.after(-1, 0.5)
+
+
 def test_transformations_chain_and_may_be_traced():
     """Built inside the mapped function, a rate can be vmapped."""
 

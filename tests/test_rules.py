@@ -21,10 +21,10 @@ def bank(rng, patches=11, inputs=6, neurons=7):
     return rng.normal(size=(patches, inputs)), rng.normal(size=(neurons, inputs))
 
 
-def change(rule, x, w):
+def change(rule, x, w, threshold=None):
     """The raw change that a rule makes of patches, with drives computed as a layer computes them."""
     u = jnp.matmul(x, rule.seen(w).T, precision=lax.Precision.HIGHEST)
-    return rule.update(jax.random.key(0), x, u, w, rule.init(w))[0]
+    return rule.update(jax.random.key(0), x, u, w, rule.init(w), threshold=threshold)[0]
 
 
 def learn_for(rule, tx, x, w, steps):
@@ -47,6 +47,14 @@ def test_a_rule_equals_its_loops(row, rng, x64):
     np.testing.assert_allclose(
         change(row.make(), jnp.asarray(x), jnp.asarray(w)), row.reference(x, w), rtol=1e-12, atol=1e-12
     )
+
+
+@every_rule
+def test_neurons_compete_by_what_exceeds_their_threshold(row, rng, x64):
+    x, w = bank(rng)
+    threshold = rng.normal(size=7)
+    found = change(row.make(), jnp.asarray(x), jnp.asarray(w), jnp.asarray(threshold))
+    np.testing.assert_allclose(found, row.reference(x, w, threshold=threshold), rtol=1e-12, atol=1e-12)
 
 
 @every_rule
@@ -93,7 +101,7 @@ def test_all_zero_patches_pull_nothing(row, rng):
     x, w = (jnp.asarray(a, jnp.float32) for a in bank(rng))
     dw = change(row.make(), 0 * x, w)
     assert np.isfinite(dw).all()
-    if row.name.startswith('instar'):
+    if row.name in ('instar-1', 'instar-3', 'instar-weighted', 'oja-2'):
         assert np.all((dw == 0) | (np.sign(dw) == -np.sign(w)))
     else:
         np.testing.assert_array_equal(dw, 0)
@@ -201,7 +209,7 @@ def test_a_p_without_a_norm_is_refused(p):
         rules.krotov(p=p)
 
 
-@pytest.mark.parametrize('rule', [rules.krotov(5), rules.instar(5)])
+@pytest.mark.parametrize('rule', [rules.krotov(5), rules.instar(5), rules.hebb(5), rules.oja(5)])
 def test_a_k_above_the_number_of_neurons_is_refused(rule):
     message = 'k=5 is more than the 4 neurons that compete; use k <= 4'
     with pytest.raises(ValueError, match=message):
@@ -212,9 +220,20 @@ def test_a_k_above_the_number_of_neurons_is_refused(rule):
     rule.init(jnp.ones((5, 3)))
 
 
-def test_an_instar_without_winners_is_refused():
+@pytest.mark.parametrize('build', [rules.instar, rules.hebb, rules.oja])
+def test_a_rule_without_winners_is_refused(build):
     with pytest.raises(ValueError, match='leaves no winner'):
-        rules.instar(0)
+        build(0)
+
+
+@pytest.mark.parametrize('k', [1, 2, 5])
+def test_a_number_of_winners_is_the_competition_of_so_many(k, rng, x64):
+    """With rows added (k = 1) and with one product (k = 2, 5 of 30); oja is the instar where credit is 0 or 1."""
+    x, w = (jnp.asarray(rng.normal(size=size)) for size in ((20, 6), (30, 6)))
+    for build in (rules.instar, rules.hebb, rules.oja):
+        dense = change(build(competition.k_wta(k), reduce=rules.total), x, w)
+        np.testing.assert_allclose(change(build(k, reduce=rules.total), x, w), dense, atol=1e-12)
+    np.testing.assert_array_equal(change(rules.oja(k), x, w), change(rules.instar(k), x, w))
 
 
 # What rules are famous for

@@ -9,6 +9,7 @@ import optax
 import pytest
 from jax import lax
 
+import hebbjax
 from hebbjax import data, layers, plasticity, rules, train
 from hebbjax.layers import Layer
 from hebbjax.patches import Window
@@ -16,7 +17,7 @@ from hebbjax.patches import Window
 SHAPE = (8, 8, 3)
 TX = optax.chain(plasticity.scale_by_max_abs(), plasticity.ascend(0.05))
 NET = (
-    Layer(6, rules.krotov(3, 0.4, 3), TX, Window(3, 1, 1), pool=layers.max_pool(2)),
+    Layer(6, rules.krotov(3, 0.4, 3), TX, Window(3, 1, 1), pool=hebbjax.max_pool(2)),
     Layer(5, rules.instar(2), plasticity.ascend(0.1), Window(3, 1), glimpses=2),
 )
 DENSE = (Layer(4, rules.krotov(), TX),)
@@ -79,7 +80,7 @@ def test_every_layer_learns_from_what_the_layer_below_sent_before_it_learned(ima
     for layer, key, before, then in zip(NET, keys, state.layers, after.layers):
         alone, _, _ = layers.learn(layer, key, before, x)
         np.testing.assert_allclose(then.w, alone.w, atol=1e-5)
-        x = layers.respond(layer, before.w, x)
+        x = layers.respond(layer, before, x)
 
 
 def test_jit_changes_nothing(images, step):
@@ -168,7 +169,7 @@ def test_a_layer_that_does_not_fit_is_refused_by_name():
     with pytest.raises(ValueError, match='layer 0: k=7 is more than the 6 neurons that compete'):
         start(net=(Layer(6, rules.krotov(7), TX), small))
     with pytest.raises(ValueError, match=r'layer 0: max_pool\(9\) does not fit maps of 8 x 8'):
-        start(net=(Layer(6, rules.krotov(), TX, Window(3, 1, 1), pool=layers.max_pool(9)),))
+        start(net=(Layer(6, rules.krotov(), TX, Window(3, 1, 1), pool=hebbjax.max_pool(9)),))
 
 
 # Epochs
@@ -222,7 +223,7 @@ def test_labels_are_shuffled_with_their_images():
     marked = jnp.broadcast_to(jnp.arange(20, dtype=jnp.float32)[:, None, None, None], (20, *SHAPE))
     plain_rule = net[0].rule
 
-    def gather(sums, key, x, u, teacher=None):
+    def gather(sums, key, x, u, teacher, threshold):
         return sums._replace(leak=jnp.abs(teacher - x[:, 0]).max())
 
     def change(sums, w, state):
@@ -302,7 +303,7 @@ def test_features_stop_at_any_depth(images):
         found = train.features(NET, state.layers, images, upto=depth)
         np.testing.assert_allclose(found, x.reshape(20, -1), atol=1e-5)
         if depth < 2:
-            x = layers.respond(NET[depth], state.layers[depth].w, x)
+            x = layers.respond(NET[depth], state.layers[depth], x)
     assert train.features(NET, state.layers, images).shape == (20, 20)
 
 

@@ -1,0 +1,108 @@
+"""Before anything is seen: normalising images one by one, and ZCA whitening, fitted once and applied inside jit."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from hebbjax.types import Array
+
+FLAT = 1e-6  # relative to its largest value: an image that varies less is constant up to rounding
+
+
+def standardise(images: Array) -> Array:
+    """Give every image mean 0 and standard deviation 1, over all pixels and channels; a constant one becomes zero.
+
+    `(x - mean x) / std x`, unbiased, per image [B, H, W, C]. Miconi 2021, section 2.1, before every layer.
+    """
+    axes = tuple(range(1, images.ndim))
+    count = images[0].size
+    x = images - images.mean(axes, keepdims=True)
+    std = jnp.sqrt(jnp.sum(x * x, axes, keepdims=True) / max(count - 1, 1))
+    # rounding leaves 1e-8 behind a constant image's mean: that is no shape, and is not to be blown up to variance 1
+    flat = std <= FLAT * jnp.max(jnp.abs(images), axes, keepdims=True)
+    return jnp.where(flat, 0, x / jnp.where(flat, 1, std))
+
+
+class Whitening(NamedTuple):
+    """A fitted ZCA transform: a pytree."""
+
+    mean: Array  # [D], zero where none is subtracted
+    matrix: Array  # [D, D], symmetric
+
+
+RECIPES = {
+    'miconi_paper': {'epsilon': 1e-3, 'centre': True, 'per': 'sample'},
+    'miconi_notebook': {'epsilon': 1e-3, 'centre': False, 'per': 'input'},
+    'amato': {'epsilon': 1e-1, 'centre': True, 'per': 'sample', 'subtract': False},
+}
+"""The published recipes, as arguments of `fit`. They differ: the notebook's numbers come from 9000 images of 3072
+values, so that its epsilon is 3.4e-4 in units of the paper's."""
+
+
+def fit(
+    x: Array, *, epsilon: float = 1e-3, centre: bool = True, per: str = 'sample', subtract: bool | None = None
+) -> Whitening:
+    """Fit ZCA whitening: `matrix = E (L + epsilon)^(-1/2) E'`, where `E L E'` is the covariance.
+
+    The covariance is added up and decomposed in float64: it always has directions of nearly no variance (in centred
+    images the mean is one), and their eigenvalues decide the result.
+
+    Args:
+        x: what to whiten: images [n, H, W, C] (one D = H W C vector each) or rows of patches [n, D]; a numpy or a jax
+            array. Normalise images first (`standardise`): epsilon is in units of their variance.
+        epsilon: added to every eigenvalue. Large ones (0.1) leave fine detail unwhitened, small ones amplify noise.
+        centre: whether the mean of every input is subtracted before the covariance is formed; else second moments.
+        per: 'sample' divides the sum of products by n, the covariance; 'input' by D, as Miconi's notebook does.
+        subtract: whether `apply` subtracts that mean; left out: as `centre` says.
+
+    Raises:
+        ValueError: if epsilon is not positive, `per` unknown, x empty, of another shape or not finite.
+    """
+    if not epsilon > 0:
+        raise ValueError(f'epsilon={epsilon} would divide by eigenvalues that are zero; use a number above 0.')
+    if per not in ('sample', 'input'):
+        raise ValueError(f"products are averaged per 'sample' or per 'input', not per {per!r}.")
+    shape = np.shape(x)
+    if len(shape) not in (2, 4) or 0 in shape:
+        raise ValueError(f'whitening is fitted to images [n, H, W, C] or rows [n, D], not to shape {shape}.')
+    count, inputs = shape[0], int(np.prod(shape[1:]))
+    total = sum(part.sum(0) for part in _blocks(x))
+    if not np.isfinite(total).all():
+        raise ValueError('whitening cannot be fitted to NaN or infinite values; check the images.')
+    mean = total / count if centre else np.zeros(inputs)
+    products = sum((part - mean).T @ (part - mean) for part in _blocks(x))
+    values, vectors = np.linalg.eigh(products / (count if per == 'sample' else inputs))  # ascending
+    # rounding leaves eigenvalues of -1e-16 where there is no variance
+    matrix = (vectors / np.sqrt(np.maximum(values, 0) + epsilon)) @ vectors.T
+    kept = mean if (centre if subtract is None else subtract) else np.zeros(inputs)
+    return Whitening(jnp.asarray(kept, jnp.float32), jnp.asarray(matrix, jnp.float32))
+
+
+def _blocks(x, rows: int = 5000) -> Iterator[np.ndarray]:
+    """Go through samples in float64, some at a time."""
+    for start in range(0, len(x), rows):
+        part = np.asarray(x[start : start + rows], np.float64)
+        yield part.reshape(len(part), -1)
+
+
+def apply(whitening: Whitening, x: Array) -> Array:
+    """Whiten images [B, H, W, C] or rows [..., D], whichever the whitening was fitted to: `(x - mean) matrix`.
+
+    For `Layer.prepare` (images) or `Layer.patch` (patches), as `functools.partial(apply, whitening)`.
+
+    Raises:
+        ValueError: if x has other dimensions than what the whitening was fitted to.
+    """
+    inputs = len(whitening.mean)
+    whole_images = x.ndim == 4 and x[0].size == inputs
+    if not whole_images and x.shape[-1] != inputs:
+        raise ValueError(
+            f'whitening fitted to {inputs} inputs does not fit an array of shape {x.shape}; '
+            f'fit it to images or patches of this shape.'
+        )
+    rows = x.reshape(-1, inputs) - whitening.mean[None]
+    return jax.lax.dot(rows, whitening.matrix, precision=lax.Precision.HIGHEST).reshape(x.shape)

@@ -1,0 +1,52 @@
+"""First weights: lengths, densities, and no neuron without a connection."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hebbjax import augment, initial
+
+key = lambda: jax.random.key(0)  # noqa: E731
+
+
+def test_unit_rows_point_everywhere():
+    w = initial.unit(key(), (500, 6))
+    np.testing.assert_allclose(jnp.linalg.norm(w, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(w.mean(0), 0, atol=0.06)
+
+
+def test_pruned_rows_have_the_density_asked_for_and_length_1():
+    w = initial.pruned(0.05)(key(), (400, 900))
+    np.testing.assert_allclose((w != 0).mean(), 0.05, rtol=0.02)
+    np.testing.assert_allclose(jnp.linalg.norm(w, axis=1), 1, atol=1e-6)
+    assert (initial.pruned(1.0)(key(), (20, 30)) != 0).all()
+
+
+def test_every_neuron_keeps_a_connection():
+    """Of 20 inputs at 1 %, four neurons in five would have none."""
+    w = initial.pruned(0.01)(key(), (1000, 20))
+    counts = np.asarray(w != 0).sum(1)
+    assert counts.min() == 1
+    assert 0.75 < (counts == 1).mean() < 1
+    np.testing.assert_allclose(jnp.linalg.norm(w, axis=1), 1, atol=1e-6)
+
+
+def test_every_key_has_its_own_pattern():
+    a, b = (initial.pruned(0.3)(jax.random.key(seed), (10, 40)) != 0 for seed in (1, 2))
+    assert (a != b).any()
+
+
+@pytest.mark.parametrize('density', [0, -0.1, 1.5, float('nan')])
+def test_a_density_that_leaves_nothing_is_refused(density):
+    with pytest.raises(ValueError, match=rf'density of {density} leaves no connections'):
+        initial.pruned(density)
+
+
+def test_flips_mirror_about_half_of_the_images(rng):
+    images = jnp.asarray(rng.normal(size=(400, 2, 3, 1)))
+    flipped = jax.jit(augment.flip)(key(), images)
+    same, mirrored = (np.asarray(flipped == other).all((1, 2, 3)) for other in (images, images[:, :, ::-1]))
+    assert (same ^ mirrored).all()
+    assert 150 < mirrored.sum() < 250
+    assert (augment.flip(jax.random.key(1), images) != flipped).any()

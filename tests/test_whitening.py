@@ -1,0 +1,115 @@
+"""Normalising and whitening: what it is for, the published recipes, and refusals."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hebbjax import patches, whitening
+from hebbjax.patches import Window
+
+
+def correlated(rng, count=4000, shape=(3, 2, 2)):
+    """Images whose values depend on each other, and have means of their own."""
+    inputs = int(np.prod(shape))
+    mixing = rng.normal(size=(inputs, inputs))
+    return jnp.asarray((rng.normal(size=(count, inputs)) @ mixing + rng.normal(size=inputs)).reshape(count, *shape))
+
+
+def test_standardise_gives_every_image_mean_0_and_deviation_1(rng):
+    images = jnp.asarray(rng.normal(size=(5, 4, 4, 3)) * 7 + 100, jnp.float32)
+    x = np.asarray(jax.jit(whitening.standardise)(images), np.float64)
+    np.testing.assert_allclose(x.mean((1, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(x.std((1, 2, 3), ddof=1), 1, rtol=1e-4)
+    np.testing.assert_allclose(whitening.standardise(images[:1]), x[:1], atol=1e-4)
+
+
+@pytest.mark.parametrize('level', [0.0, 0.3, 1.0, -2.7, 1e4])
+def test_a_constant_image_becomes_zero_and_not_noise(level):
+    images = jnp.full((2, 32, 32, 3), level).at[1, 0, 0, 0].add(0.5 + 0.1 * abs(level))
+    x = whitening.standardise(images)
+    np.testing.assert_array_equal(x[0], 0)
+    np.testing.assert_allclose(jnp.std(x[1]), 1, rtol=1e-2)
+
+
+def test_whitened_images_have_unit_covariance(rng):
+    images = correlated(rng)
+    zca = whitening.fit(images, epsilon=1e-8)
+    x = np.asarray(jax.jit(partial(whitening.apply, zca))(images), np.float64).reshape(len(images), -1)
+    np.testing.assert_allclose(np.cov(x.T, bias=True), np.eye(12), atol=2e-3)
+    np.testing.assert_allclose(x.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(zca.matrix, zca.matrix.T, atol=1e-6)  # zero-phase: whitened images look like images
+
+
+def test_patches_are_whitened_as_rows(rng):
+    images = jnp.asarray(correlated(rng, 300, (6, 6, 2)), jnp.float32)
+    x = patches.extract(Window(3), images)
+    rows = x.reshape(-1, 18)
+    zca = whitening.fit(rows, epsilon=1e-6)
+    whitened = whitening.apply(zca, x)
+    assert whitened.shape == x.shape
+    np.testing.assert_allclose(np.cov(np.asarray(whitened).reshape(-1, 18).T), np.eye(18), atol=5e-3)
+    np.testing.assert_allclose(whitened[0, 0, 0], whitening.apply(zca, rows[:1])[0], atol=1e-4)
+
+
+def test_the_published_recipes_are_what_they_say(rng):
+    images = correlated(rng, 50)
+    x = np.asarray(images, np.float64).reshape(50, -1)
+    x = x.astype(np.float32).astype(np.float64)
+
+    def by_hand(second, epsilon):
+        values, vectors = np.linalg.eigh(second)
+        return vectors @ np.diag(1 / np.sqrt(values + epsilon)) @ vectors.T
+
+    centred = x - x.mean(0)
+    expected = {
+        'miconi_paper': (by_hand(centred.T @ centred / 50, 1e-3), x.mean(0)),
+        'miconi_notebook': (by_hand(x.T @ x / 12, 1e-3), np.zeros(12)),
+        'amato': (by_hand(centred.T @ centred / 50, 0.1), np.zeros(12)),
+    }
+    assert set(expected) == set(whitening.RECIPES)
+    for name, (matrix, mean) in expected.items():
+        zca = whitening.fit(images, **whitening.RECIPES[name])
+        np.testing.assert_allclose(zca.matrix, matrix, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(zca.mean, mean, rtol=1e-5, atol=1e-6)
+
+
+def test_directions_without_variance_do_no_harm(rng):
+    """Standardised images have none along their mean, and 5 images span 4 dimensions of 12."""
+    zca = whitening.fit(whitening.standardise(correlated(rng, 5)), epsilon=1e-3)
+    assert np.isfinite(zca.matrix).all()
+    assert np.linalg.norm(zca.matrix, 2) < 1.001 / np.sqrt(1e-3)
+
+
+def test_it_is_a_pytree_and_fits_in_parts(rng, monkeypatch):
+    images = correlated(rng, 100)
+    zca = whitening.fit(images)
+    assert [leaf.shape for leaf in jax.tree.leaves(zca)] == [(12,), (12, 12)]
+    whole = whitening._blocks
+    monkeypatch.setattr(whitening, '_blocks', lambda x: whole(x, rows=7))
+    np.testing.assert_allclose(whitening.fit(images).matrix, zca.matrix, rtol=1e-5, atol=1e-6)
+
+
+def test_other_dimensions_are_refused(rng):
+    zca = whitening.fit(correlated(rng, 20))
+    with pytest.raises(ValueError, match=r'fitted to 12 inputs does not fit an array of shape \(4, 3, 3, 2\)'):
+        whitening.apply(zca, jnp.zeros((4, 3, 3, 2)))
+    with pytest.raises(ValueError, match=r'fitted to 12 inputs does not fit an array of shape \(4, 11\)'):
+        jax.jit(partial(whitening.apply, zca))(jnp.zeros((4, 11)))
+
+
+@pytest.mark.parametrize(
+    'x, settings, match',
+    [
+        (np.zeros((4, 3)), {'epsilon': 0}, 'epsilon=0 would divide by eigenvalues that are zero'),
+        (np.zeros((4, 3)), {'per': 'pixel'}, "per 'sample' or per 'input', not per 'pixel'"),
+        (np.zeros((0, 3)), {}, r'not to shape \(0, 3\)'),
+        (np.zeros((4, 3, 3)), {}, r'images \[n, H, W, C\] or rows \[n, D\], not to shape \(4, 3, 3\)'),
+        (np.array([[1.0, np.nan], [0.0, 1.0]]), {}, 'NaN or infinite values; check the images'),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(x, settings, match):
+    with pytest.raises(ValueError, match=match):
+        whitening.fit(x, **settings)
