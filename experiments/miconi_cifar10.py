@@ -6,7 +6,7 @@ python experiments/miconi_cifar10.py --data-dir DIR --json FILE --figures FOLDER
 import sys
 
 from hebbjax.cli import run_job
-from hebbjax.jobs import miconi, stacked
+from hebbjax.jobs import miconi
 
 if __name__ == '__main__':
-    sys.exit(run_job(miconi.Config, stacked.run, sys.argv[1:], 'miconi_cifar10.py'))
+    sys.exit(run_job(miconi.Config, miconi.run, sys.argv[1:], 'miconi_cifar10.py'))

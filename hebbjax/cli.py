@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 import tyro
 from rich.console import Console
 
-USAGE = """usage: hebbjax [cnn | dense | data NAME] [flags]
+USAGE = """usage: hebbjax [cnn | dense | miconi | data NAME] [flags]
 
   cnn         Hebbian convolution under a trained head, beside its controls; the default, on embedded digits
   dense       Krotov and Hopfield's dense network, beside its controls
+  miconi      three Hebbian layers on CIFAR-10, untrained and trained (Miconi 2021, table 1)
   data NAME   download and prepare mnist, fashion_mnist or cifar10, without TensorFlow
 
-hebbjax cnn --help, hebbjax dense --help and hebbjax data --help list the flags."""
+hebbjax cnn --help, and likewise for the others, lists the flags."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(USAGE)
         return 0
     name, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith('-') else ('cnn', argv)
-    if name not in ('cnn', 'dense', 'data'):
-        print(f'hebbjax: error: {name!r} is no command; there are cnn, dense and data.', file=sys.stderr)
+    if name not in ('cnn', 'dense', 'miconi', 'data'):
+        print(f'hebbjax: error: {name!r} is no command; there are cnn, dense, miconi and data.', file=sys.stderr)
         return 2
     if name == 'data':
         return run_job(Data, prepare_data, rest, 'hebbjax data')
-    from hebbjax.jobs import cnn, dense  # late: jax is slow to import, and a usage text does not need it
+    from hebbjax.jobs import cnn, dense, miconi  # late: jax is slow to import, and a usage text does not need it
 
-    config, job = {'cnn': (cnn.Config, cnn.run), 'dense': (dense.Config, dense.run)}[name]
-    return run_job(config, job, rest, f'hebbjax {name}')
+    job = {'cnn': cnn, 'dense': dense, 'miconi': miconi}[name]
+    return run_job(job.Config, job.run, rest, f'hebbjax {name}')

@@ -16,7 +16,7 @@ def fields(net: Sequence[Layer], weights: Sequence[Array], image_shape: tuple[in
 
     A neuron's picture is the sum of the pictures of the layer below, each at its place and times its weight:
 
-        field_i[y s : y s + r, x s : x s + r] += w_i[y, x, c] field_c        (s: step in pixels between neighbours below)
+        field_i[y s : y s + r, x s : x s + r] += w_i[y, x, c] field_c      (s: pixels between neighbours below)
 
     Pooling over q x q blocks makes of each field below the mean of its q x q shifted copies. Exact for a linear network
     with average pooling; activations, normalisation and whitening are left out, and maxima are taken for means.

@@ -4,198 +4,102 @@ Rows: the default network (winners send, dense connections) and the one with tri
 connections, each untrained and trained. `--ablations` adds the paper's other findings.
 """
 
-import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
-import optax
+from rich.console import Console
 
-from hebbjax import activations, competition, data, initial, patches, plasticity, pooling, rules, whitening
-from hebbjax.homeostasis import Homeostasis
-from hebbjax.jobs.settings import flag
-from hebbjax.layers import Layer
-from hebbjax.patches import Window
-from hebbjax.types import Array, LearningRule
-
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """What tells one row from another."""
-
-    fire: str = 'triangle'  # what is sent on: 'triangle' or 'winners'
-    learn: str = 'winners'  # who learns: 'winners' or, by their activation, 'triangle'
-    density: float = 0.01  # share of connections that exist in layers 2 and 3
-    winners: int = 1  # k of the competition; at most half of a layer
-    rule: str = 'instar'
-    whiten: str = 'image'  # or 'patch', in the first layer
-    trained: bool = True
-    decoder: str = 'ridge'  # or 'svm'
+from hebbjax import data, receptive, visualize
+from hebbjax.jobs import decode, report, stack
+from hebbjax.jobs.report import Report, Row
+from hebbjax.jobs.stack import Stack
+from hebbjax.jobs.variants import READOUTS, TABLE, Config
 
 
-DEFAULT = Variant(fire='winners', density=1.0)
-TABLE = {
-    'default_untrained': dataclasses.replace(DEFAULT, trained=False),
-    'default_trained': DEFAULT,
-    'triangle_untrained': Variant(trained=False),
-    'triangle_trained': Variant(),
-}
-ABLATIONS = {
-    'triangle_only': Variant(density=1.0),
-    'pruning_only': Variant(fire='winners'),
-    'triangle_for_both': Variant(learn='triangle'),
-    'k_winners_for_both': Variant(fire='winners', winners=20),
-    **{f'winners_{k}': dataclasses.replace(DEFAULT, winners=k) for k in (2, 5, 20, 100)},
-    'rule_hebb': Variant(rule='hebb'),
-    'rule_oja': Variant(rule='oja'),
-    'patch_whitening': Variant(whiten='patch'),
-    'linear_svm': Variant(decoder='svm'),
-}
-PAPER = {  # table 1: L1 quadrants, L2 quadrants, final
-    'default_untrained': (43.3, 21.05, 10.56),
-    'default_trained': (49.94, 45.3, 34.5),
-    'triangle_untrained': (52.38, 57.17, 56.3),
-    'triangle_trained': (58.56, 64.2, 64.55),
-}
-RATES = (1e-4, 1e-4, 1e-3)
-WINDOWS = (5, 3, 3)
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Three Hebbian layers on CIFAR-10 (Miconi 2021, table 1): winner-take-all learning with adaptive thresholds.
-
-    All settings are the paper's and its notebook's; nothing is chosen here, so there is no validation split. Accuracies
-    are those of ridge regression on the training set's features, read once on the test set.
-    """
-
-    seeds: int = 3
-    """Number of seeds, 0, 1, ..., trained in one program; each draws weights, masks, order and flips anew."""
-    epochs: int = 20
-    """Hebbian epochs."""
-    rows: tuple[str, ...] | None = None
-    """Which networks; left out: table 1 (and the ablations, where asked for)."""
-    ablations: bool = False
-    """Add the paper's other findings as rows."""
-    data_dir: pathlib.Path | None = None
-    """Where prepared data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, tensorflow-datasets' own default."""
-    json: pathlib.Path | None = None
-    """File for all results, with configuration and versions."""
-    figures: pathlib.Path | None = None
-    """Folder for the full sheets of receptive fields of trained rows, first seed (figures B.1, B.2)."""
-    features: tuple[int, int, int] = (100, 196, 400)
-    """Neurons of the three layers."""
-    batch: int = 100
-    """Images per step."""
-    rate: float = 1.0
-    """Factor on the published rates, 1e-4, 1e-4 and 1e-3 per patch won."""
-    burn_in: int = 201
-    """Steps in which only thresholds adapt."""
-    penalty: float = 1.0
-    """Of ridge regression."""
-    whitening_images: int = 9000
-    """Images that ZCA is fitted to, with the notebook's regularisation, which depends on their number."""
-    images: int | None = None
-    """Training images used; left out: all. Fewer are for trying things out."""
-    seeds_at_once: int | None = None
-    """Seeds trained side by side; left out: 1 on a CPU, all that fit the memory elsewhere."""
-
-    def resolve(self) -> 'Config':
-        """Fill in the rows, and refuse what cannot run.
-
-        Raises:
-            ValueError: naming the setting, its value and what would do.
-        """
-        known = (*TABLE, *ABLATIONS)
-        rows = self.rows or (known if self.ablations else (*TABLE,))
-        if self.rows and self.ablations:
-            rows = (*self.rows, *(row for row in ABLATIONS if row not in self.rows))
-        for row in rows:
-            if row not in known:
-                raise ValueError(f'--rows {row} is unknown; there are {", ".join(known)}.')
-        for name in ('seeds', 'epochs', 'batch', 'whitening_images', 'images', 'seeds_at_once'):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f'{flag(name)} {value} trains nothing; use 1 or more.')
-        if not self.rate > 0:
-            raise ValueError(f'--rate {self.rate} learns nothing; use a number above 0.')
-        if not self.penalty > 0:
-            raise ValueError(
-                f'--penalty {self.penalty} may leave ridge regression without a solution; use one above 0.'
-            )
-        return dataclasses.replace(self, rows=rows)
-
-    def as_json(self) -> dict:
-        """Give all settings but the names of files, as plain JSON values."""
-        left_out = ('json', 'figures', 'data_dir')
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
-
-
-def rule_of(variant: Variant, winners: int) -> LearningRule:
-    """Build the learning rule of one layer; rates are per patch, so patches are added up."""
-    build = {'hebb': rules.hebb, 'instar': rules.instar, 'oja': rules.oja}[variant.rule]
-    compete = competition.graded(activations.triangle) if variant.learn == 'triangle' else winners
-    return build(compete, reduce=rules.total)
-
-
-def network(variant: Variant, config: Config, prepare: Mapping[str, Callable]) -> tuple[Layer, ...]:
-    """Build the network of one row.
+def run(config: Config, console: Console | None = None) -> Report:
+    """Train and read out every row, report, and draw receptive fields.
 
     Args:
-        variant: what the row is.
-        config: sizes, rates and the burn-in.
-        prepare: 'image' and 'patch', the first layer's preparations (`preparations`).
+        config: the settings.
+        console: where to print; None: nowhere.
+
+    Returns:
+        The report; its files are written. After Ctrl-C it holds the rows that were finished.
+
+    Raises:
+        ValueError: if a setting, the data or a shape does not fit.
+        OSError: if data cannot be read or a file not written.
+        KeyboardInterrupt: if the user ends it before any row was finished.
     """
-    net = []
-    for number, (features, size, rate) in enumerate(zip(config.features, WINDOWS, RATES)):
-        k = min(variant.winners, max(1, features // 2))
-        density = variant.density if number else 1.0
-        step = plasticity.ascend(plasticity.after(config.burn_in, config.rate * rate))
-        first = prepare if number == 0 else {'image': whitening.standardise, 'patch': patches.raw}
-        net.append(
-            Layer(
-                features,
-                rule_of(variant, k),
-                optax.chain(step, plasticity.masked(), plasticity.unit_rows())
-                if variant.trained
-                else optax.set_to_zero(),
-                Window(size),
-                first['image'],
-                first['patch'],
-                homeostasis=Homeostasis(winners=k) if variant.learn == 'winners' else None,
-                fire=activations.triangle if variant.fire == 'triangle' else activations.credit(competition.k_wta(k)),
-                pool=pooling.avg_pool(2),
-                initial=initial.pruned(density),
-            )
-        )
-    return tuple(net)
+    console = console or Console(quiet=True)
+    config = config.resolve()
+    report.check_writable(config.json, *pictures(config).values())
+    train, test = (data.load('cifar10', split, data_dir=config.data_dir) for split in ('train', 'test'))
+    for images in (train.images, test.images):
+        data.check_images(images)
+    stack.refuse_misfits(config, len(train.images[: config.images]))
+    train = data.Split(*(jnp.asarray(part[: config.images]) for part in train))
+    test = data.Split(*map(jnp.asarray, test))
+    prepare = functools.cache(functools.partial(stack.whitened, train.images, config.whitening_images))
+    result = Report(config.as_json())
+    try:
+        for variant, rows in config.trainings():
+            trained = stack.learn(variant, config, prepare(variant.whiten), train.images, rows[0], console)
+            for row in rows:
+                result.rows.append(decode.read_out(row, config.penalty, trained, train, test, console))
+                console.print(line_of(result.rows[-1]), highlight=False, soft_wrap=True)
+                result.write(config.json)  # hours may follow
+            draw(trained, rows, config)
+    except KeyboardInterrupt:
+        if not result.rows:
+            raise
+        result.interrupted = True
+    show(result, console)
+    result.write(config.json)
+    return result
 
 
-def preparations(images: Array, whiten: str) -> dict[str, Callable]:
-    """Fit the first layer's whitening and give its preparations of images and of patches.
-
-    Args:
-        images: those to fit to, uint8 [n, H, W, C].
-        whiten: 'image': every image is normalised, whitened, normalised; 'patch': every patch is.
-    """
-    normal = whitening.standardise
-    rows = functools.partial(_standardise_rows)
-    images = normal(jnp.asarray(images, jnp.float32) / 255)
-    if whiten == 'image':
-        zca = whitening.fit(images, **whitening.RECIPES['miconi_notebook'])
-        return {'image': lambda x: normal(whitening.apply(zca, normal(x))), 'patch': patches.raw}
-    x = patches.extract(Window(WINDOWS[0], stride=4), images)
-    zca = whitening.fit(rows(x.reshape(-1, x.shape[-1])), epsilon=1e-3)
-    return {'image': normal, 'patch': lambda x: rows(whitening.apply(zca, rows(x)))}
+def accuracies(row: Row) -> list[tuple[str, list[float], float | None]]:
+    """Give a row's readouts: name, accuracy per seed, and the paper's."""
+    below = [(name, row.more[name], row.more[f'paper_{name}']) for name in READOUTS[:2]]
+    return [*below, (READOUTS[2], row.test_accuracy, row.paper)]
 
 
-def _standardise_rows(x):
-    flat = whitening.standardise(x.reshape(-1, x.shape[-1]))
-    return flat.reshape(x.shape)
+def line_of(row: Row) -> str:
+    """Say in a line what a row has reached."""
+    reached = ', '.join(f'{name} {report.mean_std(values)} %' for name, values, _ in accuracies(row))
+    return f'{row.row}: {reached}, {row.seconds:.0f} s a seed + {row.compile_seconds:.1f} s compiling'
 
 
-def shape_of(images) -> tuple[int, int, int]:
-    """Give (H, W, C) of the data; refuses what is no image."""
-    data.check_images(images)
-    return images.shape[1:]
+def show(result: Report, console: Console) -> None:
+    """Print the table, with the paper's numbers beside ours."""
+    note = ' (interrupted: rows that were finished)' if result.interrupted else ''
+    cells = []
+    for row in result.rows:
+        found = accuracies(row)
+        ours = [report.mean_std(values) for _, values, _ in found]
+        cells.append((row.row, *ours, str(len(row.test_accuracy)), f'{row.seconds:.0f}', f'{row.compile_seconds:.1f}'))
+        if row.paper is not None:
+            cells.append(('  paper', *(f'{published:.2f}' for _, _, published in found), '10', '', ''))
+    headings = ('', 'L1 quadrants', 'L2 quadrants', 'final', 'n', 'run s', 'compile s')
+    report.print_table(f'CIFAR-10, test accuracy in percent{note}', headings, cells, console)
+
+
+def pictures(config: Config) -> dict[tuple[str, int], pathlib.Path]:
+    """Name the sheets of receptive fields: one per trained row of table 1 and layer."""
+    if config.figures is None:
+        return {}
+    rows = [row for row in config.rows if row in TABLE and TABLE[row].trained]
+    return {(row, n): config.figures / f'{row}_layer{n}.png' for row in rows for n in (1, 2, 3)}
+
+
+def draw(trained: Stack, rows: list[str], config: Config) -> None:
+    """Draw the receptive fields of the first seed, where asked for (figures B.1 and B.2)."""
+    for (row, depth), path in pictures(config).items():
+        if row in rows:
+            w = [layer.w for layer in trained.one(0)]
+            fields = receptive.fields(trained.net[:depth], w, stack.SHAPE)  # [N, rh, rw, C]
+            title = f'{row}: {len(fields)} receptive fields of layer {depth}'
+            figure = visualize.filters(fields.reshape(len(fields), -1), fields.shape[1:], title=title)
+            report.write_whole(path, figure.savefig)

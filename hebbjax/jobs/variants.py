@@ -1,0 +1,123 @@
+"""The rows of Miconi's table 1 and of its other findings, and what the job that trains them can be told."""
+
+import dataclasses
+import pathlib
+
+from hebbjax.jobs.settings import flag
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """What tells one row from another."""
+
+    fire: str = 'triangle'  # what is sent on: 'triangle' or 'winners'
+    learn: str = 'winners'  # who learns: 'winners' or, by their activation, 'triangle'
+    density: float = 0.01  # share of connections that exist in layers 2 and 3
+    winners: int = 1  # k of the competition; at most half of a layer
+    rule: str = 'instar'
+    whiten: str = 'image'  # or 'patch', in the first layer
+    trained: bool = True
+    decoder: str = 'ridge'  # or 'svm'
+
+
+DEFAULT = Variant(fire='winners', density=1.0)
+TABLE = {
+    'default_untrained': dataclasses.replace(DEFAULT, trained=False),
+    'default_trained': DEFAULT,
+    'triangle_untrained': Variant(trained=False),
+    'triangle_trained': Variant(),
+}
+ABLATIONS = {
+    'triangle_only': Variant(density=1.0),
+    'pruning_only': Variant(fire='winners'),
+    'triangle_for_both': Variant(learn='triangle'),
+    'k_winners_for_both': Variant(fire='winners', winners=20),
+    **{f'winners_{k}': dataclasses.replace(DEFAULT, winners=k) for k in (2, 5, 20, 100)},
+    'rule_hebb': Variant(rule='hebb'),
+    'rule_oja': Variant(rule='oja'),
+    'patch_whitening': Variant(whiten='patch'),
+    'linear_svm': Variant(decoder='svm'),
+}
+ROWS = {**TABLE, **ABLATIONS}
+PAPER = {  # table 1: L1 quadrants, L2 quadrants, final
+    'default_untrained': (43.3, 21.05, 10.56),
+    'default_trained': (49.94, 45.3, 34.5),
+    'triangle_untrained': (52.38, 57.17, 56.3),
+    'triangle_trained': (58.56, 64.2, 64.55),
+}
+READOUTS = ('l1_quadrants', 'l2_quadrants', 'final')
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Three Hebbian layers on CIFAR-10 (Miconi 2021, table 1): winner-take-all learning with adaptive thresholds.
+
+    All settings are the paper's and its notebook's; nothing is chosen here, so there is no validation split. Accuracies
+    are those of ridge regression on the training set's features, read once on the test set.
+    """
+
+    seeds: int = 3
+    """Number of seeds, 0, 1, ..., trained in one program; each draws weights, masks, order and flips anew."""
+    epochs: int = 20
+    """Hebbian epochs."""
+    rows: tuple[str, ...] | None = None
+    """Which networks; left out: table 1 (and the ablations, where asked for)."""
+    ablations: bool = False
+    """Add the paper's other findings as rows."""
+    data_dir: pathlib.Path | None = None
+    """Where prepared data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, tensorflow-datasets' own default."""
+    json: pathlib.Path | None = None
+    """File for all results, with configuration and versions."""
+    figures: pathlib.Path | None = None
+    """Folder for the full sheets of receptive fields of trained rows, first seed (figures B.1, B.2)."""
+    features: tuple[int, int, int] = (100, 196, 400)
+    """Neurons of the three layers."""
+    batch: int = 100
+    """Images per step."""
+    rate: float = 1.0
+    """Factor on the published rates, 1e-4, 1e-4 and 1e-3 per patch won."""
+    burn_in: int = 201
+    """Steps in which only thresholds adapt."""
+    penalty: float = 1.0
+    """Of ridge regression."""
+    whitening_images: int = 9000
+    """Images that ZCA is fitted to, with the notebook's regularisation, which depends on their number."""
+    images: int | None = None
+    """Training images used; left out: all. Fewer are for trying things out."""
+    seeds_at_once: int | None = None
+    """Seeds trained side by side; left out: 1 on a CPU, all that fit the memory elsewhere."""
+
+    def resolve(self) -> 'Config':
+        """Fill in the rows, and refuse what cannot run.
+
+        Raises:
+            ValueError: naming the setting, its value and what would do.
+        """
+        asked = self.rows or (*TABLE,)
+        rows = tuple(dict.fromkeys((*asked, *(ABLATIONS if self.ablations else ()))))
+        for row in rows:
+            if row not in ROWS:
+                raise ValueError(f'--rows {row} is unknown; there are {", ".join(ROWS)}.')
+        for name in ('seeds', 'epochs', 'batch', 'whitening_images', 'images', 'seeds_at_once'):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f'{flag(name)} {value} trains nothing; use 1 or more.')
+        if not self.rate > 0:
+            raise ValueError(f'--rate {self.rate} learns nothing; use a number above 0.')
+        if not self.penalty > 0:
+            raise ValueError(
+                f'--penalty {self.penalty} may leave ridge regression without a solution; use one above 0.'
+            )
+        return dataclasses.replace(self, rows=rows)
+
+    def as_json(self) -> dict:
+        """Give all settings but the names of files, as plain JSON values."""
+        left_out = ('json', 'figures', 'data_dir')
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
+
+    def trainings(self) -> list[tuple[Variant, list[str]]]:
+        """Group rows that differ in their decoder alone: they are trained once."""
+        groups = {}
+        for row in self.rows:
+            groups.setdefault(dataclasses.replace(ROWS[row], decoder='ridge'), []).append(row)
+        return list(groups.items())
