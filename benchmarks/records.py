@@ -15,6 +15,7 @@ COLUMNS = {
     'p': ('p', '{:g}'),
     'shape': ('layer', '{}'),
     'gflop_per_second': ('GFLOP/s of the product', '{:.0f}'),
+    'images_per_second': ('images/s', '{:.0f}'),
     'times_hebbjax': ('times hebbjax', '{:.2f}'),
     'fraction_of_product': ('share of the product', '{:.2f}'),
     'times_patches_product': ('of patches + product', '{:.2f}'),

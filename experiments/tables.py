@@ -22,10 +22,50 @@ COLUMNS = {
 
 def table(reports: list[dict]) -> str:
     """Lay the rows of several reports out as one Markdown table."""
+    lay_out = of_stacks if 'l1_quadrants' in reports[0]['rows'][0] else of_heads
+    lines = lay_out([row for one in reports for row in one['rows']])
+    versions = reports[0]['versions']
+    named = ', '.join(f'{name} {versions[name]}' for name in ('jax', 'optax', 'python'))
+    devices = ', '.join(sorted({one['device'] for one in reports}))
+    return '\n'.join([*lines, '', f'Device: {devices}; {named}.', ''])
+
+
+def of_stacks(rows: list[dict]) -> list[str]:
+    """Lay out stacks of layers, every layer read out, with the paper's numbers beside ours."""
+    head = [
+        'row',
+        'L1 quadrants %',
+        'paper',
+        'L2 quadrants %',
+        'paper',
+        'final %',
+        'paper',
+        'train %',
+        'seeds',
+        'run s',
+    ]
+    head += ['compile s', 'win rates, layer 3', 'non-zero answers']
+    lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
+    for row in rows:
+        ours = [row['l1_quadrants'], row['l2_quadrants'], row['test_accuracy']]
+        papers = [row['paper_l1_quadrants'], row['paper_l2_quadrants'], row['paper']]
+        cells = [row['row']]
+        for values, paper in zip(ours, papers):
+            cells += [report.mean_std(values), '' if paper is None else f'{paper:.2f}']
+        cells += [report.mean_std(row['train_accuracy']), str(len(row['test_accuracy'])), f'{row["seconds"]:.0f}']
+        lowest, _, highest = row['win_rates'][2]
+        cells += [f'{row["compile_seconds"]:.1f}', f'{lowest:.4f} to {highest:.4f}']
+        cells.append(' / '.join(f'{share:.2f}' for share in row['nonzero']))
+        lines.append('| ' + ' | '.join(cells) + ' |')
+    return lines
+
+
+def of_heads(rows: list[dict]) -> list[str]:
+    """Lay out layers under a trained head, with what tells of their filters."""
     head = ['row', 'test %', 'train %', 'validation %', 'paper %', 'seeds', 'run s', 'compile s']
     head += [title for title, _ in COLUMNS.values()]
     lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
-    for row in (row for one in reports for row in one['rows']):
+    for row in rows:
         cells = [
             row['row'],
             report.mean_std(row['test_accuracy']),
@@ -38,10 +78,7 @@ def table(reports: list[dict]) -> str:
             *(form.format(fmean(row[key])) if key in row else '' for key, (_, form) in COLUMNS.items()),
         ]
         lines.append('| ' + ' | '.join(cells) + ' |')
-    versions = reports[0]['versions']
-    named = ', '.join(f'{name} {versions[name]}' for name in ('jax', 'optax', 'python'))
-    devices = ', '.join(sorted({one['device'] for one in reports}))
-    return '\n'.join([*lines, '', f'Device: {devices}; {named}.', ''])
+    return lines
 
 
 if __name__ == '__main__':

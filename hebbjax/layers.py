@@ -10,10 +10,8 @@ import optax
 from jax import lax
 
 from hebbjax import activations, chunks
-from hebbjax.competition import largest
 from hebbjax.homeostasis import Homeostasis, adapt, less
 from hebbjax.patches import Preparation, Window, centred, extract, glimpse, grid, raw
-from hebbjax.rules import winners
 from hebbjax.types import Array, Key, LearningRule, State, Sums, Told
 
 PRECISIONS = {'highest': lax.Precision.HIGHEST, 'tensorfloat32': lax.Precision.HIGH, 'bfloat16': None}
@@ -28,12 +26,9 @@ class Layer:
         rule: the learning rule, such as `rules.krotov(k=4, delta=0.4, p=4)`.
         tx: the optax transformation from `dw` to the change that is added to the weights.
         window: `Window()` for a dense layer, `Window(5)` for a 5 x 5 convolution.
-        prepare: images -> images, before windows are cut, in learning and prediction alike, such as
-            `whitening.standardise`; None: nothing.
         patch: how patches are prepared, in learning and in prediction alike (`patches.raw`, `centred`, `l2`,
             `centred_l2`, or a function on rows of your own). None: centred for a convolution, raw for a dense layer.
         glimpses: windows drawn at random per image and learning step; None: all of them.
-        homeostasis: adaptive thresholds, subtracted from drives before neurons compete and before they fire; None: no.
         send: what is predicted with: 'weights', `w . x`, or 'seen', the drive of the rule (`|w|^(p-1)` for krotov).
         fire: activation on the drives, less thresholds.
         pool: images -> images after the activation, such as `max_pool(2)`; None: nothing.
@@ -42,22 +37,25 @@ class Layer:
         precision: of the drives' matrix product. 'highest': float32 everywhere (JAX's own default may be TF32);
             'tensorfloat32': that, where a GPU has it; 'bfloat16': operands rounded to it, sums in float32. What
             the last costs in accuracy: experiments/RESULTS.md.
+        prepare: images -> images, before windows are cut, in learning and prediction alike, such as
+            `whitening.standardise`; None: nothing.
+        homeostasis: adaptive thresholds, subtracted from drives before neurons compete and before they fire; None: no.
     """
 
     features: int
     rule: LearningRule
     tx: optax.GradientTransformation
     window: Window = Window()
-    prepare: Callable[[Array], Array] | None = None
     patch: Preparation | None = None
     glimpses: int | None = None
-    homeostasis: Homeostasis | None = None
     send: str = 'weights'
     fire: activations.Activation = activations.relu
     pool: Callable[[Array], Array] | None = None
     initial: Callable[[Key, tuple[int, int]], Array] = jax.random.normal
     chunk: int | None = None
     precision: str = 'highest'
+    prepare: Callable[[Array], Array] | None = None
+    homeostasis: Homeostasis | None = None
 
     def __post_init__(self):
         if self.features < 1:
@@ -234,16 +232,3 @@ def chunk_of(layer: Layer, shape: tuple[int, int, int, int]) -> int:
     if g.out == (1, 1):  # a dense layer's product reads all its weights anew for every chunk
         return shape[0]
     return chunks.at_once(shape[0], g.out[0] * g.out[1] * (g.inputs + layer.features))
-
-
-def wins(x: Array, u: Array) -> Array:
-    """Count, per neuron, the patches for which its drive is the largest; an all-zero patch is nobody's.
-
-    Args:
-        x: patches [P, D].
-        u: their drives [P, N].
-
-    Returns:
-        [N] int32.
-    """
-    return winners(x, largest(u, 1)[1][:, 0], u.shape[1])

@@ -12,13 +12,15 @@ import pytest
 from rich.console import Console
 
 import hebbjax
-from hebbjax import cli, layers, patches, plasticity, rules
+from hebbjax import cli, layers, patches, plasticity, rules, train, whitening
+from hebbjax.jobs import stack, variants
 
 HERE = pathlib.Path(__file__).resolve().parents[1] / 'benchmarks'
 sys.path.insert(0, str(HERE))
 import cold_start  # noqa: E402
 import conv_layer  # noqa: E402
 import krotov_mnist  # noqa: E402
+import miconi_step  # noqa: E402
 import numpy_baseline  # noqa: E402
 import numpy_tries  # noqa: E402
 import scaling  # noqa: E402
@@ -175,3 +177,40 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(script, flags, says, t
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert says in line and line.startswith('benchmark: error: ')
     assert list(tmp_path.iterdir()) == []
+
+
+def test_miconis_step_is_timed_beside_its_products(tmp_path, capsys):
+    flags = ['--batch', '2', '--steps', '1', '--repetitions', '1', '--json', str(tmp_path / 'step.json')]
+    assert cli.run_job(miconi_step.Config, miconi_step.run, flags, 'miconi_step.py') == 0
+    rows = {row['row']: row for row in json.loads((tmp_path / 'step.json').read_text())['rows']}
+    assert {'hebbjax', 'hebbjax_epoch', 'frozen', 'drive_products'} <= set(rows)
+    for row in rows.values():
+        np.testing.assert_allclose(row['images_per_second'] * row['seconds_per_step'], 2)
+    assert rows['drive_products']['fraction_of_product'] == rows['hebbjax']['times_hebbjax'] == 1
+    assert 'images/s' in capsys.readouterr().out
+    flags = ['--variant', 'nothing']
+    assert cli.run_job(miconi_step.Config, miconi_step.run, flags, 'miconi_step.py') == 2
+    assert '--variant nothing is unknown; there are default_untrained' in capsys.readouterr().err
+
+
+def test_the_torch_step_is_miconis():
+    """Where torch is installed, its step moves weights and thresholds as ours does."""
+    pytest.importorskip('torch')
+    import torch_miconi
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    zca = np.eye(3072, dtype=np.float32) + 0.01 * rng.normal(size=(3072, 3072)).astype(np.float32)
+    normal, white = whitening.standardise, whitening.Whitening(jnp.zeros(3072), jnp.asarray(zca + zca.T))
+    first = stack.Preparation(lambda x: normal(whitening.apply(white, normal(x))), stack.PLAIN.rows)
+    config = variants.Config(features=(12, 10, 8), burn_in=0)
+    net = stack.network(variants.ROWS['triangle_trained'], config, first)
+    state = train.init(net, jax.random.key(0), stack.SHAPE)
+    theirs = torch_miconi.Layers([one.w for one in state.layers])
+    torch_miconi.turn([images], theirs, white.matrix)()
+    after, _ = train.make_train_step(net)(state, jnp.asarray(images))
+    for ours, before, w, threshold in zip(after.layers, state.layers, theirs.w, theirs.thresholds):
+        moved = w.detach().permute(0, 2, 3, 1).flatten(1).numpy()
+        np.testing.assert_allclose(moved, ours.w, atol=1e-5)
+        np.testing.assert_allclose(threshold.flatten(), ours.threshold, atol=1e-5)
+        assert np.abs(moved - np.asarray(before.w)).max() > 3e-4

@@ -12,7 +12,7 @@ import reference
 from table import RULES
 
 import hebbjax
-from hebbjax import activations, layers, patches, plasticity, rules
+from hebbjax import activations, competition, layers, patches, plasticity, rules
 from hebbjax.layers import Layer
 from hebbjax.patches import Window
 
@@ -104,7 +104,7 @@ def test_all_zero_patches_among_others_change_nothing(rng):
 def test_wins_count_the_largest_drive_and_the_first_of_equals():
     x = jnp.array([[1.0, 0.0], [0.0, 0.0], [0.0, -1.0], [1.0, 1.0]])
     u = jnp.array([[1.0, 5.0, 5.0], [0.0, 0.0, 0.0], [2.0, 2.0, 2.0], [-3.0, -2.0, -1.0]])
-    found = layers.wins(x, u)
+    found = rules.winners(x, competition.largest(u, 1)[1][:, 0], 3)
     np.testing.assert_array_equal(found, [1, 1, 1])
     assert found.dtype == jnp.int32
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from hebbjax import frozen, layers, measures, models, supervised, train
+from hebbjax import competition, frozen, layers, measures, models, rules, supervised, train
 from hebbjax.jobs.progress import bar
 from hebbjax.jobs.report import Row
 from hebbjax.layers import Layer
@@ -172,7 +172,8 @@ def diversity(layer: Layer, w: Array, images: Array, p: float) -> dict[str, floa
 @functools.partial(jax.jit, static_argnums=0)
 def _tell(layer, w, images, p):
     x = layers.look(layer, layers.intensities(images)).reshape(-1, w.shape[1])
-    wins = layers.wins(x, layers.product(layer, x, layer.rule.seen(w)))
+    first = competition.largest(layers.product(layer, x, layer.rule.seen(w)), 1)[1][:, 0]
+    wins = rules.winners(x, first, len(w))
     cosine = measures.nearest_cosine(w)
     return {
         'distinct_winners': measures.distinct_winners(wins),
