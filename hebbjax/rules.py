@@ -128,15 +128,17 @@ def _associate(compete, leak: Callable[[Array], Array], reduce: Reduction) -> Le
 
     def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> Sums:
         v = less(u, threshold)  # [P, N]
-        _, order = competition.largest(v, k)  # [P, k]
         pull, weight = sums.pull, sums.weight
         if k <= SPARSE * u.shape[1]:
+            _, order = competition.largest(v, k)  # [P, k]
+            first = order[:, 0]
             for place in range(k):
                 pull, weight = pull.at[order[:, place]].add(x), weight.at[order[:, place]].add(1)
         else:
+            first = competition.largest(v, 1)[1][:, 0]
             y = competition.among(v, k).astype(u.dtype)  # [P, N]
             pull, weight = pull + jnp.matmul(y.T, x, precision=lax.Precision.HIGHEST), weight + y.sum(0)
-        wins = sums.wins + winners(x, order[:, 0], u.shape[1])
+        wins = sums.wins + winners(x, first, u.shape[1])
         # every winner's credit is 1, so it leaks leak(1)
         return Sums(pull, leak(jnp.ones_like(weight)) * weight, weight, wins, sums.patches + len(x))
 
