@@ -60,7 +60,7 @@ def contestants(config: Config) -> tuple[dict[str, tuple[Callable, float]], floa
     image_key, zca_key = jax.random.split(jax.random.key(0))
     count = config.batch * config.steps
     images = jax.random.randint(image_key, (count, *stack.SHAPE), 0, 256).astype(jnp.uint8)
-    zca = whitening.Whitening(jnp.zeros(3072), jnp.eye(3072) + 0.01 * jax.random.normal(zca_key, (3072, 3072)))
+    zca = whitening.Whitening(jnp.zeros(stack.SHAPE), jnp.eye(3072) + 0.01 * jax.random.normal(zca_key, (3072, 3072)))
     normal = whitening.standardise
     first = stack.Preparation(lambda x: normal(whitening.apply(zca, normal(x))), stack.PLAIN.rows)
     settings = dataclasses.replace(variants.Config(), burn_in=0, batch=config.batch)

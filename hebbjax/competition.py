@@ -56,7 +56,7 @@ def k_wta(k: int, ties: str = 'first', above: float | None = None) -> Competitio
 
 
 def graded(fire: Callable[[Array], Array]) -> Competition:
-    """Let neurons learn as they fire: `y = fire(u)`, such as `graded(activations.triangle)`."""
+    """Let neurons learn as they fire: `y = fire(u)`, u [P, N], such as `graded(activations.triangle)`."""
     return lambda key, u: fire(u)
 
 

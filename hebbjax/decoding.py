@@ -57,11 +57,21 @@ def add(found: Moments | None, features: Array, labels: Array, classes: int) -> 
     """Add one batch to moments; None: it is the first.
 
     Products are made in float32 on the device, of features from which the first batch's mean is subtracted (so that
-    nothing is lost to their common level), and added up in float64, in place.
+    nothing is lost to their common level), and added up in float64.
+
+    Args:
+        found: moments so far; their arrays are written over.
+        features: [b, F], b >= 1, floating.
+        labels: [b] of 0 .. K - 1.
+        classes: K.
+
+    Raises:
+        ValueError: if shapes do not fit, a label is out of range, or features are not finite.
     """
-    _check(features, labels, classes)
+    inputs = features.shape[-1] if found is None else len(found.x)
+    _check(features, labels, classes, inputs)
+    features = features.astype(jnp.float32)
     if found is None:
-        inputs = features.shape[1]
         none = np.zeros(inputs), np.zeros(classes), np.zeros((inputs, inputs)), np.zeros((inputs, classes))
         found = Moments(np.asarray(jnp.mean(features, 0)), 0, *none)
     targets = jax.nn.one_hot(labels, classes, dtype=features.dtype)
@@ -73,9 +83,11 @@ def add(found: Moments | None, features: Array, labels: Array, classes: int) -> 
     return found._replace(count=found.count + len(labels))
 
 
-def _check(features, labels, classes):
-    if features.ndim != 2 or labels.shape != features.shape[:1]:
-        raise ValueError(f'features {features.shape} and labels {labels.shape} do not fit; wanted [b, F] and [b].')
+def _check(features, labels, classes, inputs):
+    if features.ndim != 2 or labels.shape != features.shape[:1] or features.shape[1] != inputs or not len(labels):
+        raise ValueError(
+            f'features {features.shape} and labels {labels.shape} do not fit; wanted [b, {inputs}] and [b], b >= 1.'
+        )
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0 or highest >= classes:
         raise ValueError(f'labels of {lowest} .. {highest} do not fit {classes} classes; wanted 0 .. {classes - 1}.')
@@ -96,18 +108,21 @@ def solve(moments: Moments, penalty: float = 1.0) -> Ridge:
     x_mean, y_mean = moments.x / moments.count, moments.y / moments.count
     xx = moments.xx - moments.count * np.outer(x_mean, x_mean)
     xy = moments.xy - moments.count * np.outer(x_mean, y_mean)
-    try:
-        # positive definite where the penalty is above 0; the check is what Cholesky's failure says
-        lower = np.linalg.cholesky(xx + penalty * np.eye(len(xx)))
-    except np.linalg.LinAlgError:
-        raise ValueError(f'at penalty {penalty} the features depend on each other; use a larger one.') from None
-    w = np.linalg.solve(lower.T, np.linalg.solve(lower, xy))
+    values, vectors = np.linalg.eigh(xx)
+    values = np.maximum(values, 0) + penalty
+    # products were made in float32: what is smaller than their rounding is no variance
+    if penalty == 0 and values[0] <= len(xx) * np.finfo(np.float32).eps * values[-1]:
+        raise ValueError(f'at penalty {penalty} the features depend on each other; use a larger one.')
+    w = vectors @ (vectors.T @ xy / values[:, None])
     b = y_mean - (moments.origin + x_mean) @ w
     return Ridge(jnp.asarray(w, jnp.float32), jnp.asarray(b, jnp.float32))
 
 
 def ridge(batches: Iterable[tuple[Array, Array]], classes: int, penalty: float = 1.0) -> Ridge:
-    """Fit ridge regression to batches of features and labels: `solve(gather(batches, classes), penalty)`."""
+    """Fit ridge regression to batches of features and labels: `solve(gather(batches, classes), penalty)`.
+
+    Args and errors are theirs.
+    """
     return solve(gather(batches, classes), penalty)
 
 

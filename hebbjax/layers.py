@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from hebbjax import activations, chunks
-from hebbjax.homeostasis import Homeostasis, adapt, less
+from hebbjax import activations, chunks, homeostasis
+from hebbjax.homeostasis import Homeostasis
 from hebbjax.patches import Preparation, Window, centred, extract, glimpse, grid, raw
 from hebbjax.types import Array, Key, LearningRule, State, Sums, Told
 
@@ -109,7 +109,7 @@ def init(layer: Layer, key: Key, image_shape: tuple[int, int, int], w: Array | N
             f'weights of shape {jnp.shape(w)} do not fit a layer that needs {shape} for images {image_shape}.'
         )
     w = jnp.asarray(w)
-    threshold = None if layer.homeostasis is None else jnp.zeros_like(w[:, 0])
+    threshold = None if layer.homeostasis is None else homeostasis.init(layer.homeostasis, w)
     return LayerState(w, layer.rule.init(w), layer.tx.init(w), threshold)
 
 
@@ -162,7 +162,7 @@ def respond(layer: Layer, state: LayerState, images: Array) -> Array:
 
 def send(layer: Layer, state: LayerState, u: Array) -> Array:
     """Make of drives what is sent on: `pool(fire(u - threshold))`. [B, H', W', N] -> [B, H'', W'', N]."""
-    sent = layer.fire(less(u, state.threshold))
+    sent = layer.fire(homeostasis.less(u, state.threshold))
     return sent if layer.pool is None else layer.pool(sent)
 
 
@@ -183,9 +183,10 @@ def learn(layer: Layer, key: Key, state: LayerState, images: Array, teacher=None
     dw, rule = layer.rule.change(sums, state.w, state.rule)  # [N, D]
     change, opt = layer.tx.update(dw, state.opt, state.w)
     w = state.w + change
-    threshold = None if layer.homeostasis is None else adapt(layer.homeostasis, state.threshold, sums)
-    told = Told(wins=sums.wins, change=jnp.max(jnp.abs(change)), finite=jnp.all(jnp.isfinite(w)))
-    return LayerState(w, rule, opt, threshold), sent, told
+    threshold = None if layer.homeostasis is None else homeostasis.adapt(layer.homeostasis, state.threshold, sums)
+    state = LayerState(w, rule, opt, threshold)
+    finite = jnp.array([jnp.all(jnp.isfinite(a)) for a in (w, threshold) if a is not None]).all()
+    return state, sent, Told(sums.wins, jnp.max(jnp.abs(change)), finite, homeostasis.rates(sums))
 
 
 def gather(layer: Layer, key: Key, state: LayerState, images: Array, teacher=None) -> tuple[Sums, Array]:

@@ -31,7 +31,7 @@ def over_seeds(f: Callable, at_once: int, *, donate: bool = False) -> Callable:
         raise ValueError(f'{at_once} seeds at once train nothing; use 1 or more.')
 
     def everyone(states, *data):
-        return lax.map(lambda state: f(state, *data), states, batch_size=at_once)
+        return lax.map(lambda state: f(state, *data), states, batch_size=None if at_once == 1 else at_once)
 
     return jax.jit(everyone, donate_argnums=0 if donate else ())
 

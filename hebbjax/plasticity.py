@@ -67,11 +67,15 @@ def unit_rows() -> optax.GradientTransformation:
     """End every step on the unit sphere: `change = (w + dw) / |w + dw|_2 - w`, row by row. Last in a chain.
 
     A row that would become all zero stays where it is.
+
+    Raises:
+        ValueError: in its update, if that is given no weights.
     """
 
     def project(dw, w):
         length = jnp.linalg.norm(w + dw, axis=-1, keepdims=True)
-        return jnp.where(length > 0, (w + dw) / jnp.where(length > 0, length, 1) - w, 0)
+        # a NaN length passes, so that NaN reaches the weights and is found there
+        return jnp.where(length == 0, 0, (w + dw) / jnp.where(length == 0, 1, length) - w)
 
     def update(updates, params):
         if params is None:

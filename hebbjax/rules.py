@@ -6,6 +6,7 @@ sparse (`krotov`, `instar`) adds rows instead of multiplying zeros. What is adde
 parts the patches come.
 """
 
+import numbers
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -121,9 +122,9 @@ def instar(compete: Competition | int = 1, *, reduce: Reduction = mean) -> Learn
 
 def _associate(compete, leak: Callable[[Array], Array], reduce: Reduction) -> LearningRule:
     """Build `dw_i = y_i x - leak(y_i) w_i`; for so many winners without ever laying the zeros of y out."""
-    if not isinstance(compete, int):
+    if not isinstance(compete, numbers.Integral):
         return local(compete or competition.linear(), lambda u, y: Credit(y, leak(y), jnp.abs(y)), reduce=reduce)
-    k = compete
+    k = int(compete)
     competition.k_wta(k)  # refuses k < 1
 
     def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> Sums:

@@ -2,7 +2,7 @@
 
 A drive `u_i = w_i . x` has the gradient x, so the gradient of `-1/2 sum s^2` is `-s ds/dw`: with `s = u` Hebb's rule.
 What a neuron really does, `y` (a winner's 1, anything at all, differentiable or not), takes the place of s's value and
-leaves its gradient alone: `s + stop_gradient(y - s)`. Then
+leaves its gradient alone (`substitute`). Then
 
     -grad loss = sum over patches of y_i ds_i/dw_i
 
@@ -26,7 +26,7 @@ Loss = Callable[[Array, Array, Array], Array]  # (u [..., N], y [..., N], kernel
 
 def substitute(s: Array, y: Array) -> Array:
     """Give `y` the gradient of `s`: the value is y, the derivative ds."""
-    return s + lax.stop_gradient(y - s)
+    return lax.stop_gradient(y) + (s - lax.stop_gradient(s))  # in this order y keeps all its digits
 
 
 def hebb(u: Array, y: Array, kernel: Array) -> Array:
@@ -44,12 +44,12 @@ def hebb(u: Array, y: Array, kernel: Array) -> Array:
 
 
 def instar(u: Array, y: Array, kernel: Array) -> Array:
-    """Give the loss with `-grad = sum of y_i (x - w_i)`, Grossberg's instar: `s = u - |w|^2 / 2`. Args as `hebb`."""
+    """Give the loss with `-grad = sum of y_i (x - w_i)`, Grossberg's instar: `s = u - |w|^2 / 2`. Else as `hebb`."""
     return _loss(u, y, kernel, lambda y: 0 * y + 1)
 
 
 def oja(u: Array, y: Array, kernel: Array) -> Array:
-    """Give the loss with `-grad = sum of y_i (x - y_i w_i)`, Oja's rule: `s = u - y |w|^2 / 2`. Args as `hebb`."""
+    """Give the loss with `-grad = sum of y_i (x - y_i w_i)`, Oja's rule: `s = u - y |w|^2 / 2`. Else as `hebb`."""
     return _loss(u, y, kernel, lambda y: y)
 
 
@@ -60,9 +60,8 @@ def _loss(u, y, kernel, shrink):
             f'drives {u.shape}, credit {y.shape} and a kernel {kernel.shape} do not fit; '
             'drives and credit have one shape, and neurons come last in all three.'
         )
-    y = lax.stop_gradient(y)
     square = jnp.sum(kernel * kernel, axis=tuple(range(kernel.ndim - 1)))  # [N]
-    s = u - shrink(y) * jnp.expand_dims(square, tuple(range(u.ndim - 1))) / 2
+    s = u - lax.stop_gradient(shrink(y)) * jnp.expand_dims(square, tuple(range(u.ndim - 1))) / 2
     return -jnp.sum(substitute(s, y) ** 2) / 2
 
 

@@ -113,7 +113,7 @@ def make_train_epoch(
 
     Returns:
         A function of a state and images [n, H, W, C]. Its info is one `Told` per layer for the whole epoch: wins
-        summed, largest change, finite only if every step was.
+        summed, largest change, finite only if every step was, mean rates.
 
     Raises:
         ValueError: if the batch is below 1, or (when first traced) larger than the data.
@@ -140,7 +140,7 @@ def make_train_epoch(
         if keep_last and whole < count:
             state, last = step(state, order[whole:])
             told = jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), told, last)
-        return state, tuple(Told(t.wins.sum(0), t.change.max(), t.finite.all()) for t in told)
+        return state, tuple(Told(t.wins.sum(0), t.change.max(), t.finite.all(), t.rates.mean(0)) for t in told)
 
     return jax.jit(epoch, donate_argnums=0 if donate else ())
 

@@ -74,4 +74,5 @@ class Told(NamedTuple):
 
     wins: Array  # [N] patches for which this neuron had the largest drive, the first of equals
     change: Array  # largest absolute weight change of the step
-    finite: Array  # True while every weight is finite
+    finite: Array  # True while every weight and threshold is finite
+    rates: Array  # [N] credit per patch: of winners, the share of patches that a neuron won, first or not

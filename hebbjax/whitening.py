@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -21,16 +20,16 @@ def standardise(images: Array) -> Array:
     axes = tuple(range(1, images.ndim))
     count = images[0].size
     x = images - images.mean(axes, keepdims=True)
-    std = jnp.sqrt(jnp.sum(x * x, axes, keepdims=True) / max(count - 1, 1))
+    variance = jnp.sum(x * x, axes, keepdims=True) / max(count - 1, 1)
     # rounding leaves 1e-8 behind a constant image's mean: that is no shape, and is not to be blown up to variance 1
-    flat = std <= FLAT * jnp.max(jnp.abs(images), axes, keepdims=True)
-    return jnp.where(flat, 0, x / jnp.where(flat, 1, std))
+    flat = variance <= (FLAT * jnp.max(jnp.abs(images), axes, keepdims=True)) ** 2
+    return jnp.where(flat, 0, x * lax.rsqrt(jnp.where(flat, 1, variance)))  # chosen twice, for a finite slope
 
 
 class Whitening(NamedTuple):
     """A fitted ZCA transform: a pytree."""
 
-    mean: Array  # [D], zero where none is subtracted
+    mean: Array  # [H, W, C] or [D], as what it was fitted to; zero where none is subtracted
     matrix: Array  # [D, D], symmetric
 
 
@@ -60,7 +59,7 @@ def fit(
         subtract: whether `apply` subtracts that mean; left out: as `centre` says.
 
     Raises:
-        ValueError: if epsilon is not positive, `per` unknown, x empty, of another shape or not finite.
+        ValueError: if epsilon is not positive, `per` unknown, x empty, of another shape, not finite or constant.
     """
     if not epsilon > 0:
         raise ValueError(f'epsilon={epsilon} would divide by eigenvalues that are zero; use a number above 0.')
@@ -77,9 +76,11 @@ def fit(
     products = sum((part - mean).T @ (part - mean) for part in _blocks(x))
     values, vectors = np.linalg.eigh(products / (count if per == 'sample' else inputs))  # ascending
     # rounding leaves eigenvalues of -1e-16 where there is no variance
+    if not values[-1] > 0:
+        raise ValueError('whitening cannot be fitted to values that never vary; check the images.')
     matrix = (vectors / np.sqrt(np.maximum(values, 0) + epsilon)) @ vectors.T
     kept = mean if (centre if subtract is None else subtract) else np.zeros(inputs)
-    return Whitening(jnp.asarray(kept, jnp.float32), jnp.asarray(matrix, jnp.float32))
+    return Whitening(jnp.asarray(kept.reshape(shape[1:]), jnp.float32), jnp.asarray(matrix, jnp.float32))
 
 
 def _blocks(x, rows: int = 5000) -> Iterator[np.ndarray]:
@@ -97,12 +98,11 @@ def apply(whitening: Whitening, x: Array) -> Array:
     Raises:
         ValueError: if x has other dimensions than what the whitening was fitted to.
     """
-    inputs = len(whitening.mean)
-    whole_images = x.ndim == 4 and x[0].size == inputs
-    if not whole_images and x.shape[-1] != inputs:
+    own = whitening.mean.shape
+    if x.shape[-len(own) :] != own:
         raise ValueError(
-            f'whitening fitted to {inputs} inputs does not fit an array of shape {x.shape}; '
-            f'fit it to images or patches of this shape.'
+            f'whitening fitted to inputs of shape {own} does not fit an array of shape {x.shape}; '
+            'fit it to images or patches of this shape.'
         )
-    rows = x.reshape(-1, inputs) - whitening.mean[None]
-    return jax.lax.dot(rows, whitening.matrix, precision=lax.Precision.HIGHEST).reshape(x.shape)
+    rows = x.reshape(-1, whitening.mean.size) - whitening.mean.reshape(1, -1)
+    return lax.dot(rows, whitening.matrix, precision=lax.Precision.HIGHEST).reshape(x.shape)

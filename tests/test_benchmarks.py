@@ -201,7 +201,7 @@ def test_the_torch_step_is_miconis():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
     zca = np.eye(3072, dtype=np.float32) + 0.01 * rng.normal(size=(3072, 3072)).astype(np.float32)
-    normal, white = whitening.standardise, whitening.Whitening(jnp.zeros(3072), jnp.asarray(zca + zca.T))
+    normal, white = whitening.standardise, whitening.Whitening(jnp.zeros(stack.SHAPE), jnp.asarray(zca + zca.T))
     first = stack.Preparation(lambda x: normal(whitening.apply(white, normal(x))), stack.PLAIN.rows)
     config = variants.Config(features=(12, 10, 8), burn_in=0)
     net = stack.network(variants.ROWS['triangle_trained'], config, first)

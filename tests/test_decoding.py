@@ -75,6 +75,18 @@ def test_what_cannot_be_fitted_is_refused(rng):
         decoding.ridge([(x.at[3, 2].set(jnp.nan), labels)], 4)
     with pytest.raises(ValueError, match='penalty of -1 would reward large weights'):
         decoding.ridge([(x, labels)], 4, -1)
-    twins = jnp.concatenate([x, jnp.zeros_like(x)], 1)
-    with pytest.raises(ValueError, match='at penalty 0 the features depend on each other'):
-        decoding.ridge([(twins, labels)], 4, 0)
+    for more in (jnp.zeros_like(x), x, 10 - x.sum(1, keepdims=True)):
+        with pytest.raises(ValueError, match='at penalty 0 the features depend on each other'):
+            decoding.ridge([(jnp.concatenate([x, more], 1), labels)], 4, 0)
+    with pytest.raises(ValueError, match=r'features \(500, 11\) .* wanted \[b, 12\]'):
+        decoding.ridge([(x, labels), (x[:, 1:], labels)], 4)
+    with pytest.raises(ValueError, match=r'features \(0, 12\) .* b >= 1'):
+        decoding.ridge([(x[:0], labels[:0])], 4)
+
+
+def test_half_precision_is_added_up_in_full(rng):
+    x, labels = problem(rng, count=3000)
+    found = decoding.add(None, (x - 30).astype(jnp.bfloat16), labels, 4)
+    np.testing.assert_array_equal(found.y, np.bincount(labels, minlength=4))
+    exact = np.asarray((x - 30).astype(jnp.bfloat16), np.float64) - found.origin
+    np.testing.assert_allclose(found.xx, exact.T @ exact, rtol=1e-3, atol=1e-3 * np.abs(found.xx).max())

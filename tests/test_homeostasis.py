@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import hebbjax
@@ -55,6 +56,29 @@ def test_every_neuron_comes_to_win_its_share(k, rng):
     assert np.ptp(np.asarray(first)) / first.sum() > 0.1  # without thresholds they do not
 
 
+@pytest.mark.parametrize('graded', [False, True])
+def test_a_nan_pixel_is_told_of(graded, rng):
+    """Through masks, unit rows and thresholds alike."""
+    rule = rules.instar(hebbjax.competition.graded(activations.triangle) if graded else 1)
+    tx = optax.chain(ascend(0.1), hebbjax.plasticity.masked(), hebbjax.plasticity.unit_rows())
+    one = layer(rule=rule, tx=tx, prepare=hebbjax.whitening.standardise)
+    images = images_of(rng)
+    state = layers.init(one, key(), (6, 6, 2))
+    assert layers.learn(one, key(), state, images)[2].finite
+    assert not layers.learn(one, key(), state, images.at[3, 2, 2, 0].set(jnp.nan))[2].finite
+
+
+def test_thresholds_keep_their_sum_whatever_the_credit(rng):
+    """Left to itself, homeostasis evens out what there is: three winners do not run away from a target of one."""
+    one = layer(rule=rules.instar(3), homeostasis=Homeostasis(1.0), tx=ascend(0.0))
+    state, images = layers.init(one, key(), (6, 6, 2)), images_of(rng, 100)
+    learn = jax.jit(lambda state: layers.learn(one, key(), state, images)[::2])
+    for _ in range(100):
+        state, told = learn(state)
+    np.testing.assert_allclose(state.threshold.sum(), 0, atol=1e-3)
+    np.testing.assert_allclose(told.rates, 0.5, atol=0.02)
+
+
 def test_without_homeostasis_there_is_no_threshold(rng):
     plain = layer(homeostasis=None)
     state = layers.init(plain, key(), (6, 6, 2))
@@ -86,3 +110,8 @@ def test_features_do_not_depend_on_the_order_of_evaluation_data(rng):
 def test_bad_settings_are_refused(settings, match):
     with pytest.raises(ValueError, match=match):
         Homeostasis(**settings)
+
+
+def test_more_winners_than_neurons_are_refused():
+    with pytest.raises(ValueError, match='towards 7 winners cannot be reached by 6 neurons; use winners <= 6'):
+        layers.init(layer(homeostasis=Homeostasis(winners=7)), key(), (6, 6, 2))

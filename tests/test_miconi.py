@@ -45,7 +45,7 @@ def few_images(monkeypatch):
     fit = whitening.fit
 
     def quick(x, **recipe):  # 3072 dimensions take seconds; that whitening whitens is tested where it belongs
-        return whitening.Whitening(jnp.zeros(3072), jnp.eye(3072)) if np.ndim(x) == 4 else fit(x, **recipe)
+        return whitening.Whitening(jnp.zeros((32, 32, 3)), jnp.eye(3072)) if np.ndim(x) == 4 else fit(x, **recipe)
 
     monkeypatch.setattr(data, 'load', load)
     monkeypatch.setattr(whitening, 'fit', quick)
@@ -88,6 +88,7 @@ def test_other_findings_are_rows(capsys):
     svm, ridge = report.rows[2:]
     assert svm.more['win_rates'] == ridge.more['win_rates']  # trained once, read out twice
     assert all(row.paper is None for row in report.rows[:3])
+    assert svm.more['winners'] == [1, 1, 1]
 
 
 def test_ablations_name_every_finding_of_the_paper():
@@ -131,9 +132,30 @@ def test_the_layers_are_read_out_as_the_next_layer_sees_them():
     np.testing.assert_allclose(found[0][:, :10], seen[:, :7, :7].mean((1, 2)), atol=1e-5)
 
 
+def test_images_are_normalised_whitened_and_normalised(monkeypatch):
+    """By the notebook's recipe, fitted to so many normalised images."""
+    asked = {}
+
+    def fit(x, **recipe):
+        asked.update(recipe, shape=x.shape, mean=float(jnp.abs(x.mean((1, 2, 3))).max()), std=float(x.std()))
+        return whitening.Whitening(jnp.zeros((32, 32, 3)), 5 * jnp.eye(3072)[::-1])
+
+    monkeypatch.setattr(whitening, 'fit', fit)
+    images = jnp.asarray(data.load('cifar10').images)
+    first = stack.whitened(images, 30, 'image')
+    assert asked.pop('shape') == (30, 32, 32, 3)
+    assert asked.pop('mean') < 1e-5 and abs(asked.pop('std') - 1) < 1e-3
+    assert asked == whitening.RECIPES['miconi_notebook']
+    normal = whitening.standardise(layers.intensities(images))
+    turned = normal.reshape(60, -1)[:, ::-1].reshape(normal.shape)  # what this whitening does, but for its factor
+    np.testing.assert_allclose(first.images(layers.intensities(images)), turned, atol=1e-4)
+    assert first.rows is stack.PLAIN.rows
+
+
 @pytest.mark.parametrize(
     'flags, says',
     [
+        (['--burn-in', '6'], '--burn-in 6 leaves nothing of 6 steps to learn in; use fewer than those'),
         (['--rows', 'backprop'], '--rows backprop is unknown; there are default_untrained, '),
         (['--seeds', '0'], '--seeds 0 trains nothing; use 1 or more'),
         (['--rate', '0'], '--rate 0.0 learns nothing'),

@@ -80,6 +80,18 @@ def test_seeds_differ_in_weights_masks_shuffles_and_flips():
     assert 0.2 < np.mean(mirrored) < 0.8
 
 
+def test_an_epoch_in_one_program_is_each_seeds_own_epoch():
+    """Shuffle and flips included, so no seed borrows another's key."""
+    images, _ = digits(40)
+    epoch = train.make_train_epoch(NET, batch=20, augment=augment.flip)
+    together, told = parallel.over_seeds(epoch, 3)(parallel.init_seeds(NET, keys(), (8, 8, 1)), images)
+    for seed in range(3):
+        alone, what = epoch(train.init(NET, jax.random.key(seed), (8, 8, 1)), images)
+        for many, one in zip(together.layers, alone.layers):
+            np.testing.assert_allclose(many.w[seed], one.w, atol=1e-5)
+        np.testing.assert_allclose(told[0].rates[seed], what[0].rates, atol=1e-6)
+
+
 def test_whole_runs_agree_in_accuracy():
     images, labels = digits(1000)
     finals = []

@@ -94,6 +94,12 @@ def test_unit_rows_leaves_a_row_that_would_vanish():
         plasticity.unit_rows().update(dw, plasticity.unit_rows().init(w))
 
 
+def test_nan_passes_the_sphere_and_is_found_in_the_weights():
+    w = jnp.eye(3)
+    moved = w + once(plasticity.unit_rows(), jnp.zeros((3, 3)).at[1, 2].set(jnp.nan), w)
+    np.testing.assert_array_equal(jnp.isnan(moved).any(1), [False, True, False])
+
+
 def test_pruned_connections_stay_pruned_and_rows_stay_at_length_1(rng):
     w = jnp.asarray(rng.normal(size=(5, 12)) * (rng.random((5, 12)) < 0.3), jnp.float32).at[:, 0].set(1)
     exists = w != 0

@@ -102,6 +102,15 @@ def test_the_credit_may_be_computed_from_the_drives_and_lends_no_gradient(rng):
         np.testing.assert_allclose(found, y.T @ x - y.sum(0)[:, None] * w, atol=1e-4)
 
 
+def test_credit_keeps_its_digits_beside_large_drives():
+    """In bfloat16, 1 - 5000 + 5000 is 0: the winners' credit must not pass through the drive."""
+    x, kernel = jnp.full((2, 4), 200.0, jnp.bfloat16), jnp.full((4, 3), 6.25, jnp.bfloat16)
+    y = jnp.eye(2, 3, dtype=jnp.bfloat16)
+    value, gradient = jax.value_and_grad(lambda kernel: surrogate.hebb(x @ kernel, y, kernel))(kernel)
+    assert value == -1
+    np.testing.assert_array_equal(-gradient.T.astype(jnp.float32), (y.T @ x).astype(jnp.float32))
+
+
 def test_shapes_that_do_not_fit_are_refused():
     u = jnp.zeros((2, 3, 3, 4))
     with pytest.raises(ValueError, match=r'drives \(2, 3, 3, 4\), credit \(2, 3, 3, 1\) .* do not fit'):

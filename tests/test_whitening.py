@@ -26,6 +26,11 @@ def test_standardise_gives_every_image_mean_0_and_deviation_1(rng):
     np.testing.assert_allclose(whitening.standardise(images[:1]), x[:1], atol=1e-4)
 
 
+def test_a_constant_image_has_a_slope_of_zero():
+    images = jnp.full((1, 4, 4, 3), 0.3)
+    np.testing.assert_array_equal(jax.grad(lambda x: (whitening.standardise(x) ** 2).sum())(images), 0)
+
+
 @pytest.mark.parametrize('level', [0.0, 0.3, 1.0, -2.7, 1e4])
 def test_a_constant_image_becomes_zero_and_not_noise(level):
     images = jnp.full((2, 32, 32, 3), level).at[1, 0, 0, 0].add(0.5 + 0.1 * abs(level))
@@ -73,7 +78,7 @@ def test_the_published_recipes_are_what_they_say(rng):
     for name, (matrix, mean) in expected.items():
         zca = whitening.fit(images, **whitening.RECIPES[name])
         np.testing.assert_allclose(zca.matrix, matrix, rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(zca.mean, mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(zca.mean.ravel(), mean, rtol=1e-5, atol=1e-6)
 
 
 def test_directions_without_variance_do_no_harm(rng):
@@ -86,7 +91,7 @@ def test_directions_without_variance_do_no_harm(rng):
 def test_it_is_a_pytree_and_fits_in_parts(rng, monkeypatch):
     images = correlated(rng, 100)
     zca = whitening.fit(images)
-    assert [leaf.shape for leaf in jax.tree.leaves(zca)] == [(12,), (12, 12)]
+    assert [leaf.shape for leaf in jax.tree.leaves(zca)] == [(3, 2, 2), (12, 12)]
     whole = whitening._blocks
     monkeypatch.setattr(whitening, '_blocks', lambda x: whole(x, rows=7))
     np.testing.assert_allclose(whitening.fit(images).matrix, zca.matrix, rtol=1e-5, atol=1e-6)
@@ -94,10 +99,12 @@ def test_it_is_a_pytree_and_fits_in_parts(rng, monkeypatch):
 
 def test_other_dimensions_are_refused(rng):
     zca = whitening.fit(correlated(rng, 20))
-    with pytest.raises(ValueError, match=r'fitted to 12 inputs does not fit an array of shape \(4, 3, 3, 2\)'):
-        whitening.apply(zca, jnp.zeros((4, 3, 3, 2)))
-    with pytest.raises(ValueError, match=r'fitted to 12 inputs does not fit an array of shape \(4, 11\)'):
-        jax.jit(partial(whitening.apply, zca))(jnp.zeros((4, 11)))
+    for shape in ((4, 3, 3, 2), (4, 2, 2, 3), (4, 12), (4, 5, 5, 12)):  # as many numbers are not the same dimensions
+        with pytest.raises(ValueError, match=r'fitted to inputs of shape \(3, 2, 2\) does not fit .* of shape \(4, '):
+            whitening.apply(zca, jnp.zeros(shape))
+    rows = whitening.fit(rng.normal(size=(20, 12)))
+    with pytest.raises(ValueError, match=r'fitted to inputs of shape \(12,\) does not fit an array of shape \(4, 11\)'):
+        jax.jit(partial(whitening.apply, rows))(jnp.zeros((4, 11)))
 
 
 @pytest.mark.parametrize(
@@ -107,6 +114,7 @@ def test_other_dimensions_are_refused(rng):
         (np.zeros((4, 3)), {'per': 'pixel'}, "per 'sample' or per 'input', not per 'pixel'"),
         (np.zeros((0, 3)), {}, r'not to shape \(0, 3\)'),
         (np.zeros((4, 3, 3)), {}, r'images \[n, H, W, C\] or rows \[n, D\], not to shape \(4, 3, 3\)'),
+        (np.full((5, 2, 2, 1), 0.25), {}, 'values that never vary; check the images'),
         (np.array([[1.0, np.nan], [0.0, 1.0]]), {}, 'NaN or infinite values; check the images'),
     ],
 )

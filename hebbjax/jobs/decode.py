@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from hebbjax import decoding, layers, measures, pooling, whitening
+from hebbjax import decoding, layers, pooling, whitening
 from hebbjax.data import Split
 from hebbjax.jobs.progress import bar
 from hebbjax.jobs.report import Row
@@ -68,7 +68,7 @@ def read_out(row: str, penalty: float, stack: Stack, train: Split, test: Split, 
     result.seconds, result.compile_seconds = stack.seconds, stack.compile_seconds
     for name, values, published in zip(READOUTS[:2], test_accuracy, paper):
         result.more |= {name: values.tolist(), f'paper_{name}': published}
-    result.more |= activity(stack, test.images[:SHOWN])
+    result.more |= {'winners': stack.winners, **activity(stack, test.images[:SHOWN])}
     return result
 
 
@@ -111,12 +111,12 @@ def activity(stack: Stack, images: Array) -> dict[str, list]:
     """Tell, of the first seed's layers, what a right implementation shows.
 
     Returns:
-        win_rates: smallest, median and largest share of positions won in the last epoch, per layer; K/N is aimed at.
+        win_rates: smallest, median and largest share of positions won in the last epoch, per layer; k/N is aimed at.
         nonzero: share of answers, before pooling, that are not zero. norm_error: largest `| |w_i| - 1 |`.
     """
     x, found = layers.intensities(images), {'win_rates': [], 'nonzero': [], 'norm_error': []}
     for layer, own, told in zip(stack.net, stack.one(0), stack.told):
-        share = np.asarray(measures.win_share(told.wins[0]))
+        share = np.asarray(told.rates[0])
         unpooled = dataclasses.replace(layer, pool=None)
         fired = jax.jit(lambda own, x, layer=unpooled: layers.respond(layer, own, x))(own, x)
         found['win_rates'].append([float(f(share)) for f in (np.min, np.median, np.max)])

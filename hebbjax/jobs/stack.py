@@ -42,6 +42,7 @@ class Stack(NamedTuple):
     """A network that was trained on several seeds."""
 
     net: tuple[Layer, ...]
+    winners: list[int]  # per layer
     states: TrainState  # a leading axis of seeds
     told: tuple[Told, ...]  # of the last epoch
     seconds: float  # of training, per seed
@@ -72,7 +73,7 @@ def whitened(images: Array, count: int, whiten: str) -> Preparation:
 
     Args:
         images: uint8 [n, H, W, C].
-        count: how many of them, evenly spread, to fit to.
+        count: how many of them to fit to, from the first on in equal steps.
         whiten: 'image': every image is normalised, whitened, normalised; 'patch': every patch is, after its image.
     """
     normal = whitening.standardise
@@ -96,7 +97,7 @@ def network(variant: Variant, config: Config, first: Preparation) -> tuple[Layer
     """
     net = []
     for number, (features, size, rate) in enumerate(zip(config.features, WINDOWS, RATES)):
-        k = min(variant.winners, max(1, features // 2))
+        k = winners_of(variant, features)
         prepare = PLAIN if number else first
         step = plasticity.ascend(plasticity.after(config.burn_in, config.rate * rate))
         plastic = optax.chain(step, plasticity.masked(), plasticity.unit_rows())
@@ -117,6 +118,11 @@ def network(variant: Variant, config: Config, first: Preparation) -> tuple[Layer
     return tuple(net)
 
 
+def winners_of(variant: Variant, features: int) -> int:
+    """Say how many neurons of a layer win: at most half."""
+    return min(variant.winners, max(1, features // 2))
+
+
 def rule_of(variant: Variant, winners: int) -> LearningRule:
     """Build the learning rule of one layer; rates are per patch, so patches are added up."""
     build = {'hebb': rules.hebb, 'instar': rules.instar, 'oja': rules.oja}[variant.rule]
@@ -130,6 +136,11 @@ def refuse_misfits(config: Config, count: int) -> None:
     Raises:
         ValueError: naming what does not fit.
     """
+    steps = config.epochs * (count // config.batch)
+    if config.burn_in >= steps and any(variant.trained for variant, _ in config.trainings()) and steps:
+        raise ValueError(
+            f'--burn-in {config.burn_in} leaves nothing of {steps} steps to learn in; use fewer than those.'
+        )
     if config.batch > count:
         raise ValueError(f'--batch {config.batch} is larger than the {count} training images; use {count} at most.')
     for variant, _ in config.trainings():
@@ -167,4 +178,5 @@ def learn(variant: Variant, config: Config, first: Preparation, images: Array, n
             if not all(bool(one.finite.all()) for one in told):
                 raise ValueError('weights are no longer finite: the images hold NaN, or the rate is too large.')
             tick(f'largest change {max(float(one.change.max()) for one in told):.2g}')
-    return Stack(net, states, told, (time.perf_counter() - ready) / config.seeds, ready - started)
+    winners = [winners_of(variant, features) for features in config.features]
+    return Stack(net, winners, states, told, (time.perf_counter() - ready) / config.seeds, ready - started)
