@@ -52,8 +52,8 @@ READOUTS = ('l1_quadrants', 'l2_quadrants', 'final')
 class Config:
     """Three Hebbian layers on CIFAR-10 (Miconi 2021, table 1): winner-take-all learning, adaptive thresholds.
 
-    Settings are the paper's and its notebook's; no accuracy chose any, so there is no validation split. Ours: one winner
-    everywhere, the first of equals; images are flipped in learning alone; untrained rows let thresholds settle for an
+    Settings are the paper's and its notebook's; no accuracy chose any, so there is no validation split. Ours: exactly
+    one winner, the first of equals; images are flipped in learning alone; untrained rows let thresholds settle for an
     epoch; and what the ablations leave open. Accuracies are those of ridge regression on the training set's features,
     read once on the test set.
     """
