@@ -54,7 +54,8 @@ def filters(w: Array, shape: tuple[int, int, int], *, columns: int | None = None
     for i, one in enumerate(scaled):
         top, left = i // columns * (kh + 1) + 1, i % columns * (kw + 1) + 1
         sheet[top : top + kh, left : left + kw] = one
-    figure = Figure(figsize=(6, 6 * rows * (kh + 1) / (columns * (kw + 1)) + 0.5), layout='constrained')
+    width = max(6.0, columns * (kw + 1) / 40)  # inches; every weight gets more than 2 dots, or frames come and go
+    figure = Figure(figsize=(width, width * rows * (kh + 1) / (columns * (kw + 1)) + 0.5), layout='constrained')
     axes = figure.subplots()
     if channels == 1:
         drawn = axes.imshow(np.ma.masked_invalid(sheet[..., 0]), cmap='bwr', vmin=-1, vmax=1, interpolation='nearest')
