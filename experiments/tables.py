@@ -54,7 +54,8 @@ def of_stacks(rows: list[dict]) -> list[str]:
             cells += [report.mean_std(values), '' if paper is None else f'{paper:.2f}']
         cells += [report.mean_std(row['train_accuracy']), str(len(row['test_accuracy'])), f'{row["seconds"]:.0f}']
         lowest, _, highest = row['win_rates'][2]
-        cells += [f'{row["compile_seconds"]:.1f}', f'{lowest:.4f} to {highest:.4f}']
+        compiled = f'{row["compile_seconds"]:.1f}' if row['compile_seconds'] else ''  # not told apart
+        cells += [compiled, f'{lowest:.4f} to {highest:.4f}']
         cells.append(' / '.join(f'{share:.2f}' for share in row['nonzero']))
         lines.append('| ' + ' | '.join(cells) + ' |')
     return lines
