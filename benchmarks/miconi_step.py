@@ -1,7 +1,6 @@
 """One learning step of Miconi's three layers, whitening, thresholds and masks included, beside its bare products."""
 
 import dataclasses
-import importlib.util
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -15,8 +14,6 @@ from rich.console import Console
 from hebbjax import augment, cli, train, whitening
 from hebbjax.jobs import stack, variants
 from hebbjax.patches import grid
-
-TORCH = 'torch_eager'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +58,8 @@ def contestants(config: Config) -> tuple[dict[str, tuple[Callable, float]], floa
     count = config.batch * config.steps
     images = jax.random.randint(image_key, (count, *stack.SHAPE), 0, 256).astype(jnp.uint8)
     zca = whitening.Whitening(jnp.zeros(stack.SHAPE), jnp.eye(3072) + 0.01 * jax.random.normal(zca_key, (3072, 3072)))
-    normal = whitening.standardise
-    first = stack.Preparation(lambda x: normal(whitening.apply(zca, normal(x))), stack.PLAIN.rows)
     settings = dataclasses.replace(variants.Config(), burn_in=0, batch=config.batch)
-    net = stack.network(variants.ROWS[config.variant], settings, first)
+    net = stack.network(variants.ROWS[config.variant], settings, stack.around(zca))
     state = train.init(net, jax.random.key(1), stack.SHAPE)
     batches = [images[start : start + config.batch] for start in range(0, count, config.batch)]
 
@@ -90,13 +85,13 @@ def contestants(config: Config) -> tuple[dict[str, tuple[Callable, float]], floa
         'frozen': (lambda: [answer(state.layers, some) for some in batches], answer_compile),
         'drive_products': (lambda: [products(*operands) for _ in batches], products_compile),
     }
-    if importlib.util.find_spec('torch') and jax.default_backend() == 'cpu':
+    try:
         import torch_miconi
-
-        turns[TORCH] = (
-            torch_miconi.turn(batches, torch_miconi.Layers([one.w for one in state.layers]), zca.matrix),
-            0.0,
-        )
+    except ImportError:
+        return turns, flops * config.steps
+    if jax.default_backend() == 'cpu':
+        own = torch_miconi.Layers([one.w for one in state.layers])
+        turns['torch_eager'] = (torch_miconi.turn(batches, own, zca.matrix), 0.0)
     return turns, flops * config.steps
 
 

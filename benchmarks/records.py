@@ -29,17 +29,24 @@ def table(results: list[dict]) -> str:
     rows = [row for result in results for row in result['rows']]
     shown = {key: how for key, how in COLUMNS.items() if any(row.get(key) is not None for row in rows)}
     head = ['row', 'ms a step', 'from', 'to', *(title for title, _ in shown.values())]
-    lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
+    laid_out = []
     for row in rows:
         times = [row['seconds_per_step'], *row['spread']]
         told = ['' if row.get(key) is None else form.format(row[key]) for key, (_, form) in shown.items()]
-        lines.append('| ' + ' | '.join([row['row'], *(f'{1e3 * some:.2f}' for some in times), *told]) + ' |')
+        laid_out.append([row['row'], *(f'{1e3 * some:.2f}' for some in times), *told])
     first = results[0]
     versions = ', '.join(f'{name} {version}' for name, version in first['versions'].items() if version)
     cores = f', {first["cores"]} cores' if first['cores'] else ''
     data = f', {first["config"]["data"]} images' if 'data' in first['config'] else ''
     turns = f'{rows[0]["repetitions"]} turns, medians'
-    return '\n'.join([*lines, '', f'{first["date"]}, {first["device"]}{cores}{data}; {turns}; {versions}.', ''])
+    return '\n'.join(
+        [
+            *report.markdown(head, laid_out),
+            '',
+            f'{first["date"]}, {first["device"]}{cores}{data}; {turns}; {versions}.',
+            '',
+        ]
+    )
 
 
 if __name__ == '__main__':

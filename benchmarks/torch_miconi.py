@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-RATES, WINDOWS = (1e-4, 1e-4, 1e-3), (5, 3, 3)
+from hebbjax.jobs.stack import RATES, WINDOWS
 
 
 def normalise(x):

@@ -45,7 +45,7 @@ def of_stacks(rows: list[dict]) -> list[str]:
         'run s',
     ]
     head += ['compile s', 'win rates, layer 3', 'non-zero answers']
-    lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
+    laid_out = []
     for row in rows:
         ours = [row['l1_quadrants'], row['l2_quadrants'], row['test_accuracy']]
         papers = [row['paper_l1_quadrants'], row['paper_l2_quadrants'], row['paper']]
@@ -57,15 +57,15 @@ def of_stacks(rows: list[dict]) -> list[str]:
         compiled = f'{row["compile_seconds"]:.1f}' if row['compile_seconds'] else ''  # not told apart
         cells += [compiled, f'{lowest:.4f} to {highest:.4f}']
         cells.append(' / '.join(f'{share:.2f}' for share in row['nonzero']))
-        lines.append('| ' + ' | '.join(cells) + ' |')
-    return lines
+        laid_out.append(cells)
+    return report.markdown(head, laid_out)
 
 
 def of_heads(rows: list[dict]) -> list[str]:
     """Lay out layers under a trained head, with what tells of their filters."""
     head = ['row', 'test %', 'train %', 'validation %', 'paper %', 'seeds', 'run s', 'compile s']
     head += [title for title, _ in COLUMNS.values()]
-    lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
+    laid_out = []
     for row in rows:
         cells = [
             row['row'],
@@ -78,8 +78,8 @@ def of_heads(rows: list[dict]) -> list[str]:
             f'{row["compile_seconds"]:.1f}',
             *(form.format(fmean(row[key])) if key in row else '' for key, (_, form) in COLUMNS.items()),
         ]
-        lines.append('| ' + ' | '.join(cells) + ' |')
-    return lines
+        laid_out.append(cells)
+    return report.markdown(head, laid_out)
 
 
 if __name__ == '__main__':

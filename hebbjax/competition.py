@@ -118,8 +118,7 @@ def largest(u: Array, k: int) -> tuple[Array, Array]:
 def among(u: Array, k: int) -> Array:
     """Say which neurons have one of the k largest drives of each patch, the first among equals. [P, N] -> bool [P, N].
 
-    A few are compared one by one, which vectorises; places of many are written (2 CPU cores, 1 of 100 drives of 78,400
-    patches: 1.4 times the maximum alone).
+    A few are compared one by one, which vectorises; places of many are written.
     """
     _, order = largest(u, k)
     if k > 4:

@@ -12,7 +12,7 @@ from hebbjax import decoding, layers, pooling, whitening
 from hebbjax.data import Split
 from hebbjax.jobs.progress import bar
 from hebbjax.jobs.report import Row
-from hebbjax.jobs.stack import Stack
+from hebbjax.jobs.stack import Stack, winners_of
 from hebbjax.jobs.variants import PAPER, READOUTS, ROWS
 from hebbjax.layers import LayerState
 from hebbjax.train import Network
@@ -68,7 +68,8 @@ def read_out(row: str, penalty: float, stack: Stack, train: Split, test: Split, 
     result.seconds, result.compile_seconds = stack.seconds, stack.compile_seconds
     for name, values, published in zip(READOUTS[:2], test_accuracy, paper):
         result.more |= {name: values.tolist(), f'paper_{name}': published}
-    result.more |= {'winners': stack.winners, **activity(stack, test.images[:SHOWN])}
+    result.more['winners'] = [winners_of(ROWS[row], layer.features) for layer in stack.net]
+    result.more |= activity(stack, test.images[:SHOWN])
     return result
 
 

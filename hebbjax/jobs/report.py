@@ -115,6 +115,11 @@ def fill_tables(text: str, folder: pathlib.Path, table: Callable[[list[dict]], s
     return MARKED.sub(fill, text)
 
 
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lay out a Markdown table, a line each for the head, the rule below it and the rows."""
+    return ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|', *('| ' + ' | '.join(row) + ' |' for row in rows)]
+
+
 def fill_documents(usage: str, documents: Iterable[pathlib.Path], folder: pathlib.Path, table: Callable) -> int:
     """Be a script that makes the tables of its documents anew; any argument prints its usage instead.
 

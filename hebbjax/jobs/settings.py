@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 import jax
@@ -115,12 +115,7 @@ class Job:
             'head_average',
             'features',
         )
-        for name in counts:
-            if getattr(full, name) < 1:
-                raise ValueError(f'{flag(name)} {getattr(full, name)} trains nothing; use 1 or more.')
-        for name in ('rate', 'head_rate', 'backprop_rate', 'spread'):
-            if not getattr(full, name) > 0:
-                raise ValueError(f'{flag(name)} {getattr(full, name)} learns nothing; use a number above 0.')
+        refuse_idle(full, counts, ('rate', 'head_rate', 'backprop_rate', 'spread'))
         for name, known in (('rows', self.ROWS), ('patch', (*patches.PREPARATIONS,)), ('precision', (*PRECISIONS,))):
             given = getattr(full, name)
             for one in given if isinstance(given, tuple) else (given,):
@@ -167,8 +162,7 @@ class Job:
 
     def as_json(self) -> dict:
         """Give all settings but the names of files, as plain JSON values."""
-        left_out = ('json', 'figure', 'curves', 'data_dir')
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
+        return plain(self)
 
 
 @functools.lru_cache(maxsize=64)  # the same settings give the same layer, so that its programs are compiled once
@@ -188,6 +182,29 @@ def krotov_layer(
         precision=precision,
         initial=lambda key, shape: spread * jax.random.normal(key, shape),
     )
+
+
+FILES = ('json', 'figure', 'figures', 'curves', 'data_dir')  # settings that say where, not what
+
+
+def plain(config) -> dict:
+    """Give all settings of a dataclass but the names of files, as plain JSON values."""
+    return {name: value for name, value in dataclasses.asdict(config).items() if name not in FILES}
+
+
+def refuse_idle(config, counts: Iterable[str], rates: Iterable[str]) -> None:
+    """Refuse counts below 1 (None is left alone) and rates that are not above 0.
+
+    Raises:
+        ValueError: naming the setting, its value and what would do.
+    """
+    for name in counts:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise ValueError(f'{flag(name)} {value} trains nothing; use 1 or more.')
+    for name in rates:
+        if not getattr(config, name) > 0:
+            raise ValueError(f'{flag(name)} {getattr(config, name)} learns nothing; use a number above 0.')
 
 
 def flag(name: str) -> str:

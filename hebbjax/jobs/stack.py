@@ -42,7 +42,6 @@ class Stack(NamedTuple):
     """A network that was trained on several seeds."""
 
     net: tuple[Layer, ...]
-    winners: list[int]  # per layer
     states: TrainState  # a leading axis of seeds
     told: tuple[Told, ...]  # of the last epoch
     seconds: float  # of training, per seed
@@ -68,6 +67,12 @@ class Preparation(NamedTuple):
 PLAIN = Preparation(whitening.standardise, patches.raw)
 
 
+def around(zca: whitening.Whitening) -> Preparation:
+    """Prepare images by normalising, whitening and normalising them, as Miconi's notebook does."""
+    normal = whitening.standardise
+    return Preparation(lambda x: normal(whitening.apply(zca, normal(x))), patches.raw)
+
+
 def whitened(images: Array, count: int, whiten: str) -> Preparation:
     """Fit the first layer's whitening.
 
@@ -79,8 +84,7 @@ def whitened(images: Array, count: int, whiten: str) -> Preparation:
     normal = whitening.standardise
     images = normal(layers.intensities(images[:: max(1, len(images) // count)][:count]))
     if whiten == 'image':
-        zca = whitening.fit(images, **whitening.RECIPES['miconi_notebook'])
-        return Preparation(lambda x: normal(whitening.apply(zca, normal(x))), patches.raw)
+        return around(whitening.fit(images, **whitening.RECIPES['miconi_notebook']))
     rows = lambda x: normal(x.reshape(-1, x.shape[-1])).reshape(x.shape)  # noqa: E731
     x = rows(patches.extract(Window(WINDOWS[0], stride=4), images))
     zca = whitening.fit(x.reshape(-1, x.shape[-1]), epsilon=1e-3)
@@ -136,13 +140,13 @@ def refuse_misfits(config: Config, count: int) -> None:
     Raises:
         ValueError: naming what does not fit.
     """
+    if config.batch > count:
+        raise ValueError(f'--batch {config.batch} is larger than the {count} training images; use {count} at most.')
     steps = config.epochs * (count // config.batch)
-    if config.burn_in >= steps and any(variant.trained for variant, _ in config.trainings()) and steps:
+    if config.burn_in >= steps and any(variant.trained for variant, _ in config.trainings()):
         raise ValueError(
             f'--burn-in {config.burn_in} leaves nothing of {steps} steps to learn in; use fewer than those.'
         )
-    if config.batch > count:
-        raise ValueError(f'--batch {config.batch} is larger than the {count} training images; use {count} at most.')
     for variant, _ in config.trainings():
         net = network(variant, config, PLAIN)
         jax.eval_shape(functools.partial(train.init, net, image_shape=SHAPE), jax.random.key(0))
@@ -178,5 +182,4 @@ def learn(variant: Variant, config: Config, first: Preparation, images: Array, n
             if not all(bool(one.finite.all()) for one in told):
                 raise ValueError('weights are no longer finite: the images hold NaN, or the rate is too large.')
             tick(f'largest change {max(float(one.change.max()) for one in told):.2g}')
-    winners = [winners_of(variant, features) for features in config.features]
-    return Stack(net, winners, states, told, (time.perf_counter() - ready) / config.seeds, ready - started)
+    return Stack(net, states, told, (time.perf_counter() - ready) / config.seeds, ready - started)

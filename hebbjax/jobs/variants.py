@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from hebbjax.jobs.settings import flag
+from hebbjax.jobs.settings import plain, refuse_idle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,12 +100,7 @@ class Config:
         for row in rows:
             if row not in ROWS:
                 raise ValueError(f'--rows {row} is unknown; there are {", ".join(ROWS)}.')
-        for name in ('seeds', 'epochs', 'batch', 'whitening_images', 'images', 'seeds_at_once'):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f'{flag(name)} {value} trains nothing; use 1 or more.')
-        if not self.rate > 0:
-            raise ValueError(f'--rate {self.rate} learns nothing; use a number above 0.')
+        refuse_idle(self, ('seeds', 'epochs', 'batch', 'whitening_images', 'images', 'seeds_at_once'), ('rate',))
         if not self.penalty > 0:
             raise ValueError(
                 f'--penalty {self.penalty} may leave ridge regression without a solution; use one above 0.'
@@ -114,8 +109,7 @@ class Config:
 
     def as_json(self) -> dict:
         """Give all settings but the names of files, as plain JSON values."""
-        left_out = ('json', 'figures', 'data_dir')
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
+        return plain(self)
 
     def trainings(self) -> list[tuple[Variant, list[str]]]:
         """Group rows that differ in their decoder alone: they are trained once."""
