@@ -85,7 +85,7 @@ class Common:
             value = getattr(self, field.name)
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:
                 raise ValueError(f'{flag(field.name)} {value} measures nothing; use 1 or more.')
-        report.check_writable(self.json)
+        files.check_writable(self.json)
         if self.compilation_cache is not None:
             jax.config.update('jax_compilation_cache_dir', str(self.compilation_cache))
             jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)  # else nothing this small is kept
@@ -165,7 +165,7 @@ def write(path: pathlib.Path | None, rows: list[Row], config: Mapping, device: j
         'date': datetime.date.today().isoformat(),
     }
     text = json.dumps(content, indent=1, default=str) + '\n'
-    report.write_whole(path, lambda file: file.write_text(text))
+    files.write_whole(path, lambda file: file.write_text(text))
 
 
 TIMES: Mapping[str, Callable[[Row], str]] = {

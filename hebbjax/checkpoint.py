@@ -1,31 +1,36 @@
-"""States on disk: the simple form, one file, whole or not at all.
+"""States on disk: the simple form, one file, whole or not at all. Checkpoints along a training: `hebbjax.resume`.
 
-A state is any pytree of arrays and typed keys. A file can only be read into a state of the same shape: structure,
-shapes and dtypes are compared leaf by leaf before anything is taken over.
+A state is any pytree of arrays and typed keys. It can only be read into a state of the same shape: structure, shapes
+and dtypes are compared leaf by leaf before anything is taken over.
 """
 
 import json
 import os
 import pathlib
-import tempfile
 import zipfile
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hebbjax import files
+
 FORMAT = 'hebbjax state 1'
 
 
-def _is_key(leaf) -> bool:
+def is_key(leaf) -> bool:
+    """Say whether a leaf is an array of typed keys."""
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _plain(leaf) -> np.ndarray:
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+def plain(leaf) -> np.ndarray:
+    """Give a leaf as numbers; a key as its data."""
+    return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
 
 
-def _leaves(state) -> dict:
+def leaves_of(state) -> dict:
+    """Name every leaf of a state: `.layers[0].w` -> leaf."""
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 
@@ -39,19 +44,17 @@ def save(path: str | os.PathLike, state) -> None:
     Raises:
         OSError: if the file cannot be written.
     """
-    path = pathlib.Path(path)
-    leaves = _leaves(state)
-    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f'.{path.stem}-', suffix='.npz')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            np.savez(file, **{f'{i}': _plain(leaf) for i, leaf in enumerate(leaves.values())},
-                     names=np.array(json.dumps({'format': FORMAT, 'leaves': list(leaves)})))  # fmt: skip
+    leaves = leaves_of(state)
+    names = np.array(json.dumps({'format': FORMAT, 'leaves': list(leaves)}))
+    arrays = {f'{number}': plain(leaf) for number, leaf in enumerate(leaves.values())}
+
+    def fill(name):
+        with name.open('wb') as file:
+            np.savez(file, **arrays, names=names)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+
+    files.write_whole(pathlib.Path(path), fill)
 
 
 def load(path: str | os.PathLike, like):
@@ -77,19 +80,35 @@ def load(path: str | os.PathLike, like):
             arrays = [file[str(i)] for i in range(len(header['leaves']))]
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f'{path} is damaged or no saved state ({type(error).__name__}); save it again.') from None
-    saved, wanted = dict(zip(header['leaves'], arrays)), _leaves(like)
+    saved = dict(zip(header['leaves'], arrays))
+    compare(path, {name: kind(array) for name, array in saved.items()}, like)
+    return rebuild(saved, like)
+
+
+def kind(leaf: np.ndarray) -> str:
+    """Say what a leaf is: `float32[400, 25]`."""
+    return f'{leaf.dtype}{list(leaf.shape)}'
+
+
+def compare(path, saved: Mapping[str, str], like) -> None:
+    """Refuse a file whose leaves (name -> kind) are not those of a state.
+
+    Raises:
+        ValueError: naming the first leaf that differs.
+    """
+    wanted = {name: kind(plain(leaf)) for name, leaf in leaves_of(like).items()}
     for name in [*wanted, *saved]:
         if (name in saved) != (name in wanted):
             where = 'the file lacks it' if name in wanted else 'the network lacks it'
             raise ValueError(f'{path} holds another network: leaf {name}: {where}.')
+        if saved[name] != wanted[name]:
+            raise ValueError(f'{path} holds another network: leaf {name} is {saved[name]}, wanted {wanted[name]}.')
+
+
+def rebuild(saved: Mapping[str, np.ndarray], like):
+    """Put leaves into the structure of a state, keys as keys."""
     restored = []
-    for name, leaf in wanted.items():
-        expected, array = _plain(leaf), saved[name]
-        if (array.shape, array.dtype) != (expected.shape, expected.dtype):
-            raise ValueError(
-                f'{path} holds another network: leaf {name} is {array.dtype}{list(array.shape)}, '
-                f'wanted {expected.dtype}{list(expected.shape)}.'
-            )
-        value = jnp.asarray(array)
-        restored.append(jax.random.wrap_key_data(value, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else value)
+    for name, leaf in leaves_of(like).items():
+        value = jnp.asarray(saved[name])
+        restored.append(jax.random.wrap_key_data(value, impl=jax.random.key_impl(leaf)) if is_key(leaf) else value)
     return jax.tree.unflatten(jax.tree.structure(like), restored)

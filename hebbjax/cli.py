@@ -8,14 +8,24 @@ from collections.abc import Callable, Sequence
 import tyro
 from rich.console import Console
 
-USAGE = """usage: hebbjax [cnn | dense | miconi | data NAME] [flags]
+USAGE = """usage: hebbjax [COMMAND] [flags]
 
-  cnn         Hebbian convolution under a trained head, beside its controls; the default, on embedded digits
-  dense       Krotov and Hopfield's dense network, beside its controls
-  miconi      three Hebbian layers on CIFAR-10, untrained and trained (Miconi 2021, table 1)
+Experiments: Hebbian features beside their controls, over seeds; a table at the end.
+  cnn         Hebbian convolution under a trained head; the default, on embedded digits
+  dense       Krotov and Hopfield's dense network
+  miconi      three Hebbian layers on CIFAR-10 (Miconi 2021, table 1)
+
+One network at a time, watched, in a run folder.
+  train cnn | dense | miconi    train a network into a new folder
+  train --resume RUN            go on with one that was interrupted
+  evaluate RUN                  judge it by a classifier, beside controls
+  picture RUN                   draw all that the folder holds
+
   data NAME   download and prepare mnist, fashion_mnist or cifar10, without TensorFlow
 
-hebbjax cnn --help, and likewise for the others, lists the flags."""
+--help behind any of them lists its flags."""
+
+COMMANDS = ('cnn', 'dense', 'miconi', 'train', 'evaluate', 'picture', 'data')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +54,7 @@ def run_job(config: type, job: Callable, argv: Sequence[str], prog: str) -> int:
     try:
         settings = tyro.cli(config, args=list(argv), prog=prog)
         result = job(settings, console)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f'{prog}: error: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -67,12 +77,41 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(USAGE)
         return 0
     name, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith('-') else ('cnn', argv)
-    if name not in ('cnn', 'dense', 'miconi', 'data'):
-        print(f'hebbjax: error: {name!r} is no command; there are cnn, dense, miconi and data.', file=sys.stderr)
+    if name not in COMMANDS:
+        print(f'hebbjax: error: {name!r} is no command; there are {", ".join(COMMANDS)}.', file=sys.stderr)
         return 2
     if name == 'data':
         return run_job(Data, prepare_data, rest, 'hebbjax data')
-    from hebbjax.jobs import cnn, dense, miconi  # late: jax is slow to import, and a usage text does not need it
+    if name == 'train':
+        return train(rest)
+    from hebbjax.jobs import cnn, dense, evaluate, miconi, picture  # late: jax is slow to import; a usage text is not
 
-    job = {'cnn': cnn, 'dense': dense, 'miconi': miconi}[name]
-    return run_job(job.Config, job.run, rest, f'hebbjax {name}')
+    settings, job = {
+        'cnn': (cnn.Config, cnn.run),
+        'dense': (dense.Config, dense.run),
+        'miconi': (miconi.Config, miconi.run),
+        'evaluate': (evaluate.Evaluate, evaluate.run),
+        'picture': (picture.Picture, picture.run),
+    }[name]
+    return run_job(settings, job, rest, f'hebbjax {name}')
+
+
+def train(argv: Sequence[str]) -> int:
+    """Run `hebbjax train NETWORK ...` or `hebbjax train --resume RUN`."""
+    if argv[:1] in (['--help'], ['-h']):
+        print(USAGE)
+        return 0
+    from hebbjax.jobs import recipes, train
+
+    if any(word.partition('=')[0] == '--resume' for word in argv):
+        return run_job(train.Resume, train.resume, argv, 'hebbjax train')
+    name, rest = argv[:1], argv[1:]
+    if name not in [[known] for known in recipes.RECIPES]:
+        asked = repr(name[0]) if name else 'nothing'
+        there = ', '.join(recipes.RECIPES)
+        print(
+            f'hebbjax train: error: {asked} is no network; there are {there}; or go on with --resume RUN.',
+            file=sys.stderr,
+        )
+        return 2
+    return run_job(recipes.RECIPES[name[0]], train.run, rest, f'hebbjax train {name[0]}')

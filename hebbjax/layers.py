@@ -40,6 +40,7 @@ class Layer:
         prepare: images -> images, before windows are cut, in learning and prediction alike, such as
             `whitening.standardise`; None: nothing.
         homeostasis: adaptive thresholds, subtracted from drives before neurons compete and before they fire; None: no.
+        frozen: the layer answers and never learns; its state stays bit for bit, whatever stages say (`stages`).
     """
 
     features: int
@@ -56,6 +57,7 @@ class Layer:
     precision: str = 'highest'
     prepare: Callable[[Array], Array] | None = None
     homeostasis: Homeostasis | None = None
+    frozen: bool = False
 
     def __post_init__(self):
         if self.features < 1:

@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax import layers
+from hebbjax import layers, monitor, stages
 from hebbjax.layers import Layer, LayerState
+from hebbjax.monitor import Monitor, Trace
+from hebbjax.stages import Stage
 from hebbjax.types import Array, Key, Told
 
 Network = Sequence[Layer]
@@ -60,33 +62,50 @@ def init(net: Network, key: Key, image_shape: tuple[int, int, int], weights: Seq
     return TrainState(jnp.zeros((), jnp.int32), train_key, tuple(states))
 
 
-def train_step(net: Network, state: TrainState, images: Array, labels=None) -> tuple[TrainState, tuple[Told, ...]]:
-    """Sweep upward once: every layer learns from what reaches it; what it sends on, it sends as it was before.
+def train_step(
+    net: Network, state: TrainState, images: Array, labels=None, *, stage: Stage | None = None
+) -> tuple[TrainState, tuple[Told | None, ...]]:
+    """Sweep upward once: every layer that learns in this stage learns from what reaches it, and sends on.
 
-    The pure function behind `make_train_step`, for those who compose it themselves.
+    What it sends is its answer from before its update ('parallel'), or from after it ('in_order'); see `stages`. The
+    pure function behind `make_train_step`, for those who compose it themselves.
     """
+    learns = stages.learning(stage, net)
+    top = len(net) - learns[::-1].index(True)  # nothing above the highest layer that learns is computed
     keys = jax.random.split(jax.random.fold_in(state.key, state.step), len(net))
-    x, learned, told = layers.intensities(images), [], []
-    for layer, key, layer_state in zip(net, keys, state.layers):
-        layer_state, x, what = layers.learn(layer, key, layer_state, x, labels)
-        learned.append(layer_state)
-        told.append(what)
+    x, learned, told = layers.intensities(images), list(state.layers), [None] * len(net)
+    for number, layer in enumerate(net[:top]):
+        before = state.layers[number]
+        if not learns[number]:
+            x = layers.respond(layer, before, x)
+            continue
+        after, sent, told[number] = layers.learn(layer, keys[number], before, x, labels)
+        learned[number] = after
+        if stage is not None and stage.order == 'in_order' and number + 1 < top:
+            sent = layers.respond(layer, after, x)
+        x = sent
     return TrainState(state.step + 1, state.key, tuple(learned)), tuple(told)
 
 
-def make_train_step(net: Network, *, donate: bool = False) -> Callable:
+def make_train_step(net: Network, *, stage: Stage | None = None, donate: bool = False) -> Callable:
     """Build the jitted step `(state, images, labels=None) -> (state, info)`.
 
     Args:
         net: the layers, bottom first.
+        stage: who learns, fed in which order; None: every layer that is not frozen, in parallel.
         donate: let the step write the new state over the old one, which is then gone. Off, so that no array vanishes.
 
     Returns:
-        A function of a state and images [B, H, W, C], uint8 or floating; info is one `Told` per layer.
+        A function of a state and images [B, H, W, C], uint8 or floating; info is one `Told` per layer, None for
+        layers that do not learn.
+
+    Raises:
+        ValueError: if the stage does not fit the network.
     """
+    stages.learning(stage, net)
 
     def step(state, images, labels=None):
-        return train_step(net, state, images, labels)
+        return train_step(net, state, images, labels, stage=stage)
 
     return jax.jit(step, donate_argnums=0 if donate else ())
 
@@ -95,6 +114,8 @@ def make_train_epoch(
     net: Network,
     *,
     batch: int,
+    stage: Stage | None = None,
+    watch: Monitor | None = None,
     augment: Callable[[Key, Array], Array] | None = None,
     keep_last: bool = False,
     donate: bool = False,
@@ -106,6 +127,8 @@ def make_train_epoch(
     Args:
         net: the layers, bottom first.
         batch: images per step.
+        stage: who learns, fed in which order; None: every layer that is not frozen, in parallel.
+        watch: what to watch on the way (`monitor`); None: nothing.
         augment: (key, images of a batch) -> images, such as `augment.flip`; on the device, by the state's key and step.
         keep_last: learn from the last, smaller batch too; else the images left over sit this epoch out (other ones
             in the next epoch).
@@ -113,13 +136,18 @@ def make_train_epoch(
 
     Returns:
         A function of a state and images [n, H, W, C]. Its info is one `Told` per layer for the whole epoch: wins
-        summed, largest change, finite only if every step was, mean rates.
+        summed, largest change, finite only if every step was, mean rates, and the `Trace` of what was watched. Layers
+        that do not learn tell None, or their trace alone where they are watched.
 
     Raises:
-        ValueError: if the batch is below 1, or (when first traced) larger than the data.
+        ValueError: if the batch is below 1, or (when first traced) larger than the data; if stage or monitor do
+            not fit.
     """
     if batch < 1:
         raise ValueError(f'a batch of {batch} images teaches nothing; use 1 or more.')
+    stages.learning(stage, net)
+    if watch is not None:
+        watch.check()
 
     def epoch(state, images, labels=None):
         count = len(images)
@@ -128,21 +156,37 @@ def make_train_epoch(
         # Folded in beside the step's own number, so that no key serves both the shuffle and a step.
         order_key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0x5EED)
         order = jax.random.permutation(order_key, count)
+        first = state.step
 
         def step(state, chosen):
+            seen = None
+            if watch is not None:  # images of its own, so that the step's need not be laid out for it
+                seen = monitor.now_and_then(watch, net, state.step - first, state.layers, images, chosen)
             some = images[chosen]
             if augment is not None:
                 some = augment(jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0xF11B), some)
-            return train_step(net, state, some, None if labels is None else labels[chosen])
+            state, told = train_step(net, state, some, None if labels is None else labels[chosen], stage=stage)
+            return state, (told, seen)
 
         whole = count // batch * batch
-        state, told = lax.scan(step, state, order[:whole].reshape(-1, batch))
+        state, found = lax.scan(step, state, order[:whole].reshape(-1, batch))
         if keep_last and whole < count:
             state, last = step(state, order[whole:])
-            told = jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), told, last)
-        return state, tuple(Told(t.wins.sum(0), t.change.max(), t.finite.all(), t.rates.mean(0)) for t in told)
+            found = jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), found, last)
+        told, seen = found
+        if watch is None:
+            return state, tuple(None if steps is None else over_epoch(steps) for steps in told)
+        traces = [monitor.trace(watch, *one, first, layer.features) for *one, layer in zip(told, seen, net)]
+        return state, tuple(over_epoch(steps, trace) for steps, trace in zip(told, traces))
 
     return jax.jit(epoch, donate_argnums=0 if donate else ())
+
+
+def over_epoch(steps: Told | None, trace: Trace | None = None) -> Told:
+    """Sum up what the steps of an epoch told of one layer; a layer that did not learn has only its trace to tell."""
+    if steps is None:
+        return Told(None, None, None, None, trace)
+    return Told(steps.wins.sum(0), steps.change.max(), steps.finite.all(), steps.rates.mean(0), trace)
 
 
 def features(net: Network, states: Sequence[LayerState], images: Array, upto: int | None = None) -> Array:

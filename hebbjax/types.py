@@ -76,3 +76,4 @@ class Told(NamedTuple):
     change: Array  # largest absolute weight change of the step
     finite: Array  # True while every weight and threshold is finite
     rates: Array  # [N] credit per patch: of winners, the share of patches that a neuron won, first or not
+    trace: Any = None  # `monitor.Trace` of a watched epoch

@@ -1,12 +1,15 @@
-"""Pictures: one function each, a matplotlib Figure returned, nothing shown and no display needed."""
+"""Pictures of weights: one function each, a matplotlib Figure returned, nothing shown and no display needed."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from hebbjax import receptive
+from hebbjax.layers import Layer, LayerState
 from hebbjax.types import Array
 
 
@@ -24,34 +27,36 @@ def check_format(*paths: pathlib.Path | None) -> None:
             )
 
 
-def filters(w: Array, shape: tuple[int, int, int], *, columns: int | None = None, title: str = '') -> Figure:
+def filters(
+    w: Array, shape: tuple[int, int, int], *, columns: int | None = None, title: str = '', count: int | None = None
+) -> Figure:
     """Draw receptive fields as a grid.
 
     One channel: a signed colour map, blue negative, red positive, white at zero, each filter scaled to its own
-    largest absolute weight. Three channels: RGB, mid-grey at zero.
+    largest absolute weight. Three channels: RGB, mid-grey at zero. A weight that is no number looks like the frame.
 
     Args:
         w: weights [N, D].
         shape: (kh, kw, C) of a receptive field.
         columns: filters per row; None: about a square.
         title: above the grid.
+        count: draw this many of them, evenly spaced from the first neuron to the last; None: all. Of fewer: all.
 
     Raises:
-        ValueError: if D is not kh kw C, or C is neither 1 nor 3.
+        ValueError: if D is not kh kw C, C is neither 1 nor 3, there is no neuron, or columns or count are below 1.
     """
-    w = np.asarray(w, np.float32)
-    kh, kw, channels = shape
-    if w.ndim != 2 or w.shape[1] != kh * kw * channels:
-        raise ValueError(f'weights of shape {w.shape} are no filters of {kh} x {kw} x {channels}; wanted [N, D].')
-    if channels not in (1, 3):
-        raise ValueError(f'filters of {channels} channels have no colours; draw 1 (signed) or 3 (RGB).')
+    w, (kh, kw, channels) = _bank(w, shape), shape
+    _refuse_colourless(channels)
+    for name, value in (('columns', columns), ('count', count)):
+        if value is not None and value < 1:
+            raise ValueError(f'{name}={value} leaves nothing to draw; use 1 or more, or None.')
+    there = len(w)
+    w = w[np.linspace(0, there - 1, min(count or there, there)).round().astype(int)]
     columns = columns or int(np.ceil(len(w) ** 0.5))
     rows = -(-len(w) // columns)
-    largest = np.abs(w).max(axis=1, keepdims=True)
-    scaled = (w / np.where(largest > 0, largest, 1)).reshape(-1, kh, kw, channels)
     # one picture with a one-pixel frame around every filter, rather than hundreds of axes
     sheet = np.full((rows * (kh + 1) + 1, columns * (kw + 1) + 1, channels), np.nan, np.float32)
-    for i, one in enumerate(scaled):
+    for i, one in enumerate(_scaled(w).reshape(-1, kh, kw, channels)):
         top, left = i // columns * (kh + 1) + 1, i % columns * (kw + 1) + 1
         sheet[top : top + kh, left : left + kw] = one
     width = max(6.0, columns * (kw + 1) / 40)  # inches; every weight gets more than 2 dots, or frames come and go
@@ -62,11 +67,43 @@ def filters(w: Array, shape: tuple[int, int, int], *, columns: int | None = None
         figure.colorbar(drawn, ax=axes, shrink=0.6, label='weight / largest of its filter')
         axes.set_facecolor('0.8')
     else:
-        axes.imshow(np.nan_to_num(0.5 + 0.5 * sheet, nan=1.0), interpolation='nearest')
+        axes.imshow(_colours(sheet), interpolation='nearest')
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_title(title or f'{len(w)} filters, {kh} x {kw} x {channels}')
+    shown = str(there) if len(w) == there else f'{len(w)} of {there}'
+    axes.set_title(title or f'{shown} filter{"s" * (there > 1)}, {kh} x {kw} x {channels}')
     return figure
+
+
+def fields(
+    net: Sequence[Layer],
+    states: Sequence[LayerState],
+    image_shape: tuple[int, int, int],
+    *,
+    depth: int | None = None,
+    count: int | None = None,
+    title: str = '',
+) -> Figure:
+    """Draw what the neurons of one layer look for in the image, through all layers below (`receptive.fields`).
+
+    Args:
+        net: the layers, bottom first.
+        states: their states, such as `TrainState.layers`.
+        image_shape: (H, W, C) of the images.
+        depth: number of the layer, from 1; None: the last.
+        count: draw this many neurons, evenly spaced; None: all.
+        title: above the grid.
+
+    Raises:
+        ValueError: if there is no such layer, images have neither 1 nor 3 channels, or the fields cannot be told.
+    """
+    depth = len(net) if depth is None else depth
+    if not 1 <= depth <= len(net):
+        raise ValueError(f'there is no layer {depth} in a network of {len(net)}; use depth 1 to {len(net)}, or None.')
+    _refuse_colourless(image_shape[2])
+    found = receptive.fields(net[:depth], [state.w for state in states], image_shape)  # [N, rh, rw, C]
+    title = title or f'receptive fields of layer {depth}, {found.shape[1]} x {found.shape[2]} pixels'
+    return filters(found.reshape(len(found), -1), found.shape[1:], count=count, title=title)
 
 
 def side_by_side(banks: Mapping[str, Array], shape: tuple[int, int, int], *, count: int = 25, seed: int = 0) -> Figure:
@@ -77,7 +114,13 @@ def side_by_side(banks: Mapping[str, Array], shape: tuple[int, int, int], *, cou
         shape: (kh, kw, C) of a receptive field.
         count: units of each bank.
         seed: which.
+
+    Raises:
+        ValueError: if there is no bank, one has no neuron or another D than kh kw C, or count is below 1.
     """
+    if not banks or count < 1:
+        raise ValueError(f'{count} units of {len(banks)} banks leave nothing to draw; give 1 or more of each.')
+    banks = {title: _bank(w, shape) for title, w in banks.items()}
     generator = np.random.default_rng(seed)
     figure = Figure(figsize=(5 * len(banks), 5.4), layout='constrained')
     for part, (title, w) in zip(figure.subfigures(1, len(banks), squeeze=False)[0], banks.items()):
@@ -86,33 +129,42 @@ def side_by_side(banks: Mapping[str, Array], shape: tuple[int, int, int], *, cou
         part.suptitle(title)
         for axes in (grid := part.subplots(side, side, squeeze=False)).flat:
             axes.set_axis_off()
-        for axes, unit in zip(grid.flat, np.asarray(w)[chosen]):
-            limit = np.abs(unit).max() or 1.0
-            field = unit.reshape(shape)
+        for axes, field in zip(grid.flat, _scaled(w[chosen]).reshape(-1, *shape)):
             if shape[2] == 3:
-                axes.imshow(0.5 + 0.5 * field / limit, interpolation='nearest')
+                axes.imshow(_colours(field), interpolation='nearest')
             else:
-                axes.imshow(field.mean(2), cmap='bwr', vmin=-limit, vmax=limit, interpolation='nearest')
+                axes.imshow(field.mean(2), cmap='bwr', vmin=-1, vmax=1, interpolation='nearest')
     return figure
 
 
-def curves(lines: Mapping[str, Mapping[str, Sequence[float]]], *, title: str = '') -> Figure:
-    """Draw accuracy over epochs: a colour per network, solid for test, dashed for training, dotted for validation.
+def _refuse_colourless(channels):
+    if channels not in (1, 3):
+        raise ValueError(f'filters of {channels} channels have no colours; draw 1 (signed) or 3 (RGB).')
 
-    Args:
-        lines: network -> {'train' | 'validation' | 'test': accuracy in percent, one per epoch}.
-        title: above the axes (Talloen et al., figure 3).
-    """
-    figure = Figure(figsize=(7, 4.5), layout='constrained')
-    axes = figure.subplots()
-    styles = {'train': '--', 'validation': ':', 'test': '-'}
-    for colour, (name, parts) in enumerate(lines.items()):
-        for part, values in parts.items():
-            epochs = np.arange(1, len(values) + 1)
-            axes.plot(epochs, values, styles[part], color=f'C{colour}', label=f'{name}, {part}')
-    axes.set_xlabel('head epoch')
-    axes.set_ylabel('accuracy (%)')
-    axes.set_title(title)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize='small')
-    return figure
+
+def _bank(w, shape):
+    """Make an array [N, D] of weights, N >= 1, whose D fits the shape."""
+    w, (kh, kw, channels) = np.asarray(w, np.float32), shape
+    if w.ndim != 2 or w.shape[1] != kh * kw * channels:
+        raise ValueError(f'weights of shape {w.shape} are no filters of {kh} x {kw} x {channels}; wanted [N, D].')
+    if not w.size:
+        raise ValueError(f'weights of shape {w.shape} have nothing to draw; give at least one neuron.')
+    return w
+
+
+def _scaled(w):
+    """Divide each filter by its own largest absolute weight; zeros stay, and what is no number does not count."""
+    largest = np.abs(np.where(np.isfinite(w), w, 0)).max(axis=1, keepdims=True)
+    return w / np.where(largest > 0, largest, 1)
+
+
+def _colours(scaled):
+    """Make RGB of -1 to 1: mid-grey at zero, white where there is no number."""
+    return np.where(np.isfinite(scaled), 0.5 + 0.5 * scaled, 1)
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """Draw a figure into an array [rows, columns, RGB] of uint8, for those who do not want a file."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from hebbjax import cli, data
+from hebbjax import cli, data, files
 from hebbjax.jobs import arms, cnn, compare, dense, report
 
 SMALL = ['--seeds', '1', '--epochs', '2', '--head-epochs', '2', '--backprop-epochs', '2', '--features', '6']
@@ -30,10 +30,10 @@ def few_digits(monkeypatch):
 
 @pytest.mark.parametrize(('command', 'job'), [('cnn', cnn), ('dense', dense)])
 def test_a_job_ends_in_a_table_a_json_and_two_pictures(command, job, few_digits, relaxed, tmp_path, capsys):
-    files = {name: tmp_path / f'{name}.{end}' for name, end in (('json', 'json'), ('figure', 'png'), ('curves', 'png'))}
-    flags = [part for name, path in files.items() for part in (f'--{name}', str(path))]
+    made = {name: tmp_path / f'{name}.{end}' for name, end in (('json', 'json'), ('figure', 'png'), ('curves', 'png'))}
+    flags = [part for name, path in made.items() for part in (f'--{name}', str(path))]
     assert cli.main([command, '--dataset', 'digits', *SMALL, *flags]) == 0
-    written = json.loads(files['json'].read_text())
+    written = json.loads(made['json'].read_text())
     assert [row['row'] for row in written['rows']] == list(job.Config.ROWS)
     for row in written['rows']:
         assert len(row['test_accuracy']) == len(row['train_accuracy']) == 1
@@ -47,7 +47,7 @@ def test_a_job_ends_in_a_table_a_json_and_two_pictures(command, job, few_digits,
     assert written['config']['epochs'] == 2
     assert set(written) == {'rows', 'config', 'versions', 'device', 'interrupted'}
     assert written['versions']['jax']
-    assert all(path.read_bytes().startswith(b'\x89PNG') for path in (files['figure'], files['curves']))
+    assert all(path.read_bytes().startswith(b'\x89PNG') for path in (made['figure'], made['curves']))
     assert sorted(path.name for path in tmp_path.iterdir()) == ['curves.png', 'figure.png', 'json.json']
     printed = capsys.readouterr().out
     assert 'untrained' in printed and 'hebbian' in printed and 'backprop' in printed
@@ -156,7 +156,7 @@ def test_unreadable_data_is_one_sentence(tmp_path, capsys):
 
 
 def test_no_permission_to_write_is_refused_before_training(tmp_path, monkeypatch, few_digits, capsys):
-    monkeypatch.setattr(report.os, 'access', lambda path, mode: False)  # tests may run as root, who may write anywhere
+    monkeypatch.setattr(files.os, 'access', lambda path, mode: False)  # tests may run as root, who may write anywhere
     assert cli.main([*SMALL, '--json', str(tmp_path / 'x.json')]) == 2
     assert 'no permission' in capsys.readouterr().err
 
@@ -187,7 +187,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         raise OSError('disk full')
 
     with pytest.raises(OSError, match='disk full'):
-        report.write_whole(path, fail)
+        files.write_whole(path, fail)
     assert path.read_text() == 'old'
     assert list(tmp_path.iterdir()) == [path]
 

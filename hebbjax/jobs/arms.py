@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from hebbjax import competition, frozen, layers, measures, models, rules, supervised, train
-from hebbjax.jobs.progress import bar
+from hebbjax import competition, frozen, layers, loop, measures, models, rules, supervised, train
 from hebbjax.jobs.report import Row
 from hebbjax.layers import Layer
 from hebbjax.models import Model
+from hebbjax.progress import bar
 from hebbjax.readout import Head
+from hebbjax.stages import Stage
 from hebbjax.supervised import Fitted, Schedule
 from hebbjax.types import Array, Key
 
@@ -55,11 +56,6 @@ class Trained(NamedTuple):
     compile_seconds: float
 
 
-@functools.lru_cache(maxsize=64)
-def _epoch(layer, batch):
-    return train.make_train_epoch((layer,), batch=batch, donate=True)
-
-
 def hebbian(
     layer: Layer, key: Key, material: Material, *, epochs: int, batch: int, console: Console, name: str
 ) -> Learned:
@@ -67,18 +63,22 @@ def hebbian(
 
     Raises:
         ValueError: if weights are no longer finite.
+        KeyboardInterrupt: if the user ends it.
     """
     state = train.init((layer,), key, material.shape)
-    started = time.perf_counter()
-    epoch = supervised.compiled(_epoch(layer, batch), state, material.images)
-    ready = time.perf_counter()
     with bar(console, f'{name}: Hebbian epochs', epochs) as tick:
-        for _ in range(epochs):
-            state, (told,) = epoch(state, material.images)
-            if not told.finite:
-                raise ValueError('weights are no longer finite: the images hold NaN, or the rate is too large.')
-            tick(f'largest change {float(told.change):.3g}')
-    return Learned(state.layers[0].w, time.perf_counter() - ready, ready - started)
+        outcome = loop.fit(
+            (layer,),
+            state,
+            material.images,
+            stages=(Stage(epochs),),
+            batch=batch,
+            watch=None,
+            callbacks=[lambda moment: tick(f'largest change {moment.metrics["layer1.change"]:.3g}')],
+        )
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    return Learned(outcome.state.layers[0].w, outcome.seconds, outcome.compile_seconds)
 
 
 def memory() -> int:

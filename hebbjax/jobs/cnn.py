@@ -16,8 +16,8 @@ from hebbjax import visualize
 from hebbjax.jobs import compare
 from hebbjax.jobs.arms import Trained
 from hebbjax.jobs.report import Report
-from hebbjax.jobs.settings import Job
-from hebbjax.patches import Window
+from hebbjax.jobs.settings import Convolution
+from hebbjax.jobs.trial import Job
 
 # Chosen on validation splits; experiments/RESULTS.md says how.
 IMAGES = {
@@ -36,7 +36,7 @@ PUBLISHED = {'patch': 'raw', 'k': 4, 'delta': 0.4, 'p': 4.0}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Job):
+class Config(Job, Convolution):
     """Hebbian convolution -> batch norm -> RePU -> max pool -> linear, beside its controls.
 
     Every choice (epoch, rate reductions, early stopping) is made on a validation split of the training data; the test
@@ -51,25 +51,6 @@ class Config(Job):
     }
     ROWS: ClassVar[tuple[str, ...]] = ('raw_pixels', 'untrained', 'hebbian', 'backprop', 'published_setting')
     PAPER: ClassVar[Mapping[str, Mapping[str, float]]] = {'fashion_mnist': {'hebbian': 91.44, 'backprop': 91.94}}
-
-    window: int | None = None
-    """Side of the filters, in pixels."""
-    pool: int | None = None
-    """Side of the max-pooling blocks, in positions."""
-    glimpses: int | None = None
-    """Patches drawn per image and Hebbian step; 0: all of them."""
-
-    def seen_through(self) -> Window:
-        """Give the window of a filter."""
-        return Window(self.window)
-
-    def looks(self) -> int | None:
-        """Give the windows drawn per image and step; None: all."""
-        return self.glimpses or None
-
-    def blocks(self) -> int:
-        """Give the side of the pooling blocks."""
-        return self.pool
 
     def variant(self, row: str) -> Job:
         """Give the settings of one row."""

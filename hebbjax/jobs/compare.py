@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from hebbjax import data, frozen, layers, patches, train, visualize
+from hebbjax import charts, data, files, frozen, layers, patches, train, visualize
 from hebbjax.jobs import arms, report
 from hebbjax.jobs.arms import Learned, Material, Trained
 from hebbjax.jobs.report import Report
-from hebbjax.jobs.settings import GIB, Job
+from hebbjax.jobs.trial import GIB, Job
 from hebbjax.layers import Layer
 from hebbjax.readout import Head
 from hebbjax.types import Array, Key
@@ -53,7 +53,7 @@ def run(
     """
     console = console or Console(quiet=True)
     config = config.resolve()
-    report.check_writable(config.json, config.figure, config.curves)
+    files.check_writable(config.json, config.figure, config.curves)
     visualize.check_format(config.figure, config.curves)
     stuff = material(config)
     refuse_misfits(config, stuff)
@@ -196,7 +196,7 @@ def finish(result: Report, config: Job, figure: Figure | None, console: Console)
     console.print(LEGEND, style='dim')
     result.write(config.json)
     if config.figure is not None and figure is not None:
-        report.write_whole(config.figure, figure.savefig)
+        files.write_whole(config.figure, figure.savefig)
     if config.curves is not None:
         lines = {row.row: row.more['curve'] for row in result.rows if 'curve' in row.more}
-        report.write_whole(config.curves, visualize.curves(lines, title=config.dataset).savefig)
+        files.write_whole(config.curves, charts.curves(lines, title=config.dataset).savefig)

@@ -10,11 +10,11 @@ from rich.console import Console
 
 from hebbjax import decoding, layers, pooling, whitening
 from hebbjax.data import Split
-from hebbjax.jobs.progress import bar
 from hebbjax.jobs.report import Row
 from hebbjax.jobs.stack import Stack, winners_of
 from hebbjax.jobs.variants import PAPER, READOUTS, ROWS
 from hebbjax.layers import LayerState
+from hebbjax.progress import bar
 from hebbjax.train import Network
 from hebbjax.types import Array
 

@@ -14,7 +14,7 @@ from hebbjax import visualize
 from hebbjax.jobs import compare
 from hebbjax.jobs.arms import Trained
 from hebbjax.jobs.report import Report
-from hebbjax.jobs.settings import Job
+from hebbjax.jobs.trial import Job
 
 # Chosen on validation splits; experiments/RESULTS.md says how.
 IMAGES = {

@@ -10,7 +10,7 @@ import pathlib
 import jax.numpy as jnp
 from rich.console import Console
 
-from hebbjax import data, receptive, visualize
+from hebbjax import data, files, receptive, visualize
 from hebbjax.jobs import decode, report, stack
 from hebbjax.jobs.report import Report, Row
 from hebbjax.jobs.stack import Stack
@@ -34,11 +34,11 @@ def run(config: Config, console: Console | None = None) -> Report:
     """
     console = console or Console(quiet=True)
     config = config.resolve()
-    report.check_writable(config.json, *pictures(config).values())
+    files.check_writable(config.json, *pictures(config).values())
     train, test = (data.load('cifar10', split, data_dir=config.data_dir) for split in ('train', 'test'))
     for images in (train.images, test.images):
         data.check_images(images)
-    stack.refuse_misfits(config, len(train.images[: config.images]))
+    stack.refuse_misfits(config, [variant for variant, _ in config.trainings()], len(train.images[: config.images]))
     train = data.Split(*(jnp.asarray(part[: config.images]) for part in train))
     test = data.Split(*map(jnp.asarray, test))
     prepare = functools.cache(functools.partial(stack.whitened, train.images, config.whitening_images))
@@ -102,4 +102,4 @@ def draw(trained: Stack, rows: list[str], config: Config) -> None:
             fields = receptive.fields(trained.net[:depth], w, stack.SHAPE)  # [N, rh, rw, C]
             title = f'{row}: {len(fields)} receptive fields of layer {depth}'
             figure = visualize.filters(fields.reshape(len(fields), -1), fields.shape[1:], title=title)
-            report.write_whole(path, figure.savefig)
+            files.write_whole(path, figure.savefig)

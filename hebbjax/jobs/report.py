@@ -3,12 +3,10 @@
 import dataclasses
 import importlib.metadata
 import json
-import os
 import pathlib
 import platform
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
@@ -16,6 +14,8 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+
+from hebbjax import files
 
 PACKAGES = ('hebbjax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'tensorflow-datasets', 'scikit-learn')
 
@@ -75,15 +75,19 @@ class Report:
         return {
             'rows': [row.as_json() for row in self.rows],
             'config': self.config,
-            'versions': versions(PACKAGES),
-            'device': str(jax.devices()[0].device_kind),
+            **surroundings(),
             'interrupted': self.interrupted,
         }
 
     def write(self, path: pathlib.Path | None) -> None:
         """Write the JSON, if a path is given: whole or not at all."""
         if path is not None:
-            write_whole(path, lambda file: file.write_text(json.dumps(self.as_json(), indent=1) + '\n'))
+            files.write_json(path, self.as_json())
+
+
+def surroundings() -> dict:
+    """Tell what a job runs on: versions and the device."""
+    return {'versions': versions(PACKAGES), 'device': str(jax.devices()[0].device_kind)}
 
 
 def versions(packages: Iterable[str]) -> dict[str, str | None]:
@@ -179,35 +183,3 @@ def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str
     for row in rows:
         table.add_row(*row)
     console.print(table)
-
-
-def check_writable(*paths: pathlib.Path | None) -> None:
-    """Make sure, before anything is trained, that files can be written.
-
-    Raises:
-        FileNotFoundError: if a folder does not exist.
-        PermissionError: if it cannot be written to, or the path is a folder.
-    """
-    for path in paths:
-        if path is None:
-            continue
-        folder = path.absolute().parent
-        if not folder.is_dir():
-            raise FileNotFoundError(f'{path} cannot be written: {folder} is no folder; make it first, or name another.')
-        if path.is_dir():
-            raise PermissionError(f'{path} cannot be written: it is a folder; name a file.')
-        if not os.access(path if path.exists() else folder, os.W_OK) or not os.access(folder, os.W_OK):
-            raise PermissionError(f'{path} cannot be written: no permission; name a file in a folder of yours.')
-
-
-def write_whole(path: pathlib.Path, fill: Callable[[pathlib.Path], object]) -> None:
-    """Write a file under another name and rename it when it is whole, so that none is ever half-written."""
-    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f'.{path.stem}-', suffix=path.suffix)
-    os.close(handle)
-    try:
-        fill(pathlib.Path(name))
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -1,4 +1,4 @@
-"""What every comparing job can be told: one dataclass of flags, filled from the data set's own settings."""
+"""What a layer and its data can be told, as flags: dataclasses, filled from the data set's own settings."""
 
 import dataclasses
 import functools
@@ -12,45 +12,20 @@ import optax
 from hebbjax import data, patches, plasticity, rules
 from hebbjax.layers import PRECISIONS, Layer
 from hebbjax.patches import Window
-from hebbjax.supervised import Schedule
-
-GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """Hebbian features under a trained head, beside controls.
-
-    Every choice (epoch, rate reductions, early stopping) is made on a validation split of the training data; the test
-    split is read when all networks are trained. Settings left out take the data set's own.
-    """
+class Hebbian:
+    """What a Krotov-Hopfield layer and its data can be told. Settings left out take the data set's own."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # data set -> settings
-    ROWS: ClassVar[tuple[str, ...]] = ()  # networks that the job knows
-    PAPER: ClassVar[Mapping[str, Mapping[str, float]]] = {}  # data set -> row -> percent
 
     dataset: str = 'digits'
     """digits (embedded), mnist, fashion_mnist or cifar10."""
-    seeds: int | None = None
-    """Number of seeds, 0, 1, ...; each draws weights, order and dropout anew."""
-    rows: tuple[str, ...] | None = None
-    """Which networks to train; left out: all."""
-    epochs: int | None = None
-    """Hebbian epochs, over which the rate falls linearly."""
-    head_epochs: int | None = None
-    """Epochs of a head at most; early stopping may end it sooner."""
-    backprop_epochs: int | None = None
-    """Epochs of the end-to-end twin at most."""
-    backprop_seeds: int | None = None
-    """Seeds of the end-to-end twin at most."""
     data_dir: pathlib.Path | None = None
     """Where prepared data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, tensorflow-datasets' own default."""
-    json: pathlib.Path | None = None
-    """File for all results, with configuration, versions and learning curves."""
-    figure: pathlib.Path | None = None
-    """File for a picture of the first seed's filters (png, pdf, svg)."""
-    curves: pathlib.Path | None = None
-    """File for a picture of accuracy over head epochs, first seed."""
+    epochs: int | None = None
+    """Hebbian epochs, over which the rate falls linearly."""
     features: int | None = None
     """N, the number of neurons (filters)."""
     patch: str | None = None
@@ -73,28 +48,11 @@ class Job:
     """First Hebbian rate: the largest change of any weight in a step."""
     batch: int | None = None
     """Images per Hebbian step."""
-    power: float | None = None
-    """n of RePU(n)."""
-    threshold: float | None = None
-    """Standard deviations above its mean at which a neuron starts to send (batch norm's first shift, negated)."""
-    dropout: float | None = None
-    """Share of neurons silenced while a head trains."""
-    head_batch: int | None = None
-    """Images per gradient step."""
-    head_rate: float | None = None
-    """Adam's first rate."""
-    head_decay: float | None = None
-    """Decoupled weight decay (AdamW)."""
-    head_patience: int | None = None
-    """Epochs without a better validation accuracy before the rate falls to 0.3; one more than twice as many end it."""
-    head_average: int | None = None
-    """Steps over which a network's parameters are averaged before it is judged; 1: the last ones alone."""
-    backprop_rate: float | None = None
-    """Adam's first rate in the end-to-end twin."""
     validation: float | None = None
     """Share of the training data that choices are made on."""
-    cache_gib: float | None = None
-    """Memory that cached drives may fill; above it they are recomputed. Left out: 60 % of the device's memory."""
+
+    COUNTS: ClassVar[tuple[str, ...]] = ('epochs', 'batch', 'features')  # at least 1
+    RATES: ClassVar[tuple[str, ...]] = ('rate', 'spread')  # above 0
 
     def resolve(self) -> Self:
         """Fill what was left out with the data set's own settings, and refuse what cannot run.
@@ -103,24 +61,12 @@ class Job:
             ValueError: naming the setting, its value and what would do.
         """
         data.check_name(self.dataset)
-        own = {'rows': self.ROWS, **self.PRESETS[self.dataset]}
+        mine = {field.name for field in dataclasses.fields(self)}
+        own = {name: value for name, value in self.PRESETS[self.dataset].items() if name in mine}
         full = dataclasses.replace(self, **{name: value for name, value in own.items() if getattr(self, name) is None})
-        counts = (
-            'seeds',
-            'epochs',
-            'head_epochs',
-            'backprop_epochs',
-            'batch',
-            'head_batch',
-            'head_average',
-            'features',
-        )
-        refuse_idle(full, counts, ('rate', 'head_rate', 'backprop_rate', 'spread'))
-        for name, known in (('rows', self.ROWS), ('patch', (*patches.PREPARATIONS,)), ('precision', (*PRECISIONS,))):
-            given = getattr(full, name)
-            for one in given if isinstance(given, tuple) else (given,):
-                if one not in known:
-                    raise ValueError(f'{flag(name)} {one} is unknown; there are {", ".join(known)}.')
+        refuse_idle(full, self.COUNTS, self.RATES)
+        refuse_unknown('patch', full.patch, patches.PREPARATIONS)
+        refuse_unknown('precision', full.precision, PRECISIONS)
         if full.k > full.features:
             raise ValueError(f'--k {full.k} is more than the {full.features} neurons that compete; use 2 to N.')
         return full
@@ -139,30 +85,44 @@ class Job:
         )  # fmt: skip
 
     def seen_through(self) -> Window:
-        """Give the layer's window: the whole image, unless a job says otherwise."""
+        """Give the layer's window: the whole image, unless it is a convolution."""
         return Window()
 
     def looks(self) -> int | None:
-        """Give the windows drawn per image and step: all, unless a job says otherwise."""
+        """Give the windows drawn per image and step: all, unless it is a convolution that says otherwise."""
         return None
 
     def blocks(self) -> int:
-        """Give the side of the pooling blocks: no pooling, unless a job says otherwise."""
+        """Give the side of the pooling blocks: no pooling, unless it is a convolution."""
         return 1
-
-    def variant(self, row: str) -> Self:
-        """Give the settings of one row: the job's own, unless it says otherwise."""
-        return self
-
-    def head_schedule(self, rate: float, epochs: int) -> Schedule:
-        """Give the gradient schedule at such a rate, for so many epochs."""
-        patience = self.head_patience
-        stop = 2 * patience + 1
-        return Schedule(epochs, self.head_batch, rate, 0.3, patience, stop, self.head_decay, self.head_average)
 
     def as_json(self) -> dict:
         """Give all settings but the names of files, as plain JSON values."""
         return plain(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Convolution(Hebbian):
+    """What a convolutional layer can be told beside."""
+
+    window: int | None = None
+    """Side of the filters, in pixels."""
+    pool: int | None = None
+    """Side of the max-pooling blocks, in positions."""
+    glimpses: int | None = None
+    """Patches drawn per image and Hebbian step; 0: all of them."""
+
+    def seen_through(self) -> Window:
+        """Give the window of a filter."""
+        return Window(self.window)
+
+    def looks(self) -> int | None:
+        """Give the windows drawn per image and step; None: all."""
+        return self.glimpses or None
+
+    def blocks(self) -> int:
+        """Give the side of the pooling blocks."""
+        return self.pool
 
 
 @functools.lru_cache(maxsize=64)  # the same settings give the same layer, so that its programs are compiled once
@@ -184,7 +144,7 @@ def krotov_layer(
     )
 
 
-FILES = ('json', 'figure', 'figures', 'curves', 'data_dir')  # settings that say where, not what
+FILES = ('json', 'figure', 'figures', 'curves', 'data_dir', 'run')  # settings that say where, not what
 
 
 def plain(config) -> dict:
@@ -210,3 +170,13 @@ def refuse_idle(config, counts: Iterable[str], rates: Iterable[str]) -> None:
 def flag(name: str) -> str:
     """Give a setting as it is written on the command line."""
     return '--' + name.replace('_', '-')
+
+
+def refuse_unknown(name: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a value that is none of those that are known.
+
+    Raises:
+        ValueError: naming the setting, its value and what there is.
+    """
+    if value not in (known := tuple(known)):
+        raise ValueError(f'{flag(name)} {value} is unknown; there are {", ".join(known)}.')

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -26,10 +26,11 @@ from hebbjax import (
     whitening,
 )
 from hebbjax.homeostasis import Homeostasis
-from hebbjax.jobs.progress import bar, wait
-from hebbjax.jobs.variants import Config, Variant
+from hebbjax.jobs.variants import Config, Stacked, Variant
 from hebbjax.layers import Layer, LayerState
+from hebbjax.loop import wait
 from hebbjax.patches import Window
+from hebbjax.progress import bar
 from hebbjax.train import TrainState
 from hebbjax.types import Array, LearningRule, Told
 
@@ -91,7 +92,7 @@ def whitened(images: Array, count: int, whiten: str) -> Preparation:
     return Preparation(normal, lambda x: rows(whitening.apply(zca, rows(x))))
 
 
-def network(variant: Variant, config: Config, first: Preparation) -> tuple[Layer, ...]:
+def network(variant: Variant, config: Stacked, first: Preparation) -> tuple[Layer, ...]:
     """Build the network of one row.
 
     Args:
@@ -134,7 +135,7 @@ def rule_of(variant: Variant, winners: int) -> LearningRule:
     return build(compete, reduce=rules.total)
 
 
-def refuse_misfits(config: Config, count: int) -> None:
+def refuse_misfits(config: Stacked, variants: Iterable[Variant], count: int) -> None:
     """Refuse, before the first hour of training, what does not fit the data.
 
     Raises:
@@ -143,11 +144,11 @@ def refuse_misfits(config: Config, count: int) -> None:
     if config.batch > count:
         raise ValueError(f'--batch {config.batch} is larger than the {count} training images; use {count} at most.')
     steps = config.epochs * (count // config.batch)
-    if config.burn_in >= steps and any(variant.trained for variant, _ in config.trainings()):
+    if config.burn_in >= steps and any(variant.trained for variant in variants):
         raise ValueError(
             f'--burn-in {config.burn_in} leaves nothing of {steps} steps to learn in; use fewer than those.'
         )
-    for variant, _ in config.trainings():
+    for variant in variants:
         net = network(variant, config, PLAIN)
         jax.eval_shape(functools.partial(train.init, net, image_shape=SHAPE), jax.random.key(0))
 

@@ -2,8 +2,9 @@
 
 import dataclasses
 import pathlib
+from typing import ClassVar
 
-from hebbjax.jobs.settings import plain, refuse_idle
+from hebbjax.jobs.settings import plain, refuse_idle, refuse_unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,31 @@ READOUTS = ('l1_quadrants', 'l2_quadrants', 'final')
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Stacked:
+    """What Miconi's network and its training can be told."""
+
+    epochs: int = 20
+    """Hebbian epochs."""
+    data_dir: pathlib.Path | None = None
+    """Where prepared data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, tensorflow-datasets' own default."""
+    features: tuple[int, int, int] = (100, 196, 400)
+    """Neurons of the three layers."""
+    batch: int = 100
+    """Images per step."""
+    rate: float = 1.0
+    """Factor on the published rates, 1e-4, 1e-4 and 1e-3 per patch won."""
+    burn_in: int = 201
+    """Steps in which only thresholds adapt."""
+    whitening_images: int = 9000
+    """Images that ZCA is fitted to, with the notebook's regularisation, which depends on their number."""
+    images: int | None = None
+    """Training images used; left out: all. Fewer are for trying things out."""
+
+    COUNTS: ClassVar[tuple[str, ...]] = ('epochs', 'batch', 'whitening_images', 'images')  # at least 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Stacked):
     """Three Hebbian layers on CIFAR-10 (Miconi 2021, table 1): winner-take-all learning, adaptive thresholds.
 
     Settings are the paper's and its notebook's; no accuracy chose any, so there is no validation split. Ours: exactly
@@ -60,32 +85,16 @@ class Config:
 
     seeds: int = 3
     """Number of seeds, 0, 1, ..., trained in one program; each draws weights, masks, order and flips anew."""
-    epochs: int = 20
-    """Hebbian epochs."""
     rows: tuple[str, ...] | None = None
     """Which networks; left out: table 1 (and the ablations, where asked for)."""
     ablations: bool = False
     """Add the paper's other findings as rows."""
-    data_dir: pathlib.Path | None = None
-    """Where prepared data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, tensorflow-datasets' own default."""
     json: pathlib.Path | None = None
     """File for all results, with configuration and versions."""
     figures: pathlib.Path | None = None
     """Folder for the full sheets of receptive fields of trained rows, first seed (figures B.1, B.2)."""
-    features: tuple[int, int, int] = (100, 196, 400)
-    """Neurons of the three layers."""
-    batch: int = 100
-    """Images per step."""
-    rate: float = 1.0
-    """Factor on the published rates, 1e-4, 1e-4 and 1e-3 per patch won."""
-    burn_in: int = 201
-    """Steps in which only thresholds adapt."""
     penalty: float = 1.0
     """Of ridge regression."""
-    whitening_images: int = 9000
-    """Images that ZCA is fitted to, with the notebook's regularisation, which depends on their number."""
-    images: int | None = None
-    """Training images used; left out: all. Fewer are for trying things out."""
     seeds_at_once: int | None = None
     """Seeds trained side by side; left out: 1 on a CPU, all that fit the memory elsewhere."""
 
@@ -98,9 +107,8 @@ class Config:
         asked = self.rows or (*TABLE,)
         rows = tuple(dict.fromkeys((*asked, *(ABLATIONS if self.ablations else ()))))
         for row in rows:
-            if row not in ROWS:
-                raise ValueError(f'--rows {row} is unknown; there are {", ".join(ROWS)}.')
-        refuse_idle(self, ('seeds', 'epochs', 'batch', 'whitening_images', 'images', 'seeds_at_once'), ('rate',))
+            refuse_unknown('rows', row, ROWS)
+        refuse_idle(self, (*self.COUNTS, 'seeds', 'seeds_at_once'), ('rate',))
         if not self.penalty > 0:
             raise ValueError(
                 f'--penalty {self.penalty} may leave ridge regression without a solution; use one above 0.'

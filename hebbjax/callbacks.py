@@ -1,0 +1,177 @@
+"""Callbacks for `loop.fit`: evaluate, stop early, keep checkpoints, show progress; `hebbjax.loggers` has the rest.
+
+A callback is any function of a `Moment`; these are the ones that most people want.
+"""
+
+import os
+import time
+
+import jax
+
+from hebbjax import evaluation, progress
+from hebbjax.evaluation import Readout
+from hebbjax.loop import Callback, Moment, Position
+from hebbjax.resume import Checkpoints
+from hebbjax.train import TrainState
+from hebbjax.types import Array
+
+
+def every(epochs: int, callback: Callback) -> Callback:
+    """Call another callback every so many epochs, in the first one, and in the last.
+
+    Raises:
+        ValueError: if epochs is below 1.
+    """
+    check_every(epochs)
+    return lambda moment: callback(moment) if moment.due(epochs) else None
+
+
+def check_every(epochs: int) -> None:
+    """Refuse a number of epochs below 1.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if epochs < 1:
+        raise ValueError(f'every {epochs} epochs is never; use 1 or more.')
+
+
+def evaluate(
+    train: tuple[Array, Array],
+    validation: tuple[Array, Array],
+    readout: Readout | None = None,
+    *,
+    epochs: int = 1,
+    name: str = 'accuracy',
+) -> Callback:
+    """Fit a fresh classifier to the answers of the weights as they are, and judge it on validation images.
+
+    Adds `train_<name>` and `validation_<name>`, in percent, and `evaluate_seconds` to the metrics.
+
+    Args:
+        train: images and labels that the classifier is fitted to.
+        validation: images and labels that it is judged by. Never the test set: its turn comes once, at the end.
+        readout: `evaluation.ridge()` (None) or `evaluation.gradient(head, schedule)`.
+        epochs: evaluate every so many, in the first one, and in the last.
+        name: of the metric.
+    """
+    readout = readout or evaluation.ridge()
+
+    def call(moment: Moment) -> None:
+        started = time.perf_counter()
+        key = jax.random.fold_in(jax.random.fold_in(moment.state.key, moment.state.step), 0xE7A1)
+        read = readout(moment.net, moment.state.layers, key, train, validation)
+        for split, (images, labels) in {'train': train, 'validation': validation}.items():
+            moment.metrics[f'{split}_{name}'] = evaluation.accuracy(read, images, labels)
+        moment.metrics['evaluate_seconds'] = time.perf_counter() - started
+
+    return every(epochs, call)
+
+
+def early_stop(metric: str = 'validation_accuracy', patience: int = 3, *, largest: bool = True) -> Callback:
+    """End a stage when a metric has not become better for so many of its measurements.
+
+    Args:
+        metric: its name; it has to be there in the first epoch, so the callback that adds it stands before this one.
+        patience: measurements without a new best.
+        largest: whether the best is the largest, not the smallest.
+
+    Raises:
+        ValueError: if patience is below 1; in the first epoch, if there is no such metric.
+    """
+    if patience < 1:
+        raise ValueError(f'a patience of {patience} ends training before it begins; use 1 or more.')
+
+    def call(moment: Moment) -> None:
+        values = [value if largest else -value for _, value in moment.known(metric)]
+        if metric in moment.metrics and len(values) - 1 - values.index(max(values)) >= patience:
+            moment.stop()
+
+    return call
+
+
+class Checkpoint:
+    """Keep checkpoints in a folder: every so many epochs, when a stage ends, and when training is interrupted.
+
+    Comes after all other callbacks, so that it keeps what they have said. `resume` reads it back.
+
+    Args:
+        folder: made if it is missing.
+        epochs: save every so many, in the first one, and in the last.
+        keep: how many of the last to keep.
+        best: a metric whose best checkpoint is kept as well; None: none is.
+        largest: whether the best is the largest, not the smallest.
+
+    Raises:
+        ValueError, OSError: as `resume.Checkpoints`; in the first epoch, if there is no such metric.
+    """
+
+    after_all = True
+
+    def __init__(self, folder: str | os.PathLike, *, epochs: int = 1, keep: int = 2, best: str | None = None,
+                 largest: bool = True):  # fmt: skip
+        check_every(epochs)
+        self.kept = Checkpoints(folder, keep=keep, best=best, largest=largest)
+        self._epochs, self._best = epochs, best
+
+    def __call__(self, moment: Moment) -> None:
+        """Save, if it is time."""
+        if self._best is not None:
+            moment.known(self._best)
+        if moment.due(self._epochs):
+            self.save(moment)
+
+    def finish(self, moment: Moment) -> None:
+        """Save the last whole epoch, if that has not been done."""
+        if moment.epoch not in self.kept.epochs():
+            self.save(moment)
+
+    def save(self, moment: Moment) -> None:
+        """Save now."""
+        metrics = moment.metrics if moment.history else None
+        self.kept.save(moment.epoch, moment.state, moment.position._asdict(), metrics)
+
+
+def resume(checkpoints: Checkpoints, like: TrainState, epoch: int | None = None) -> tuple[TrainState, Position]:
+    """Read back where a training stood, for `loop.fit(..., position=...)`.
+
+    Args:
+        checkpoints: what `Checkpoint` kept.
+        like: a fresh `train.init(...)` of the same network; its values are not used.
+        epoch: which; None: the last.
+
+    Raises:
+        FileNotFoundError, ValueError: as `Checkpoints.restore`.
+    """
+    state, record = checkpoints.restore(like, epoch)
+    return state, Position(**record | {'history': tuple(record['history'])})
+
+
+class Progress:
+    """Show a bar with rate, time left and the last metrics; nothing where there is no terminal.
+
+    Args:
+        console: a rich console.
+        total: epochs, over all stages.
+        images: per epoch, for the rate.
+        done: epochs that were trained before.
+        shown: metrics to show; those that are missing are passed over.
+    """
+
+    SHOWN = ('layer1.change', 'validation_accuracy')
+
+    def __init__(self, console, total: int, images: int, *, done: int = 0, shown: tuple[str, ...] = SHOWN):
+        self._bar, self._images, self._shown = progress.bar(console, 'epochs', total, done), images, shown
+
+    def __enter__(self):
+        self._tick = self._bar.__enter__()
+        return self
+
+    def __call__(self, moment: Moment) -> None:
+        """Move on."""
+        latest = {name: row[name] for row in moment.history for name in self._shown if name in row}
+        words = [f'{name.rpartition(".")[2]} {value:.4g}' for name, value in latest.items()]
+        self._tick(', '.join([f'{self._images / moment.metrics["seconds"]:,.0f} images/s', *words]))
+
+    def __exit__(self, *error):
+        return self._bar.__exit__(*error)

@@ -1,0 +1,112 @@
+"""What a classifier makes of a network's answers: a fresh one is fitted to the weights as they are.
+
+A readout is a function `(net, states, key, train, validation) -> Read`.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hebbjax import decoding, frozen, hybrid, layers, pooling
+from hebbjax.hybrid import Supervised
+from hebbjax.layers import LayerState
+from hebbjax.readout import Head
+from hebbjax.supervised import Epoch, Schedule
+from hebbjax.train import Network
+from hebbjax.types import Array, Key
+
+WIDEST = 4000  # features that ridge regression takes in: their products are 128 MB, their eigenvectors minutes
+
+
+class Read(NamedTuple):
+    """A classifier that was fitted to a network."""
+
+    predict: Callable[[Array], Array]  # images [n, H, W, C] -> classes [n]
+    curve: tuple[Epoch, ...] = ()  # of a classifier trained by gradient
+
+
+Readout = Callable[[Network, Sequence[LayerState], Key, tuple[Array, Array], tuple[Array, Array]], Read]
+
+
+def answers(net: Network, states: Sequence[LayerState], images: Array) -> Array:
+    """Compute what the highest layer answers, one number per neuron, or four where its answers are a map.
+
+    Of a map [B, H, W, N] the means over its quadrants are taken (Miconi 2021, 2.5). -> [B, F].
+    """
+    x = layers.intensities(images)
+    for layer, state in zip(net, states):
+        x = layers.respond(layer, state, x)
+    return pooling.quadrants(x) if min(x.shape[1:3]) >= 2 else x.reshape(len(x), -1)
+
+
+@functools.lru_cache(maxsize=64)
+def _answers(net):
+    return jax.jit(functools.partial(answers, net))
+
+
+def ridge(penalty: float = 1.0, block: int = 1000) -> Readout:
+    """Read out by ridge regression in closed form: nothing to choose, so validation images are not looked at.
+
+    Args:
+        penalty: see `decoding.solve`.
+        block: images whose answers are computed in one call.
+    """
+
+    def fit(net, states, key, train, validation):
+        answer = functools.partial(_answers(tuple(net)), tuple(states))
+        images, labels = train
+        width = jax.eval_shape(answer, images[:1]).shape[1]
+        if width > WIDEST:
+            raise ValueError(
+                f'ridge regression on {width} features fills {8 * width**2 / 1e9:.1f} GB; pool the highest layer, or '
+                'read out by gradient.'
+            )
+        parts = [slice(at, at + block) for at in range(0, len(labels), block)]
+        model = decoding.ridge(((answer(images[p]), labels[p]) for p in parts), int(labels.max()) + 1, penalty)
+
+        def predict(images):
+            blocks = [images[at : at + block] for at in range(0, len(images), block)]
+            return jnp.concatenate([decoding.predict(model, answer(some)) for some in blocks])
+
+        return Read(predict)
+
+    return fit
+
+
+def gradient(head: Head, schedule: Schedule, start: int | None = None) -> Readout:
+    """Read out by a head trained by gradient on all that the highest layer sends; choices see validation images alone.
+
+    Args:
+        head: batch norm -> RePU -> dropout -> linear, each optional.
+        schedule: how long, how fast.
+        start: the lowest layer that is trained with it; None: none is. 0: the whole network, the backprop twin.
+    """
+
+    def fit(net, states, key, train, validation):
+        stage = Supervised(len(net) if start is None else start, head, schedule)
+        _, model, fitted = hybrid.learn(net, states, stage, key, train, validation)
+
+        @jax.jit
+        def classes(images):
+            told = lambda x: jnp.argmax(model.apply(fitted.params, fitted.averages, x)[0], 1)  # noqa: E731
+            return frozen.blockwise(told, images, 100)
+
+        return Read(lambda images: classes(hybrid.reaching(net, states, stage.start, images)), tuple(fitted.curve))
+
+    return fit
+
+
+def accuracy(read: Read, images: Array, labels: Array) -> float:
+    """Give the share of images that are read right, in percent."""
+    return 100 * float(np.mean(np.asarray(read.predict(images)) == np.asarray(labels)))
+
+
+def confusion(read: Read, images: Array, labels: Array, classes: int) -> np.ndarray:
+    """Count what was taken for what: [K, K], rows the true classes, columns the predicted ones."""
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (np.asarray(labels), np.asarray(read.predict(images))), 1)
+    return counts

@@ -1,0 +1,63 @@
+"""Files of results: checked before anything is computed, written whole or not at all."""
+
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterable
+
+
+def check_writable(*paths: pathlib.Path | None) -> None:
+    """Make sure, before anything is trained, that files can be written.
+
+    Raises:
+        FileNotFoundError: if a folder does not exist.
+        PermissionError: if it cannot be written to, or the path is a folder.
+    """
+    for path in paths:
+        if path is None:
+            continue
+        folder = path.absolute().parent
+        if not folder.is_dir():
+            raise FileNotFoundError(f'{path} cannot be written: {folder} is no folder; make it first, or name another.')
+        if path.is_dir():
+            raise PermissionError(f'{path} cannot be written: it is a folder; name a file.')
+        if not os.access(path if path.exists() else folder, os.W_OK) or not os.access(folder, os.W_OK):
+            raise PermissionError(f'{path} cannot be written: no permission; name a file in a folder of yours.')
+
+
+def write_whole(path: pathlib.Path, fill: Callable[[pathlib.Path], object]) -> None:
+    """Write a file under another name and rename it when it is whole, so that none is ever half-written."""
+    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f'.{path.stem}-', suffix=path.suffix)
+    os.close(handle)
+    try:
+        fill(pathlib.Path(name))
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def write_json(path: pathlib.Path, content) -> None:
+    """Write plain values as JSON, whole or not at all."""
+    write_whole(path, lambda file: file.write_text(json.dumps(content, indent=1) + '\n'))
+
+
+def read_lines(path: pathlib.Path) -> list[dict]:
+    """Read JSON lines; one that was cut off in writing is passed over, a missing file has none."""
+    if not path.exists():
+        return []
+    whole = path.read_text().split('\n')[:-1]  # what stands behind the last line break is not
+    return [json.loads(line) for line in whole]
+
+
+def write_lines(path: pathlib.Path, rows: Iterable[dict]) -> None:
+    """Write JSON lines, whole or not at all."""
+    write_whole(path, lambda file: file.write_text(''.join(json.dumps(row) + '\n' for row in rows)))
+
+
+def append_lines(path: pathlib.Path, rows: Iterable[dict]) -> None:
+    """Add JSON lines to a file."""
+    with path.open('a') as file:
+        file.write(''.join(json.dumps(row) + '\n' for row in rows))

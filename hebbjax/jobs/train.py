@@ -1,0 +1,127 @@
+"""Train a network into a run folder, watched, from the beginning or from its last checkpoint."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import NamedTuple
+
+from rich.console import Console
+
+from hebbjax import callbacks, loggers, loop, runs, stages
+from hebbjax.jobs import recipes, report
+from hebbjax.jobs.recipes import Subject, Watched
+from hebbjax.loop import Callback, Outcome, Position
+
+
+@dataclasses.dataclass(frozen=True)
+class Resume:
+    """Go on with a run that was interrupted, from its last checkpoint, as if it had never been."""
+
+    resume: pathlib.Path
+    """Its folder."""
+    data_dir: pathlib.Path | None = None
+    """Where prepared data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, tensorflow-datasets' own default."""
+
+
+class Trained(NamedTuple):
+    """What a run ended with."""
+
+    folder: pathlib.Path
+    outcome: Outcome
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the user ended it early."""
+        return self.outcome.interrupted
+
+
+def run(config: Watched, console: Console | None = None) -> Trained:
+    """Train a network into a new run folder.
+
+    Args:
+        config: the settings; those left out take the data set's own.
+        console: where to print; None: nowhere.
+
+    Returns:
+        The folder and the outcome; after Ctrl-C that of the last whole epoch, which a checkpoint keeps.
+
+    Raises:
+        ValueError, ModuleNotFoundError: if a setting, the data or a shape does not fit.
+        OSError: if data cannot be read, or the folder exists or cannot be written.
+    """
+    config = config.resolve()
+    subject = config.subject()
+    folder = config.run or runs.free(pathlib.Path('runs'), f'{config.NAME}-{config.dataset}')
+    folder = runs.create(folder, config.as_json(), report.surroundings())
+    return go_on(config, subject, folder, Position(), console or Console(quiet=True))
+
+
+def resume(config: Resume, console: Console | None = None) -> Trained:
+    """Go on with a run from its last checkpoint; from the beginning, if it has none yet.
+
+    Raises:
+        ValueError: if the folder is damaged, or its checkpoint is of another network.
+        OSError: if it is no run folder, or cannot be written.
+    """
+    settings = recipes.rebuild(runs.config_of(config.resume), config.resume, config.data_dir)
+    subject, position = settings.subject(), Position()
+    kept = callbacks.Checkpoints(config.resume / runs.CHECKPOINTS, keep=settings.keep)
+    if kept.epochs():
+        state, position = callbacks.resume(kept, subject.state)
+        subject = subject._replace(state=state)
+    return go_on(settings, subject, config.resume, position, console or Console(quiet=True))
+
+
+def go_on(config: Watched, subject: Subject, folder: pathlib.Path, position: Position, console: Console) -> Trained:
+    """Train on from where a run stands."""
+    plan = stages.plan(config.plan, subject.net, config.epochs)
+    total = sum(stage.epochs for stage in plan)
+    begun = f', from epoch {len(position.history)} on' if position.history else ''
+    console.print(f'{folder}: {total} epochs of {len(subject.images)} images{begun}', highlight=False, soft_wrap=True)
+    bar = callbacks.Progress(console, total, len(subject.images), done=len(position.history))
+    outcome = loop.fit(
+        subject.net,
+        subject.state,
+        subject.images,
+        subject.labels,
+        stages=plan,
+        batch=config.batch,
+        callbacks=[*watchers(config, subject, folder), bar],
+        watch=config.monitor(),
+        augment=config.augment(),
+        position=position,
+    )
+    say(config, folder, outcome, total, console)
+    return Trained(folder, outcome)
+
+
+def watchers(config: Watched, subject: Subject, folder: pathlib.Path) -> list[Callback]:
+    """Build the callbacks that were asked for, in the order in which they build on each other."""
+    shape, classes = subject.images.shape[1:], int(subject.labels.max()) + 1
+    make = {
+        'evaluate': lambda: callbacks.evaluate(
+            (subject.images, subject.labels), subject.validation, config.read_out(classes), epochs=config.every
+        ),
+        'early_stop': lambda: callbacks.early_stop(config.metric, config.patience),
+        'log': lambda: loggers.Log(folder, epochs=config.every),
+        'picture': lambda: loggers.Pictures(folder / runs.PICTURES, shape, epochs=config.every),
+        'tensorboard': lambda: loggers.TensorBoard(folder / runs.TENSORBOARD, shape, epochs=config.every),
+        'checkpoint': lambda: callbacks.Checkpoint(
+            folder / runs.CHECKPOINTS, epochs=config.save_every, keep=config.keep, best=config.best
+        ),
+    }
+    return [make[name]() for name in recipes.CALLBACKS if name in config.callbacks]
+
+
+def say(config: Watched, folder: pathlib.Path, outcome: Outcome, total: int, console: Console) -> None:
+    """Say what was reached, and what to do next."""
+    line = functools.partial(console.print, highlight=False, soft_wrap=True)
+    reached = {name: value for row in outcome.history for name, value in row.items()}
+    told = [f'{name} {reached[name]:.4g}' for name in ('validation_accuracy', 'layer1.win_entropy') if name in reached]
+    line(', '.join([f'{len(outcome.history)} of {total} epochs', *told, f'{outcome.seconds:.1f} s']))
+    if outcome.interrupted and 'checkpoint' in config.callbacks:
+        line(f'interrupted; go on with: hebbjax train --resume {folder}')
+    elif outcome.interrupted:
+        line('interrupted; no checkpoint was asked for, so there is nothing to go on from')
+    else:
+        line(f'next: hebbjax evaluate {folder}, hebbjax picture {folder}')

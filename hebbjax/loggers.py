@@ -1,0 +1,146 @@
+"""Callbacks that write down and draw: JSON lines and CSV, TensorBoard event files, receptive fields."""
+
+import csv
+import io
+import os
+import pathlib
+
+import numpy as np
+
+from hebbjax import charts, files, visualize
+from hebbjax.callbacks import check_every
+from hebbjax.loop import Moment
+
+COUNTERS = ('epoch', 'stage')  # metrics that say when, not what
+
+
+class Log:
+    """Write metrics and what was watched into a folder, one JSON line at a time.
+
+    `metrics.jsonl` has every epoch's scalars, and `metrics.csv` the same as a table when training ends. `details.jsonl`
+    has, every so many epochs, a line per layer: win shares, norms, a histogram of weights, activation statistics. A
+    resumed training takes up the files where its checkpoint stood; what had been written beyond is dropped.
+
+    Args:
+        folder: it has to exist.
+        epochs: details every so many, in the first one, and in the last.
+    """
+
+    METRICS, TABLE, DETAILS = 'metrics.jsonl', 'metrics.csv', 'details.jsonl'
+
+    def __init__(self, folder: str | os.PathLike, *, epochs: int = 10):
+        check_every(epochs)
+        self._folder, self._epochs, self._begun = pathlib.Path(folder), epochs, False
+
+    def __call__(self, moment: Moment) -> None:
+        """Write this epoch's lines."""
+        if not self._begun:
+            files.write_lines(self._folder / self.METRICS, moment.history[:-1])
+            files.write_lines(self._folder / self.DETAILS, [x for x in self.details() if x['epoch'] < moment.epoch])
+            self._begun = True
+        files.append_lines(self._folder / self.METRICS, [moment.metrics])
+        if moment.due(self._epochs):
+            files.append_lines(self._folder / self.DETAILS, details(moment))
+
+    def finish(self, moment: Moment) -> None:
+        """Write the table."""
+        names = list(dict.fromkeys(name for row in moment.history for name in row))
+        text = io.StringIO()
+        table = csv.DictWriter(text, names)
+        table.writeheader()
+        table.writerows(moment.history)
+        files.write_whole(self._folder / self.TABLE, lambda file: file.write_text(text.getvalue()))
+
+    def details(self) -> list[dict]:
+        """Read the details that were written so far."""
+        return files.read_lines(self._folder / self.DETAILS)
+
+
+def details(moment: Moment) -> list[dict]:
+    """Give what is to be drawn of every layer, as plain JSON values; only weights where nothing was watched."""
+    found = []
+    for number, (state, told) in enumerate(zip(moment.state.layers, moment.told), 1):
+        counts, edges = charts.histogram(state.w)
+        row = {'epoch': moment.epoch, 'layer': number, 'histogram': [counts.tolist(), edges.tolist()]}
+        if told is not None and told.trace is not None:
+            seen = told.trace.seen
+            learned = {} if told.wins is None else {'share': told.trace.share.tolist()}
+            row |= learned | {'norms': seen.norms[-1].tolist(), 'step': told.trace.step.tolist()}
+            row |= {name: getattr(seen, name).tolist() for name in ('converged', 'mean', 'variance', 'sparsity')}
+        found.append(row)
+    return found
+
+
+class Pictures:
+    """Draw every layer's receptive fields into a folder, every so many epochs: `layer1_epoch0010.png`.
+
+    Args:
+        folder: made if it is missing.
+        image_shape: (H, W, C) of the images.
+        epochs: draw every so many, in the first one, and in the last.
+        count: units per picture at most.
+    """
+
+    def __init__(self, folder: str | os.PathLike, image_shape: tuple[int, int, int], *, epochs: int = 10,
+                 count: int | None = 100):  # fmt: skip
+        check_every(epochs)
+        self._folder, self._shape, self._epochs, self._count = pathlib.Path(folder), image_shape, epochs, count
+
+    def __call__(self, moment: Moment) -> None:
+        """Draw, if it is time."""
+        if not moment.due(self._epochs):
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for depth in range(1, len(moment.net) + 1):
+            title = f'layer {depth}, epoch {moment.epoch}'
+            figure = visualize.fields(
+                moment.net, moment.state.layers, self._shape, depth=depth, count=self._count, title=title
+            )
+            files.write_whole(self._folder / f'layer{depth}_epoch{moment.epoch:04d}.png', figure.savefig)
+
+
+class TensorBoard:
+    """Write TensorBoard event files: scalars every epoch, weights as histograms and pictures now and then.
+
+    Args:
+        folder: made if it is missing.
+        image_shape: (H, W, C) of the images, for receptive fields; None: no pictures.
+        epochs: histograms and pictures every so many, in the first one, and in the last.
+
+    Raises:
+        ModuleNotFoundError: if tensorboardX is not installed.
+    """
+
+    def __init__(self, folder: str | os.PathLike, image_shape: tuple[int, int, int] | None = None, *, epochs: int = 10):
+        check_every(epochs)
+        try:
+            import tensorboardX
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError(
+                "event files need tensorboardX, which is not installed; pip install 'hebbjax[tensorboard]'."
+            ) from None
+        self._module, self._folder, self._shape, self._epochs = tensorboardX, str(folder), image_shape, epochs
+        self._writer = None
+
+    def __enter__(self):
+        return self
+
+    def __call__(self, moment: Moment) -> None:
+        """Write this epoch's events."""
+        if self._writer is None:  # a resumed training's events replace those beyond its checkpoint
+            self._writer = self._module.SummaryWriter(self._folder, purge_step=moment.epoch)
+        for name, value in moment.metrics.items():
+            if name not in COUNTERS:
+                self._writer.add_scalar(name.replace('.', '/'), value, moment.epoch)
+        if moment.due(self._epochs):
+            for number, state in enumerate(moment.state.layers, 1):
+                self._writer.add_histogram(f'layer{number}/w', np.asarray(state.w), moment.epoch)
+                if self._shape is not None:
+                    figure = visualize.fields(moment.net, moment.state.layers, self._shape, depth=number, count=100)
+                    pixels = visualize.pixels(figure)
+                    self._writer.add_image(f'layer{number}/fields', pixels, moment.epoch, dataformats='HWC')
+        self._writer.flush()
+
+    def __exit__(self, *error):
+        if self._writer is not None:
+            self._writer.close()

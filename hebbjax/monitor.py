@@ -1,0 +1,124 @@
+"""What is watched while a network learns: computed inside the scanned epoch, told in its info, never in the state.
+
+By-products of every step are kept for every step; what costs something is looked at every n-th step, on a few images.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hebbjax import layers, measures, patches
+from hebbjax.layers import Layer, LayerState
+from hebbjax.types import Array, Told
+
+
+class Monitor(NamedTuple):
+    """How often to look, and at what.
+
+    Attributes:
+        every: steps from look to look, the first step of an epoch included.
+        windows: that a look shows the lowest layer: as many images of the step's batch, before any augmentation, as
+            have so many windows; at least one, at most the batch.
+        p: norms are `sum_d |w_id|^p`; Krotov and Hopfield's rule has its fixed point at 1 of its own p.
+        tolerance: how near to 1 a norm counts as converged.
+    """
+
+    every: int = 20
+    windows: int = 1000
+    p: float = 2.0
+    tolerance: float = 0.1
+
+    def check(self) -> None:
+        """Refuse what cannot be looked at.
+
+        Raises:
+            ValueError: naming the setting, its value and what would do.
+        """
+        for name in ('every', 'windows'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'a monitor with {name}={getattr(self, name)} sees nothing; use 1 or more.')
+        for name in ('p', 'tolerance'):
+            if not getattr(self, name) > 0:
+                raise ValueError(f'a monitor with {name}={getattr(self, name)} judges nothing; use more than 0.')
+
+
+class Glance(NamedTuple):
+    """One look at one layer, before the step; in a `Trace` with a leading axis of looks, L."""
+
+    norms: Array  # [N] sum_d |w_id|^p
+    converged: Array  # share of neurons whose norm is within the tolerance of 1, from above or below
+    mean: Array  # of the layer's answers fire(u - threshold), before pooling, over images, positions and neurons
+    variance: Array  # of the same
+    sparsity: Array  # share of them that are exactly 0
+
+
+class Trace(NamedTuple):
+    """What was watched of one layer over an epoch of S steps, L of them looked at."""
+
+    share: Array  # [N] of all wins of the epoch; zeros in a layer that does not learn
+    entropy: Array  # of these shares: 1 if all win alike, 0 if one wins everything
+    dead: Array  # int: neurons that won nothing in the whole epoch
+    change: Array  # [S] largest absolute weight change of each step
+    step_entropy: Array  # [S] entropy of each step's win shares
+    step: Array  # [L] number of the step that was looked at, counted over the whole training
+    seen: Glance
+
+
+def look(monitor: Monitor, net: Sequence[Layer], states: Sequence[LayerState], images: Array) -> tuple[Glance, ...]:
+    """Look at every layer, which is shown images [b, H, W, C]."""
+    x, seen = layers.intensities(images), []
+    for layer, state in zip(net, states):
+        y = layers.respond(dataclasses.replace(layer, pool=None), state, x)  # [b, H', W', N]
+        norms = jnp.sum(jnp.abs(state.w) ** monitor.p, axis=1)  # [N]
+        converged = measures.unit_convergence(state.w, monitor.p, monitor.tolerance)
+        seen.append(Glance(norms, converged, jnp.mean(y), jnp.mean(y * y) - jnp.mean(y) ** 2, jnp.mean(y == 0)))
+        x = y if layer.pool is None else layer.pool(y)
+    return tuple(seen)
+
+
+def now_and_then(
+    monitor: Monitor, net: Sequence[Layer], number: Array, states: Sequence[LayerState], images: Array, chosen: Array
+) -> tuple[Glance, ...]:
+    """Look in steps 0, n, 2n ... of an epoch, at the first few of the `chosen` images; else zeros (see `trace`)."""
+
+    def at(states, chosen):
+        return look(monitor, net, states, images[chosen])
+
+    positions = math.prod(patches.grid(net[0].window, images.shape[1:]).out)
+    chosen = chosen[: -(-monitor.windows // positions)]
+    if monitor.every == 1:
+        return at(states, chosen)
+    blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(at, states, chosen))
+    return lax.cond(number % monitor.every == 0, at, lambda *_: blank, states, chosen)
+
+
+def trace(monitor: Monitor, told: Told | None, seen: Glance, first: Array, neurons: int) -> Trace:
+    """Put an epoch's looks together.
+
+    Args:
+        monitor: how often it looked.
+        told: of every step, a leading axis S; None for a layer that does not learn.
+        seen: of every step; only each n-th was looked at.
+        first: number of the epoch's first step.
+        neurons: N.
+    """
+    steps = seen.converged.shape[0]
+    if told is None:  # nobody won, nothing changed
+        wins, change = jnp.zeros((steps, neurons), jnp.int32), jnp.zeros(steps, seen.norms.dtype)
+    else:
+        wins, change = told.wins, told.change
+    everything = wins.sum(0)  # [N]
+    return Trace(
+        measures.win_share(everything),
+        measures.win_entropy(everything),
+        neurons - measures.distinct_winners(everything),
+        change,
+        jax.vmap(measures.win_entropy)(wins),
+        first + jnp.arange(0, steps, monitor.every, dtype=first.dtype),
+        jax.tree.map(lambda a: a[:: monitor.every], seen),
+    )

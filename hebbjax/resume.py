@@ -1,0 +1,179 @@
+"""Checkpoints along a training, written by orbax-checkpoint, from which it goes on as if it had never been interrupted.
+
+The whole state is kept, keys included, with a record of where the training stood. Order and draws of every epoch follow
+from the key and the step, so the state says where in the data the training is.
+"""
+
+import json
+import math
+import os
+import pathlib
+import shutil
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from hebbjax.checkpoint import compare, kind, leaves_of, plain, rebuild
+
+FORMAT = 'hebbjax checkpoint 1'
+DISCARDED = '.discarded'  # where orbax moves what is to be deleted
+UNFINISHED = '.orbax-checkpoint-tmp'  # in the name of what it has not yet renamed into place
+
+
+class Checkpoints:
+    """A folder of states along a training, written by orbax: the last few, and the best.
+
+    A checkpoint is renamed into place when it is whole, and out of it before it is deleted, so that a process may be
+    killed at any moment. Every leaf's checksum is kept beside it.
+
+    Args:
+        folder: made if it is missing.
+        keep: how many of the last to keep.
+        best: name of a metric whose best checkpoint is kept as well; None: none is.
+        largest: whether the best is the largest, not the smallest.
+
+    Raises:
+        ValueError: if keep is below 1.
+        OSError: if the folder cannot be made or written to.
+    """
+
+    def __init__(self, folder: str | os.PathLike, *, keep: int = 2, best: str | None = None, largest: bool = True):
+        if keep < 1:
+            raise ValueError(f'keep={keep} checkpoints leaves none to go on from; use 1 or more.')
+        from orbax import checkpoint as ocp  # late: it takes longer to import than all of jax
+        from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
+
+        self.folder, self._best, self._worst = pathlib.Path(folder).absolute(), best, -math.inf if largest else math.inf
+        kept = [policies.LatestN(keep)]
+        if best is not None:
+            judge = {'get_metric_fn': lambda metrics: metrics[best], 'reverse': not largest}
+            kept.append(policies.BestN(n=1, **judge))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._discard()
+            self._orbax, self._manager = (
+                ocp,
+                ocp.CheckpointManager(
+                    self.folder,
+                    options=ocp.CheckpointManagerOptions(
+                        preservation_policy=policies.AnyPreservationPolicy(kept),
+                        best_fn=None if best is None else judge['get_metric_fn'],
+                        best_mode='max' if largest else 'min',
+                        enable_async_checkpointing=False,
+                        todelete_subdir=DISCARDED,
+                    ),
+                ),
+            )
+        except OSError as error:
+            raise type(error)(
+                f'checkpoints cannot be kept in {self.folder} ({error.strerror}); name a folder of yours.'
+            ) from None
+
+    def _discard(self) -> None:
+        for left in (self.folder / DISCARDED, *self.folder.glob(f'*{UNFINISHED}*')):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def epochs(self) -> list[int]:
+        """Give the epochs that are kept, in order."""
+        return sorted(self._manager.all_steps())
+
+    def best(self) -> int | None:
+        """Give the epoch with the best metric among those kept; None where none was judged."""
+        if self._best is None or not self.epochs():
+            return None
+        epoch = self._manager.best_step()
+        return None if self._manager.metrics(epoch)[self._best] == self._worst else epoch
+
+    def save(self, epoch: int, state, record: Any = None, metrics: Mapping[str, float] | None = None) -> None:
+        """Write a checkpoint, and delete those that are neither among the last nor the best.
+
+        Args:
+            epoch: its number, larger than all before.
+            state: any pytree of arrays and typed keys.
+            record: what else is to be known, as plain JSON values.
+            metrics: of this epoch; only the one that is asked for as `best` counts, if it is among them.
+
+        Raises:
+            ValueError: if the epoch is not after those that are kept.
+            OSError: if it cannot be written; what was kept before stays.
+        """
+        if self.epochs() and epoch <= self.epochs()[-1]:
+            raise ValueError(
+                f'epoch {epoch} does not come after {self.epochs()[-1]}, which {self.folder} already holds.'
+            )
+        leaves = {name: plain(leaf) for name, leaf in leaves_of(state).items()}
+        kinds = {name: [kind(leaf), zlib.crc32(leaf.tobytes())] for name, leaf in leaves.items()}
+        judged = None if self._best is None else {self._best: (metrics or {}).get(self._best, self._worst)}
+        content = {'format': FORMAT, 'leaves': kinds, 'record': record}
+        args = self._orbax.args
+        try:
+            self._manager.save(
+                epoch,
+                args=args.Composite(
+                    state=args.StandardSave({str(i): leaf for i, leaf in enumerate(leaves.values())}),
+                    record=args.JsonSave(content | {'checksum': _checksum(content)}),
+                ),
+                metrics=judged,
+            )
+        except Exception as error:  # orbax and its writers raise anything
+            kept = f'epochs {self.epochs()} are kept' if self.epochs() else 'none is kept yet'
+            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            raise OSError(
+                f'the checkpoint of epoch {epoch} could not be written to {self.folder} ({reason[:200]}); {kept}.'
+            ) from None
+        self._discard()
+
+    def restore(self, like, epoch: int | None = None) -> tuple[Any, Any]:
+        """Read a checkpoint back, into the structure of a state whose values are not used.
+
+        Args:
+            like: such as a fresh `train.init(...)`.
+            epoch: which; None: the last.
+
+        Returns:
+            The state and its record.
+
+        Raises:
+            FileNotFoundError: if there is none, or not of this epoch.
+            ValueError: if it is damaged, or holds another network: the first leaf that differs.
+        """
+        kept = self.epochs()
+        if not kept or epoch not in (None, *kept):
+            wanted = 'any epoch' if epoch is None else f'epoch {epoch}'
+            raise FileNotFoundError(f'{self.folder} has no checkpoint of {wanted}; there are those of epochs {kept}.')
+        epoch = kept[-1] if epoch is None else epoch
+        found = self._read(epoch, record=self._orbax.args.JsonRestore())
+        path, kinds = self.folder / str(epoch), found['leaves']
+        compare(path, {name: kind for name, (kind, _) in kinds.items()}, like)
+        wanted = {name: plain(leaf) for name, leaf in leaves_of(like).items()}
+        shapes = {str(i): jax.ShapeDtypeStruct(wanted[name].shape, wanted[name].dtype) for i, name in enumerate(kinds)}
+        arrays = self._read(epoch, state=self._orbax.args.StandardRestore(shapes))
+        saved = {name: np.asarray(arrays[str(i)]) for i, name in enumerate(kinds)}
+        for name, (_, checksum) in kinds.items():
+            if zlib.crc32(saved[name].tobytes()) != checksum:
+                raise ValueError(f'{path} is damaged: leaf {name} is not what was saved; {self._others(epoch)}.')
+        return rebuild(saved, like), found['record']
+
+    def _read(self, epoch: int, **item):
+        (name,) = item
+        try:
+            found = self._manager.restore(epoch, args=self._orbax.args.Composite(**item))[name]
+            if name == 'record' and found.pop('checksum') != _checksum(found):
+                raise ValueError
+        except Exception as error:  # orbax and its readers raise anything
+            path = self.folder / str(epoch)
+            raise ValueError(
+                f'{path} is damaged or no checkpoint of hebbjax ({type(error).__name__}); {self._others(epoch)}.'
+            ) from None
+        return found
+
+    def _others(self, epoch: int) -> str:
+        rest = [other for other in self.epochs() if other != epoch]
+        return f'there are others, of epochs {rest}' if rest else 'there is no other'
+
+
+def _checksum(content) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())

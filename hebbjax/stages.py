@@ -1,0 +1,75 @@
+"""Who learns when, as plain configuration: a training is a sequence of stages, a stage a number of sweeps upward.
+
+Three ways to train a stack, which are three different algorithms:
+
+    parallel    all layers learn in every sweep, each fed by the layer below as it was before this step's update
+    in_order    all layers learn in every sweep, each fed by the layer below as it is after this step's update
+    layerwise   one layer after the other, bottom first, each to its end on finished layers below
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from hebbjax.layers import Layer
+
+ORDERS = ('parallel', 'in_order')
+PLANS = (*ORDERS, 'layerwise')
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """Some epochs in which some layers learn.
+
+    Attributes:
+        epochs: how many.
+        layers: numbers of the layers that learn, 0 the lowest; None: all that are not frozen. The others answer and
+            keep their state, thresholds included, bit for bit; those above the highest that learns are not computed.
+        order: 'parallel' or 'in_order'.
+    """
+
+    epochs: int
+    layers: tuple[int, ...] | None = None
+    order: str = 'parallel'
+
+    def __post_init__(self):
+        if self.epochs < 1:
+            raise ValueError(f'a stage of {self.epochs} epochs teaches nothing; use 1 or more.')
+        if self.order not in ORDERS:
+            raise ValueError(f'the order of a sweep is one of {", ".join(ORDERS)}, not {self.order!r}.')
+
+
+def learning(stage: Stage | None, net: Sequence[Layer]) -> tuple[bool, ...]:
+    """Say of every layer whether it learns in a stage; None: as many as may.
+
+    Raises:
+        ValueError: if the stage names a layer that is not there or is frozen, or nobody is left to learn.
+    """
+    named = None if stage is None else stage.layers
+    for number in named or ():
+        if not 0 <= number < len(net):
+            raise ValueError(f'a stage names layer {number}; there are layers 0 to {len(net) - 1}.')
+        if net[number].frozen:
+            raise ValueError(f'a stage names layer {number}, which is frozen; thaw it, or leave it out.')
+    learns = tuple(number in named if named is not None else not layer.frozen for number, layer in enumerate(net))
+    if not any(learns):
+        raise ValueError('no layer learns in this stage; name one that is not frozen.')
+    return learns
+
+
+def plan(name: str, net: Sequence[Layer], epochs: int) -> tuple[Stage, ...]:
+    """Lay out a training by name.
+
+    Args:
+        name: 'parallel', 'in_order' or 'layerwise'.
+        net: the layers, bottom first; frozen ones get no stage.
+        epochs: of every stage; 'layerwise' has one for each layer that may learn.
+
+    Raises:
+        ValueError: if there is no such plan, or nothing to learn.
+    """
+    if name not in PLANS:
+        raise ValueError(f'{name!r} is no plan; there are {", ".join(PLANS)}.')
+    learns = learning(None, net)
+    if name in ORDERS:
+        return (Stage(epochs, order=name),)
+    return tuple(Stage(epochs, (number,)) for number, one in enumerate(learns) if one)
