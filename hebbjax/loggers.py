@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 
-from hebbjax import charts, files, visualize
+from hebbjax import distributions, files, visualize
 from hebbjax.callbacks import check_every
 from hebbjax.loop import Moment
 
@@ -60,7 +60,7 @@ def details(moment: Moment) -> list[dict]:
     """Give what is to be drawn of every layer, as plain JSON values; only weights where nothing was watched."""
     found = []
     for number, (state, told) in enumerate(zip(moment.state.layers, moment.told), 1):
-        counts, edges = charts.histogram(state.w)
+        counts, edges = distributions.histogram(state.w)
         row = {'epoch': moment.epoch, 'layer': number, 'histogram': [counts.tolist(), edges.tolist()]}
         if told is not None and told.trace is not None:
             seen = told.trace.seen

@@ -16,10 +16,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from hebbjax import files
 from hebbjax.checkpoint import compare, kind, leaves_of, plain, rebuild
 
 FORMAT = 'hebbjax checkpoint 1'
 DISCARDED = '.discarded'  # where orbax moves what is to be deleted
+SUMS = 'checksums.json'  # of a checkpoint's files
 UNFINISHED = '.orbax-checkpoint-tmp'  # in the name of what it has not yet renamed into place
 
 
@@ -108,12 +110,12 @@ class Checkpoints:
         kinds = {name: [kind(leaf), zlib.crc32(leaf.tobytes())] for name, leaf in leaves.items()}
         judged = None if self._best is None else {self._best: (metrics or {}).get(self._best, self._worst)}
         content = {'format': FORMAT, 'leaves': kinds, 'record': record}
-        args = self._orbax.args
+        args, path = self._orbax.args, self.folder / str(epoch)
         try:
             self._manager.save(
                 epoch,
                 args=args.Composite(
-                    state=args.StandardSave({str(i): leaf for i, leaf in enumerate(leaves.values())}),
+                    state=args.StandardSave(leaves),
                     record=args.JsonSave(content | {'checksum': _checksum(content)}),
                 ),
                 metrics=judged,
@@ -125,6 +127,8 @@ class Checkpoints:
                 f'the checkpoint of epoch {epoch} could not be written to {self.folder} ({reason[:200]}); {kept}.'
             ) from None
         self._discard()
+        sums = {str(file.relative_to(path)): zlib.crc32(file.read_bytes()) for file in _files(path)}
+        files.write_json(path / SUMS, sums)
 
     def restore(self, like, epoch: int | None = None) -> tuple[Any, Any]:
         """Read a checkpoint back, into the structure of a state whose values are not used.
@@ -145,17 +149,31 @@ class Checkpoints:
             wanted = 'any epoch' if epoch is None else f'epoch {epoch}'
             raise FileNotFoundError(f'{self.folder} has no checkpoint of {wanted}; there are those of epochs {kept}.')
         epoch = kept[-1] if epoch is None else epoch
+        self._check(epoch)
         found = self._read(epoch, record=self._orbax.args.JsonRestore())
         path, kinds = self.folder / str(epoch), found['leaves']
         compare(path, {name: kind for name, (kind, _) in kinds.items()}, like)
         wanted = {name: plain(leaf) for name, leaf in leaves_of(like).items()}
-        shapes = {str(i): jax.ShapeDtypeStruct(wanted[name].shape, wanted[name].dtype) for i, name in enumerate(kinds)}
+        shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in wanted.items()}
         arrays = self._read(epoch, state=self._orbax.args.StandardRestore(shapes))
-        saved = {name: np.asarray(arrays[str(i)]) for i, name in enumerate(kinds)}
+        saved = {name: np.asarray(arrays[name]) for name in kinds}
         for name, (_, checksum) in kinds.items():
             if zlib.crc32(saved[name].tobytes()) != checksum:
                 raise ValueError(f'{path} is damaged: leaf {name} is not what was saved; {self._others(epoch)}.')
         return rebuild(saved, like), found['record']
+
+    def _check(self, epoch: int) -> None:
+        """Compare files with their checksums, so that orbax, which is loud about it, is not asked to read damage."""
+        path = self.folder / str(epoch)
+        if not (path / SUMS).exists():  # killed just before it was written: the leaves' own checksums have to do
+            return
+        try:
+            sums = json.loads((path / SUMS).read_text())
+            hurt = [name for name, wanted in sums.items() if zlib.crc32((path / name).read_bytes()) != wanted]
+        except (OSError, ValueError, AttributeError) as error:
+            hurt = [getattr(error, 'filename', None) or SUMS]
+        if hurt:
+            raise ValueError(f'{path} is damaged: file {hurt[0]} is not what was saved; {self._others(epoch)}.')
 
     def _read(self, epoch: int, **item):
         (name,) = item
@@ -173,6 +191,10 @@ class Checkpoints:
     def _others(self, epoch: int) -> str:
         rest = [other for other in self.epochs() if other != epoch]
         return f'there are others, of epochs {rest}' if rest else 'there is no other'
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    return [path for path in folder.rglob('*') if path.is_file() and path.name != SUMS]
 
 
 def _checksum(content) -> int:

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from hebbjax import charts, measures
+from hebbjax import distributions as spread
 
 NAN = float('nan')
 
@@ -80,21 +81,21 @@ def test_activations_have_a_panel_for_each_statistic():
 
 def test_convergence_lies_between_0_and_1_and_norms_beside_it_in_their_band():
     shares = {'a': ([1, 2], [0.25, NAN]), 'b': ([1, 2], [0, 1])}
-    (axes,) = saved(charts.convergence(shares)).axes
+    (axes,) = saved(spread.convergence(shares)).axes
     np.testing.assert_array_equal(drawn(axes)['a'], [[1, 0.25], [2, NAN]])
-    (axes,) = charts.convergence({'a': ([1, 2], [0.4, 0.5])}).axes
+    (axes,) = spread.convergence({'a': ([1, 2], [0.4, 0.5])}).axes
     assert -0.1 < axes.get_ylim()[0] < 0 and 1 < axes.get_ylim()[1] < 1.1  # whatever the shares
-    left, right = saved(charts.convergence(shares, tolerance=0.2, norms={'b': [1.5, 0.5, 1, NAN]})).axes
+    left, right = saved(spread.convergence(shares, tolerance=0.2, norms={'b': [1.5, 0.5, 1, NAN]})).axes
     np.testing.assert_array_equal(drawn(right)['b'], [[0.125, 0.5], [0.375, 1], [0.625, 1.5], [0.875, NAN]])
     assert to_rgba(right.lines[0].get_color()) == to_rgba(left.lines[1].get_color())
     (band,) = right.patches
     assert (band.get_y(), band.get_y() + band.get_height()) == (0.8, 1.2)
     assert right.get_yscale() == 'linear'
-    assert saved(charts.convergence(shares, norms={'a': [300.0], 'b': [1.0, 0]})).axes[1].get_yscale() == 'log'
+    assert saved(spread.convergence(shares, norms={'a': [300.0], 'b': [1.0, 0]})).axes[1].get_yscale() == 'log'
 
 
 def test_wins_are_sorted_in_units_of_the_uniform_share():
-    figure = saved(charts.wins({'layer 1': [0.2, 0.5, 0, 0.3], 'layer 2': [3, 1]}))
+    figure = saved(spread.wins({'layer 1': [0.2, 0.5, 0, 0.3], 'layer 2': [3, 1]}))
     (axes,) = figure.axes
     lines = list(drawn(axes).values())
     assert [y for _, y in lines[0]] == [1, 1]
@@ -106,26 +107,26 @@ def test_wins_are_sorted_in_units_of_the_uniform_share():
 
 
 def test_wins_of_one_dead_or_very_uneven_neurons():
-    (axes,) = saved(charts.wins({'nobody': [0, 0], 'one': [1]})).axes
+    (axes,) = saved(spread.wins({'nobody': [0, 0], 'one': [1]})).axes
     assert legend(axes)[1:] == ['nobody: entropy 0.00, 2 of 2 never won', 'one: entropy 1.00, 0 of 1 never won']
-    (axes,) = saved(charts.wins({'uneven': [0.999, 0.001, 0]})).axes
+    (axes,) = saved(spread.wins({'uneven': [0.999, 0.001, 0]})).axes
     assert axes.get_yscale() == 'log'
     assert axes.yaxis.get_transform().transform([0.0]) == -np.inf  # no place: the line ends, and does not fall
 
 
 def test_a_histogram_is_symmetric_and_counts_finite_weights():
-    counts, edges = charts.histogram(np.array([[-1.0, 0.2], [4.0, NAN], [np.inf, -3.9]], np.float32), bins=4)
+    counts, edges = spread.histogram(np.array([[-1.0, 0.2], [4.0, NAN], [np.inf, -3.9]], np.float32), bins=4)
     assert counts.tolist() == [1, 1, 1, 1] and edges.tolist() == [-4, -2, 0, 2, 4]
     for nothing, total in ((np.zeros(3), 3), (jnp.full(2, NAN), 0), (np.zeros(0), 0)):
-        counts, edges = charts.histogram(nothing, bins=3)
+        counts, edges = spread.histogram(nothing, bins=3)
         assert counts.tolist() == [0, total, 0] and edges[[0, -1]].tolist() == [-1, 1]
     tiny = np.float32(1e-45)
-    assert charts.histogram(np.array([-tiny, tiny]))[0][[0, -1]].tolist() == [1, 1]
+    assert spread.histogram(np.array([-tiny, tiny]))[0][[0, -1]].tolist() == [1, 1]
 
 
 def test_histograms_are_outlines_of_density_the_oldest_behind_and_above():
     found = {10: ([1, 3], [-1, 0, 1]), 2: ([2, 4, 1], [-2, -1, 1, 2])}
-    (axes,) = saved(charts.histograms(found)).axes
+    (axes,) = saved(spread.histograms(found)).axes
     (old_y, old_x, old_base), (new_y, _, new_base) = (patch.get_data() for patch in axes.patches)
     assert (old_base, new_base) == (1, 0) and axes.patches[0].get_zorder() < axes.patches[1].get_zorder()
     np.testing.assert_allclose(old_y - 1, (old_y[0] - 1) * np.array([1, 1, 0.5]))  # the middle bin is twice as wide
@@ -136,18 +137,18 @@ def test_histograms_are_outlines_of_density_the_oldest_behind_and_above():
 
 
 def test_of_many_epochs_thirty_are_drawn_and_json_serves_as_well():
-    found = {epoch: charts.histogram(np.full(3, epoch), bins=5) for epoch in range(101)}
+    found = {epoch: spread.histogram(np.full(3, epoch), bins=5) for epoch in range(101)}
     read = json.loads(json.dumps({epoch: [part.tolist() for part in pair] for epoch, pair in found.items()}))
     for given in (found, read):
-        (axes,) = charts.histograms(given).axes
+        (axes,) = spread.histograms(given).axes
         labels = [int(text.get_text()) for text in axes.get_yticklabels()]
         assert len(axes.patches) == len(labels) == 30 and (labels[0], labels[-1]) == (0, 100)
         assert set(np.diff(labels)) == {3, 4}
-    saved(charts.histograms({0: charts.histogram(np.zeros(2)), 1: charts.histogram(np.full(2, NAN))}))
+    saved(spread.histograms({0: spread.histogram(np.zeros(2)), 1: spread.histogram(np.full(2, NAN))}))
 
 
 def test_confusion_colours_shares_of_the_true_class_and_writes_counts():
-    figure = saved(charts.confusion([[6, 2, 0], [0, 5, 0], [0, 0, 0]], names=['cat', 'dog', 'whale'], title='test'))
+    figure = saved(spread.confusion([[6, 2, 0], [0, 5, 0], [0, 0, 0]], names=['cat', 'dog', 'whale'], title='test'))
     axes = figure.axes[0]
     (image,) = axes.images
     np.testing.assert_allclose(image.get_array(), [[0.75, 0.25, 0], [0, 1, 0], [0, 0, 0]])
@@ -160,10 +161,10 @@ def test_confusion_colours_shares_of_the_true_class_and_writes_counts():
 
 
 def test_confusion_of_one_class_and_of_many():
-    one = saved(charts.confusion(jnp.array([[3]]))).axes[0]
+    one = saved(spread.confusion(jnp.array([[3]]))).axes[0]
     assert one.get_title() == 'accuracy 100.00 %' and [text.get_text() for text in one.texts] == ['3']
-    many = saved(charts.confusion(np.eye(50), names=[f'class {i}' for i in range(50)])).axes[0]
-    assert saved(charts.confusion([[3, 1], [1, 3]])).axes[0].images[0].get_clim() == (0, 1)
+    many = saved(spread.confusion(np.eye(50), names=[f'class {i}' for i in range(50)])).axes[0]
+    assert saved(spread.confusion([[3, 1], [1, 3]])).axes[0].images[0].get_clim() == (0, 1)
     assert not many.texts and len(many.get_xticks()) < 20
 
 
@@ -184,27 +185,39 @@ STEP = {'step': [1], 'mean': [1], 'variance': [1], 'sparsity': [1]}
         (charts.activations, {'found': {}}, 'no layer to draw'),
         (charts.activations, {'found': {'l': {'step': [1], 'mean': [1]}}}, 'l lacks variance, sparsity; give step'),
         (charts.activations, {'found': {'l': STEP | {'mean': [1, 2]}}}, 'l: .* are no line'),
-        (charts.convergence, {'shares': {}}, 'no share to draw'),
-        (charts.convergence, {'shares': {'a': ([1, 2], [1])}}, 'a: .* are no line'),
-        (charts.convergence, {'shares': {'a': ([1, 2], [30, 97])}}, 'a: shares of 30 to 97 are no shares; give 0 to 1'),
-        (charts.convergence, {'shares': {'a': ([1], [1])}, 'norms': {'b': [1]}}, 'norms of b have no shares'),
-        (charts.convergence, {'shares': {'a': ([1], [1])}, 'norms': {'a': [-1]}}, 'norms of a hold -1; give numbers'),
-        (charts.wins, {'shares': {}}, 'no layer to draw'),
-        (charts.wins, {'shares': {'a': []}}, r'shares of a of shape \(0,\) cannot be drawn; give \[N\]'),
-        (charts.wins, {'shares': {'a': [[1]]}}, r'shares of a of shape \(1, 1\) cannot be drawn'),
-        (charts.wins, {'shares': {'a': [1, -2]}}, 'shares of a hold -2'),
-        (charts.wins, {'shares': {'a': [1, NAN]}}, 'shares of a hold nan'),
-        (charts.wins, {'shares': {'a': [1, np.inf]}}, 'shares of a hold inf'),
-        (charts.histogram, {'w': np.ones(2), 'bins': 0}, '0 bins count nothing'),
-        (charts.histograms, {'found': {}}, 'no epoch to draw'),
-        (charts.histograms, {'found': {3: ([1, 2], [0, 1])}}, r'epoch 3: edges \(2,\) for 2 counts; give one more'),
-        (charts.histograms, {'found': {3: ([1, 2], [0, 1, 1])}}, 'epoch 3: edges'),
-        (charts.histograms, {'found': {3: ([1, -2], [0, 1, 2])}}, 'counts of epoch 3 hold -2'),
-        (charts.confusion, {'counts': [[1, 2]]}, r'shape \(1, 2\); give \[K, K\]'),
-        (charts.confusion, {'counts': [1, 2]}, r'counts of shape \(2,\) cannot be drawn; give \[K, K\]'),
-        (charts.confusion, {'counts': np.zeros((2, 2))}, '0 images .* at least one image'),
-        (charts.confusion, {'counts': [[1, -1], [0, 1]]}, 'counts hold -1'),
-        (charts.confusion, {'counts': [[1]], 'names': ['a', 'b']}, '2 names for 1 classes'),
+        (spread.convergence, {'shares': {}}, 'no share to draw'),
+        (spread.convergence, {'shares': {'a': ([1, 2], [1])}}, 'a: .* are no line'),
+        (
+            spread.convergence,
+            {'shares': {'a': ([1, 2], [30, 97])}},
+            'a: shares of 30 to 97 are no shares; give 0 to 1',
+        ),
+        (spread.convergence, {'shares': {'a': ([1], [1])}, 'norms': {'b': [1]}}, 'norms of b have no shares'),
+        (
+            spread.convergence,
+            {'shares': {'a': ([1], [1])}, 'norms': {'a': [-1]}},
+            'norms of a hold -1; give numbers',
+        ),
+        (spread.wins, {'shares': {}}, 'no layer to draw'),
+        (spread.wins, {'shares': {'a': []}}, r'shares of a of shape \(0,\) cannot be drawn; give \[N\]'),
+        (spread.wins, {'shares': {'a': [[1]]}}, r'shares of a of shape \(1, 1\) cannot be drawn'),
+        (spread.wins, {'shares': {'a': [1, -2]}}, 'shares of a hold -2'),
+        (spread.wins, {'shares': {'a': [1, NAN]}}, 'shares of a hold nan'),
+        (spread.wins, {'shares': {'a': [1, np.inf]}}, 'shares of a hold inf'),
+        (spread.histogram, {'w': np.ones(2), 'bins': 0}, '0 bins count nothing'),
+        (spread.histograms, {'found': {}}, 'no epoch to draw'),
+        (
+            spread.histograms,
+            {'found': {3: ([1, 2], [0, 1])}},
+            r'epoch 3: edges \(2,\) for 2 counts; give one more',
+        ),
+        (spread.histograms, {'found': {3: ([1, 2], [0, 1, 1])}}, 'epoch 3: edges'),
+        (spread.histograms, {'found': {3: ([1, -2], [0, 1, 2])}}, 'counts of epoch 3 hold -2'),
+        (spread.confusion, {'counts': [[1, 2]]}, r'shape \(1, 2\); give \[K, K\]'),
+        (spread.confusion, {'counts': [1, 2]}, r'counts of shape \(2,\) cannot be drawn; give \[K, K\]'),
+        (spread.confusion, {'counts': np.zeros((2, 2))}, '0 images .* at least one image'),
+        (spread.confusion, {'counts': [[1, -1], [0, 1]]}, 'counts hold -1'),
+        (spread.confusion, {'counts': [[1]], 'names': ['a', 'b']}, '2 names for 1 classes'),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_in_a_sentence(chart, given, sentence):

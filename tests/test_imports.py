@@ -41,9 +41,21 @@ ORDER = [
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 LEAVES = {
-    'data', 'prepare', 'files', 'checkpoint', 'resume', 'visualize', 'charts', 'progress', 'callbacks', 'loggers',
-    'runs', 'interop', 'export',
-}  # fmt: skip
+    'data',
+    'prepare',
+    'files',
+    'checkpoint',
+    'resume',
+    'visualize',
+    'charts',
+    'distributions',
+    'progress',
+    'callbacks',
+    'loggers',
+    'runs',
+    'interop',
+    'export',
+}
 JOBS = {'jobs', 'cli', '__main__'}
 ROOMS = {*LEVEL, *LEAVES, *JOBS}
 

@@ -90,6 +90,11 @@ def test_a_layer_answers_as_the_flax_layer_that_it_was_made_of(size, rng):
     drives = jax.jit(lambda images: layers.predict(layer, state.w, images))(images).reshape(expected.shape)
     np.testing.assert_allclose(drives, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(interop.from_flax(interop.to_nnx(layer, state)), w)
+    mask = jnp.arange(8).reshape(2, 2, 1, 2) % 3 > 0
+    masked = nnx.Conv(1, 2, (2, 2), mask=mask, kernel_init=first, rngs=nnx.Rngs(0))
+    np.testing.assert_array_equal(
+        interop.from_flax(masked), interop.from_kernel(masked.kernel[...]) * (interop.from_kernel(mask))
+    )
     assert interop.from_flax(nnx.Linear(3, 2, kernel_init=first, rngs=nnx.Rngs(0))).shape == (2, 3)  # its bias is zero
 
 
@@ -457,11 +462,13 @@ def test_a_linen_model_trains_in_ten_lines(batch, relaxed):
 def test_the_hebbian_part_of_an_optimizer_sees_rows_of_neurons(rng):
     tx = optax.chain(plasticity.ascend(0.5), plasticity.unit_rows())
     split = interop.partition(tx, optax.sgd(1.0), ('conv',))
-    params = {'params': {'conv': {'kernel': normal(rng, 3, 2, 2, 5)}, 'head': {'kernel': normal(rng, 4, 2)}}}
+    conv = {'kernel': normal(rng, 3, 2, 2, 5), 'bias': normal(rng, 5)}
+    params = {'params': {'conv': conv, 'head': {'kernel': normal(rng, 4, 2)}}}
     gradients = jax.tree.map(lambda a: normal(rng, *a.shape), params)
     moved = optax.apply_updates(params, split.update(gradients, split.init(params), params)[0])['params']
     w, dw = (interop.from_kernel(tree['params']['conv']['kernel']) for tree in (params, gradients))
     change, _ = tx.update(-dw, tx.init(w), w)
     np.testing.assert_allclose(interop.from_kernel(moved['conv']['kernel']), w + change, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(moved['conv']['bias'], conv['bias'])
     expected = params['params']['head']['kernel'] - gradients['params']['head']['kernel']
     np.testing.assert_array_equal(moved['head']['kernel'], expected)

@@ -10,7 +10,7 @@ import tyro
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from hebbjax import charts, files, runs, visualize
+from hebbjax import charts, distributions, files, runs, visualize
 from hebbjax.jobs import evaluate
 from hebbjax.loggers import COUNTERS, Log
 
@@ -78,7 +78,7 @@ def of_logs(name: str, history: tuple[dict, ...], details: list[dict]) -> Iterat
         rows.setdefault(f'layer {row["layer"]}', []).append(row)
     for number, (layer, mine) in enumerate(rows.items(), 1):
         found = {row['epoch']: tuple(map(np.array, row['histogram'])) for row in mine}
-        yield f'layer{number}_weights', charts.histograms(found, title=f'{name}: weights of {layer}')
+        yield f'layer{number}_weights', distributions.histograms(found, title=f'{name}: weights of {layer}')
     watched = {layer: [row for row in mine if 'step' in row] for layer, mine in rows.items()}
     if not all(watched.values()) or not watched:
         return
@@ -87,10 +87,10 @@ def of_logs(name: str, history: tuple[dict, ...], details: list[dict]) -> Iterat
     yield 'activations', charts.activations(active, title=name)
     shares = {f'layer {n}': series(history, f'layer{n}.converged') for n in range(1, len(watched) + 1)}
     norms = {layer: np.array(mine[-1]['norms']) for layer, mine in watched.items()}
-    yield 'convergence', charts.convergence(shares, norms=norms, title=name)
+    yield 'convergence', distributions.convergence(shares, norms=norms, title=name)
     wins = {layer: np.array(mine[-1]['share']) for layer, mine in watched.items() if 'share' in mine[-1]}
     if wins:
-        yield 'wins', charts.wins(wins, title=name)
+        yield 'wins', distributions.wins(wins, title=name)
 
 
 def series(history: tuple[dict, ...], metric: str) -> tuple[list[int], list[float]]:
@@ -104,7 +104,7 @@ def of_evaluation(name: str, found: dict) -> Iterator[tuple[str, Figure]]:
     for row in found['rows']:
         yield (
             f'confusion_{row["row"]}',
-            charts.confusion(np.array(row['confusion']), title=f'{name}: {row["row"]}, test'),
+            distributions.confusion(np.array(row['confusion']), title=f'{name}: {row["row"]}, test'),
         )
     lines = {row['row']: row['curve'] for row in found['rows'] if 'curve' in row}
     if lines:

@@ -1,0 +1,242 @@
+"""Callbacks and loggers that come ready: evaluate, stop early, keep checkpoints, write down, draw, show progress."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import struct
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+import hebbjax
+from hebbjax import callbacks, data, evaluation, files, loggers, loop, plasticity, rules, supervised, train
+from hebbjax.monitor import Monitor
+from hebbjax.readout import Head
+from hebbjax.stages import Stage
+
+NET = (hebbjax.Layer(8, rules.instar(1), plasticity.ascend(0.1), hebbjax.Window(3)),)
+SHAPE = (8, 8, 1)
+
+
+@pytest.fixture(scope='module')
+def digits():
+    images, labels = data.load('digits', 'train')
+    return jnp.asarray(images[:300]), jnp.asarray(labels[:300])
+
+
+def fit(digits, *some, epochs=3, **how):
+    """Train a little, with callbacks."""
+    state = how.pop('state', None) or train.init(NET, jax.random.key(0), SHAPE)
+    return loop.fit(NET, state, digits[0], stages=[Stage(epochs)], batch=50, callbacks=some, **how)
+
+
+def metric(values, name='score'):
+    """A callback that tells of one value after the other."""
+    return lambda moment: moment.metrics.update({name: values[moment.epoch - 1]} if values[moment.epoch - 1] else {})
+
+
+# Evaluation
+
+
+def test_evaluation_adds_accuracies_of_a_fresh_ridge(digits):
+    kept, held_out = tuple(a[:200] for a in digits), tuple(a[200:] for a in digits)
+    outcome = fit(digits, callbacks.evaluate(kept, held_out, epochs=2), epochs=4)
+    assert ['validation_accuracy' in row for row in outcome.history] == [True, True, False, True]
+    states = outcome.state.layers
+    read = evaluation.ridge()(NET, states, None, kept, held_out)
+    hits = np.asarray(read.predict(held_out[0])) == np.asarray(held_out[1])
+    assert outcome.history[-1]['validation_accuracy'] == pytest.approx(100 * hits.mean())
+    assert 60 < outcome.history[-1]['validation_accuracy'] < outcome.history[-1]['train_accuracy'] <= 100
+
+
+def test_a_head_trained_by_gradient_evaluates_as_well(digits, relaxed):
+    schedule = supervised.Schedule(epochs=3, batch=20, rate=1e-2)
+    readout = evaluation.gradient(Head(10, power=None), schedule)
+    outcome = fit(digits, callbacks.evaluate(digits, digits, readout, name='fit'), epochs=1)
+    assert outcome.history[0]['validation_fit'] > 50
+    read = readout(NET, outcome.state.layers, jax.random.key(0), digits, digits)
+    counts = evaluation.confusion(read, *digits, 10)
+    assert counts.sum() == 300 and counts.sum(1).tolist() == np.bincount(digits[1]).tolist()
+    assert 100 * np.trace(counts) / 300 == pytest.approx(evaluation.accuracy(read, *digits))
+    assert len(read.curve) == 3
+
+
+def test_ridge_refuses_more_features_than_it_can_take_in(digits):
+    wide = (dataclasses.replace(NET[0], features=1001),)
+    states = train.init(wide, jax.random.key(0), SHAPE).layers
+    with pytest.raises(ValueError, match='4004 features'):
+        evaluation.ridge()(wide, states, None, digits, digits)
+
+
+# Stopping early
+
+
+@pytest.mark.parametrize(
+    ('values', 'largest', 'epochs'),
+    [
+        ([1, 2, 3, 4, 5, 6], True, 6),
+        ([3, 2, 2, 4, 5, 6], True, 3),
+        ([3, 4, 4, 4, 5, 6], True, 4),
+        ([3, 2, 1, 4, 5, 6], False, 5),
+        ([3, None, 2, None, 1, 9], True, 5),  # what was not measured does not count
+    ],
+)
+def test_training_stops_when_a_metric_has_not_become_better(values, largest, epochs, digits):
+    stop = callbacks.early_stop('score', 2, largest=largest)
+    assert len(fit(digits, metric(values), stop, epochs=6).history) == epochs
+
+
+def test_an_unknown_metric_is_refused_in_the_first_epoch(digits, tmp_path):
+    for callback in (callbacks.early_stop('scor'), callbacks.Checkpoint(tmp_path / 'x', best='scor')):
+        seen = []
+        with pytest.raises(ValueError, match=r"metric 'scor' is unknown; there are .*score"):
+            fit(digits, metric([1, 2, 3]), lambda moment, seen=seen: seen.append(0), callback)
+        assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ('make', 'says'),
+    [
+        (lambda: callbacks.every(0, print), 'every 0 epochs is never'),
+        (lambda: callbacks.early_stop(patience=0), 'a patience of 0'),
+        (lambda: callbacks.evaluate((), (), epochs=0), 'every 0 epochs is never'),
+        (lambda: loggers.Log('.', epochs=0), 'every 0 epochs is never'),
+        (lambda: loggers.Pictures('.', SHAPE, epochs=-1), 'every -1 epochs is never'),
+        (lambda: callbacks.Checkpoint('never', keep=0), 'keep=0 checkpoints leaves none'),
+    ],
+)
+def test_callbacks_that_would_do_nothing_are_refused(make, says):
+    with pytest.raises(ValueError, match=says):
+        make()
+
+
+# Checkpoints
+
+
+def test_checkpoints_keep_the_last_and_the_best_and_training_goes_on_from_them(digits, tmp_path):
+    values = [1, 5, 2, 4, 3, 2]
+    keeper = callbacks.Checkpoint(tmp_path, keep=2, best='score')
+    whole = fit(digits, keeper, metric(values), epochs=6)
+    assert keeper.kept.epochs() == [2, 5, 6] and keeper.kept.best() == 2
+    state, position = callbacks.resume(keeper.kept, train.init(NET, jax.random.key(9), SHAPE), 2)
+    assert position.epoch == 2 and position.history == whole.history[:2]
+    rest = fit(digits, metric(values), epochs=6, state=state, position=position)
+    np.testing.assert_array_equal(rest.state.layers[0].w, whole.state.layers[0].w)
+
+
+def test_what_later_callbacks_said_is_in_the_checkpoint(digits, tmp_path):
+    """Early stopping and metrics are heard before the checkpoint is written, in whatever order they are given."""
+    keeper = callbacks.Checkpoint(tmp_path)
+    fit(digits, keeper, metric([3, 2, 1]), callbacks.early_stop('score', 1))
+    _, position = callbacks.resume(keeper.kept, train.init(NET, jax.random.key(0), SHAPE))
+    assert position.ended and position.history[-1]['score'] == 2
+
+
+def test_an_interrupted_training_is_kept(digits, tmp_path):
+    def impatient(moment):
+        if moment.epoch == 3:
+            raise KeyboardInterrupt
+
+    keeper = callbacks.Checkpoint(tmp_path, epochs=100)
+    assert fit(digits, impatient, keeper, epochs=5).interrupted
+    assert keeper.kept.epochs() == [1, 2]  # the first is due, the second the last whole one
+
+
+# Logs
+
+
+def test_logs_are_lines_and_a_table(digits, tmp_path):
+    outcome = fit(digits, metric([7, None, 8]), loggers.Log(tmp_path, epochs=2), watch=Monitor(every=2))
+    lines = files.read_lines(tmp_path / 'metrics.jsonl')
+    assert lines == [dict(row) for row in outcome.history]
+    rows = list(csv.DictReader((tmp_path / 'metrics.csv').read_text().splitlines()))
+    assert [row['score'] for row in rows] == ['7', '', '8']
+    assert [float(row['layer1.change']) for row in rows] == [row['layer1.change'] for row in outcome.history]
+    details = files.read_lines(tmp_path / 'details.jsonl')
+    assert [(row['epoch'], row['layer']) for row in details] == [(1, 1), (2, 1), (3, 1)]
+    counts, edges = details[-1]['histogram']
+    assert sum(counts) == outcome.state.layers[0].w.size and len(edges) == len(counts) + 1
+    assert sum(details[-1]['share']) == pytest.approx(1, abs=1e-5) and len(details[-1]['norms']) == 8
+    assert details[-1]['step'] == [12, 14, 16]
+
+
+def test_a_resumed_log_drops_what_was_written_beyond_the_checkpoint(digits, tmp_path):
+    keeper = callbacks.Checkpoint(tmp_path / 'kept', keep=9)
+    fit(digits, loggers.Log(tmp_path, epochs=1), keeper, epochs=4)
+    with (tmp_path / 'metrics.jsonl').open('a') as file:
+        file.write('{"epoch": 5, "cut o')  # killed while writing
+    state, position = callbacks.resume(keeper.kept, train.init(NET, jax.random.key(0), SHAPE), 2)
+    whole = fit(digits, loggers.Log(tmp_path, epochs=1), epochs=4, state=state, position=position)
+    lines = files.read_lines(tmp_path / 'metrics.jsonl')
+    assert lines == [dict(row) for row in whole.history] and [row['epoch'] for row in lines] == [1, 2, 3, 4]
+    assert [row['epoch'] for row in files.read_lines(tmp_path / 'details.jsonl')] == [1, 2, 3, 4]
+
+
+def test_pictures_are_drawn_now_and_then(digits, tmp_path):
+    fit(digits, loggers.Pictures(tmp_path / 'new', SHAPE, epochs=2), epochs=5)
+    drawn = sorted(path.name for path in (tmp_path / 'new').iterdir())
+    assert drawn == [f'layer1_epoch{epoch:04d}.png' for epoch in (1, 2, 4, 5)]
+    assert all(path.read_bytes().startswith(b'\x89PNG') for path in (tmp_path / 'new').iterdir())
+
+
+def events(folder):
+    """Read event files back: records of (length, crc, event, crc)."""
+    from tensorboardX.proto import event_pb2
+
+    found = []
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        while content:
+            (length,) = struct.unpack('<Q', content[:8])
+            found.append(event_pb2.Event.FromString(content[12 : 12 + length]))
+            content = content[16 + length :]
+    return found
+
+
+def test_event_files_hold_scalars_histograms_and_pictures(digits, tmp_path):
+    pytest.importorskip('tensorboardX')
+    outcome = fit(digits, loggers.TensorBoard(tmp_path, SHAPE, epochs=2))
+    written = {}
+    for event in events(tmp_path):
+        for value in event.summary.value:
+            written.setdefault(value.tag, {})[event.step] = value
+    change = {epoch: value.simple_value for epoch, value in written['layer1/change'].items()}
+    assert change == {row['epoch']: pytest.approx(row['layer1.change']) for row in outcome.history}
+    assert set(written['layer1/w']) == set(written['layer1/fields']) == {1, 2, 3}
+    assert written['layer1/w'][3].histo.num == outcome.state.layers[0].w.size
+    assert written['layer1/fields'][3].image.encoded_image_string.startswith(b'\x89PNG')
+    assert 'epoch' not in written
+
+
+def test_without_tensorboard_one_sentence_names_the_extra(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, 'tensorboardX', None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'hebbjax\[tensorboard\]'"):
+        loggers.TensorBoard(tmp_path / 'x')
+    assert not (tmp_path / 'x').exists()
+
+
+# Progress
+
+
+def test_the_bar_tells_rate_and_metrics_on_a_terminal_and_nothing_elsewhere(digits):
+    for terminal in (True, False):
+        screen = io.StringIO()
+        console = Console(file=screen, force_terminal=terminal, width=200)
+        fit(digits, metric([1, 2, 3], 'validation_accuracy'), callbacks.Progress(console, 3, 300))
+        told = screen.getvalue()
+        assert ('images/s' in told) == ('change 0.' in told) == ('accuracy 3' in told) == ('3/3' in told) == terminal
+        assert terminal or told == ''
+
+
+def test_json_lines_survive_numbers_that_are_none(tmp_path):
+    files.write_lines(tmp_path / 'x', [{'a': math.nan}])
+    files.append_lines(tmp_path / 'x', [{'a': 1}])
+    assert [row['a'] for row in files.read_lines(tmp_path / 'x')][1] == 1
+    assert json.loads((tmp_path / 'x').read_text().splitlines()[1]) == {'a': 1}
+    assert files.read_lines(tmp_path / 'missing') == []

@@ -1,0 +1,232 @@
+"""The training loop: what callbacks see and may do, one program for all epochs, and going on where one stopped."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hebbjax
+from hebbjax import hybrid, loop, plasticity, rules, stages, supervised, train
+from hebbjax.loop import Position
+from hebbjax.monitor import Monitor
+from hebbjax.readout import Head
+from hebbjax.stages import Stage
+
+NET = (hebbjax.Layer(6, rules.instar(1), plasticity.ascend(0.1), hebbjax.Window(3)),)
+TWO = (NET[0], hebbjax.Layer(4, rules.instar(1), plasticity.ascend(0.1), hebbjax.Window(2)))
+SHAPE = (8, 8, 1)
+
+
+@pytest.fixture(scope='module')
+def images():
+    return jnp.asarray(np.random.default_rng(0).integers(0, 256, (20, *SHAPE), np.uint8))
+
+
+def start(net=NET, seed=0):
+    return train.init(net, jax.random.key(seed), SHAPE)
+
+
+def fit(images, *, net=NET, state=None, epochs=3, **how):
+    """Train a little."""
+    how = {'stages': [Stage(epochs)], 'batch': 5, 'watch': None} | how
+    return loop.fit(net, state or start(net), images, **how)
+
+
+def weights(state):
+    return [np.asarray(layer.w) for layer in state.layers]
+
+
+def assert_same(one, other):
+    for a, b in zip(weights(one), weights(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_loop_is_epoch_after_epoch(images):
+    outcome = fit(images)
+    state, epoch = start(), train.make_train_epoch(NET, batch=5)
+    for _ in range(3):
+        state, (told,) = epoch(state, images)
+    assert_same(outcome.state, state)
+    assert [row['epoch'] for row in outcome.history] == [1, 2, 3]
+    assert outcome.history[-1]['layer1.change'] == pytest.approx(float(told.change))
+    assert not outcome.interrupted and outcome.taught is None
+
+
+def test_metrics_are_what_monitors_told(images):
+    seen = []
+    outcome = fit(images, watch=Monitor(every=2), callbacks=[seen.append])
+    for moment, row in zip(seen, outcome.history):
+        (told,) = moment.told
+        assert row['layer1.win_entropy'] == pytest.approx(float(told.trace.entropy))
+        assert row['layer1.dead'] == int(told.trace.dead)
+        assert row['layer1.converged'] == pytest.approx(float(told.trace.seen.converged[-1]))
+        assert row['layer1.sparsity'] == pytest.approx(float(told.trace.seen.sparsity.mean()))
+        assert row['seconds'] > 0
+
+
+def test_callbacks_are_called_in_order_and_build_on_each_other(images):
+    order = []
+
+    def adds(moment):
+        moment.metrics['twice'] = 2 * moment.epoch
+        order.append('adds')
+
+    def reads(moment):
+        assert moment.metrics['twice'] == 2 * moment.epoch
+        order.append('reads')
+
+    class Last:
+        after_all = True
+
+        def __call__(self, moment):
+            order.append('last')
+
+        def finish(self, moment):
+            order.append(('finish', moment.epoch))
+
+        def __enter__(self):
+            order.append('enter')
+
+        def __exit__(self, *error):
+            order.append('exit')
+
+    outcome = fit(images, epochs=2, callbacks=(one for one in [Last(), adds, reads]))
+    assert order == ['enter', 'adds', 'reads', 'last', 'adds', 'reads', 'last', ('finish', 2), 'exit']
+    assert [row['twice'] for row in outcome.history] == [2, 4]
+
+
+def test_callbacks_see_the_state_of_their_epoch(images):
+    seen = []
+    outcome = fit(images, callbacks=[lambda moment: seen.append((moment.epoch, moment.state))])
+    assert [epoch for epoch, _ in seen] == [1, 2, 3] and [int(state.step) for _, state in seen] == [4, 8, 12]
+    assert_same(seen[-1][1], outcome.state)
+    assert np.abs(weights(seen[0][1])[0] - weights(seen[1][1])[0]).max() > 0  # nothing was written over
+
+
+def test_stop_ends_the_stage_and_the_next_one_begins(images):
+    def impatient(moment):
+        if moment.position.epoch == 2 and moment.position.stage == 0:
+            moment.stop()
+
+    plan = stages.plan('layerwise', TWO, 3)
+    outcome = fit(images, net=TWO, stages=plan, callbacks=[impatient])
+    assert [row['stage'] for row in outcome.history] == [0, 0, 1, 1, 1]
+
+
+def test_epochs_and_callbacks_never_compile_anything_anew(images):
+    traced = []
+
+    def augment(key, some):
+        traced.append(some.shape)  # runs when traced, and never again
+        return some
+
+    callbacks = [lambda moment: moment.metrics.update(x=moment.epoch), lambda moment: None]
+    for seed in (1, 2):
+        fit(images, state=start(seed=seed), epochs=4, callbacks=callbacks, augment=augment, watch=Monitor(every=2))
+    assert len(traced) == 1
+
+
+@pytest.mark.parametrize('cut', [1, 2, 3, 4])
+def test_a_training_goes_on_as_if_it_had_never_stopped(cut, images):
+    """From every position of a plan of two stages, the first of which is ended early."""
+
+    def impatient(moment):
+        if moment.position == (0, 2, False, moment.history):
+            moment.stop()
+
+    plan, kept = stages.plan('layerwise', TWO, 3)[:2], {}
+    keep = lambda moment: kept.update({moment.epoch: (moment.state, moment.position)})  # noqa: E731
+    whole = fit(images, net=TWO, stages=plan, callbacks=[impatient, keep])
+    state, position = kept[cut]
+    rest = fit(images, net=TWO, stages=plan, state=state, position=position, callbacks=[impatient])
+    assert_same(whole.state, rest.state)
+    strip = lambda history: [{k: v for k, v in row.items() if k != 'seconds'} for row in history]  # noqa: E731
+    assert strip(whole.history) == strip(rest.history)
+
+
+def test_a_finished_training_stays_as_it_is(images):
+    done = fit(images)
+    again = fit(images, state=done.state, position=Position(0, 3, False, done.history))
+    assert_same(done.state, again.state)
+    assert again.history == done.history
+
+
+def test_a_supervised_stage_is_the_same_from_a_checkpoint_before_it(images, relaxed):
+    labels = jnp.asarray(np.arange(20) % 3)
+    last = hybrid.Supervised(1, Head(3), supervised.Schedule(epochs=2, batch=5))
+    how = {'stages': [Stage(2), last], 'batch': 5, 'validation': (images, labels), 'watch': None}
+    kept = []
+    whole = loop.fit(NET, start(), images, labels, callbacks=[kept.append], **how)
+    rest = loop.fit(NET, kept[-1].state, images, labels, position=kept[-1].position, **how)
+    assert whole.taught.fitted.curve == rest.taught.fitted.curve
+
+
+@pytest.mark.parametrize('when', [1, 2])
+def test_ctrl_c_in_a_callback_leaves_the_last_whole_epoch(when, images):
+    """An epoch whose callbacks were not all heard is not whole: going on, they are all heard."""
+    finished = []
+
+    class Fragile:
+        def __call__(self, moment):
+            moment.metrics['half'] = True
+            if moment.epoch == when:
+                raise KeyboardInterrupt
+
+        def finish(self, moment):
+            finished.append(moment.epoch)
+
+    outcome = fit(images, callbacks=[Fragile()])
+    assert outcome.interrupted and len(outcome.history) == when - 1 and finished == [when - 1]
+    assert_same(outcome.state, fit(images, epochs=when - 1).state if when > 1 else start())
+
+
+def test_an_error_in_a_callback_is_the_callers_and_context_managers_are_left(images):
+    left = []
+
+    class Careful:
+        def __enter__(self):
+            return self
+
+        def __call__(self, moment):
+            raise OSError('disk full')
+
+        def __exit__(self, *error):
+            left.append(error[0])
+
+    with pytest.raises(OSError, match='disk full'):
+        fit(images, callbacks=[Careful()])
+    assert left == [OSError]
+
+
+def test_weights_that_are_no_longer_finite_end_training_in_a_sentence(images):
+    wild = (NET[0], hebbjax.Layer(4, rules.hebb(), plasticity.ascend(1e30), hebbjax.Window(2)))
+    with pytest.raises(ValueError, match='weights of layer 2 are no longer finite'):
+        fit(images, net=wild)
+
+
+@pytest.mark.parametrize(
+    ('how', 'says'),
+    [
+        ({'callbacks': ['evaluate']}, "callback 'evaluate' is no function of a moment"),
+        ({'stages': []}, 'at least one stage'),
+        ({'stages': [hybrid.Supervised(2, Head(2), supervised.Schedule())]}, 'from layer 2 on; use 0 to 1'),
+        ({'stages': [hybrid.Supervised(1, Head(2), supervised.Schedule()), Stage(1)]}, 'comes last'),
+        ({'stages': [hybrid.Supervised(1, Head(2), supervised.Schedule())]}, 'needs labels, and validation'),
+        ({'batch': 21}, 'a batch of 21 is larger than the 20 images'),
+        ({'watch': Monitor(every=0)}, 'every=0 sees nothing'),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_training(how, says, images):
+    with pytest.raises(ValueError, match=says):
+        fit(images, **how)
+
+
+def test_an_unknown_metric_is_refused_with_those_there_are(images):
+    with pytest.raises(ValueError, match=r"'accuracy' is unknown; there are epoch, stage, seconds, layer1\.change"):
+        fit(images, callbacks=[lambda moment: moment.known('accuracy')])
+
+
+def test_due_is_the_first_every_nth_and_the_last(images):
+    due = []
+    fit(images, epochs=7, callbacks=[lambda moment: due.append(moment.due(3))])
+    assert due == [True, False, True, False, False, True, True]

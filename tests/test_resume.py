@@ -1,0 +1,178 @@
+"""Checkpoints along a training: kept, refused; and a process that is really killed goes on as if it had not been."""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hebbjax
+from hebbjax import files, plasticity, resume, rules, train
+
+W = '.layers[0].w'
+SCRIPT = pathlib.Path(__file__).parent / 'killed.py'
+
+
+def state_of(features=6, seed=0, rule=rules.instar):
+    """A first state."""
+    layer = hebbjax.Layer(features, rule(), plasticity.ascend(0.1), hebbjax.Window(3))
+    return train.init((layer,), jax.random.key(seed), (8, 8, 1))
+
+
+def plain(state):
+    return [np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+            for x in jax.tree.leaves(state)]  # fmt: skip
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Three checkpoints."""
+    kept = resume.Checkpoints(tmp_path / 'kept', keep=3)
+    for epoch in (1, 2, 3):
+        kept.save(epoch, state_of(seed=epoch), {'epoch': epoch, 'values': [1.5, None]})
+    return kept
+
+
+def test_a_state_comes_back_bit_for_bit_with_its_key_and_record(kept):
+    for epoch, wanted in ((1, 1), (None, 3)):
+        state, record = kept.restore(state_of(seed=9), epoch)
+        assert all((a == b).all() for a, b in zip(plain(state), plain(state_of(seed=wanted)), strict=True))
+        assert record == {'epoch': wanted, 'values': [1.5, None]}
+    assert jax.random.normal(state.key) == jax.random.normal(state_of(seed=3).key)
+
+
+def test_the_last_few_and_the_best_are_kept(tmp_path):
+    for largest, best in ((True, 2), (False, 4)):
+        kept = resume.Checkpoints(tmp_path / str(largest), keep=2, best='score', largest=largest)
+        assert kept.best() is None
+        for epoch, score in enumerate([3, 9, None, 1, 5, 4], 1):
+            kept.save(epoch, state_of(), metrics={} if score is None else {'score': score, 'other': 100})
+        assert kept.epochs() == sorted({best, 5, 6}) and kept.best() == best
+        assert sorted(path.name for path in kept.folder.iterdir()) == sorted(map(str, kept.epochs()))
+
+
+def test_another_network_is_refused_naming_the_leaf(kept):
+    with pytest.raises(ValueError, match=r'leaf \.layers\[0\]\.w is float32\[6, 9\], wanted float32\[7, 9\]'):
+        kept.restore(state_of(7))
+    with pytest.raises(ValueError, match=r'leaf .*threshold: the file lacks it'):
+        layer = hebbjax.Layer(6, rules.instar(), plasticity.ascend(0.1), hebbjax.Window(3),
+                              homeostasis=hebbjax.Homeostasis(0.1))  # fmt: skip
+        kept.restore(train.init((layer,), jax.random.key(0), (8, 8, 1)))
+
+
+def test_what_is_not_there_is_said(kept, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'no checkpoint of epoch 7; there are those of epochs \[1, 2, 3\]'):
+        kept.restore(state_of(), 7)
+    with pytest.raises(FileNotFoundError, match=r'no checkpoint of any epoch'):
+        resume.Checkpoints(tmp_path / 'empty').restore(state_of())
+    with pytest.raises(ValueError, match='epoch 2 does not come after 3'):
+        kept.save(2, state_of())
+
+
+def test_every_damage_is_refused_or_harmless_and_others_are_named(kept):
+    """Each file of a checkpoint in turn: a bit flipped, the end cut off, gone."""
+    whole, hurt = plain(state_of(seed=3)), 0
+    for path in sorted(path for path in (kept.folder / '3').rglob('*') if path.is_file() and path.stat().st_size):
+        content = path.read_bytes()
+        for broken in (bytes([*content[:-9], content[-9] ^ 0x10, *content[-8:]]), content[: len(content) // 2], None):
+            path.unlink() if broken is None else path.write_bytes(broken)
+            try:
+                state, _ = kept.restore(state_of())
+                assert all((a == b).all() for a, b in zip(plain(state), whole)), path
+            except ValueError as error:
+                hurt += 1
+                assert 'damaged' in str(error) and 'epochs [1, 2]' in str(error) and '\n' not in str(error)
+            path.write_bytes(content)
+    assert hurt >= 30
+    kept.restore(state_of())
+
+
+def test_a_checkpoint_that_was_cut_off_before_its_checksums_is_whole(kept):
+    (kept.folder / '3' / resume.SUMS).unlink()
+    state, _ = kept.restore(state_of())
+    assert all((a == b).all() for a, b in zip(plain(state), plain(state_of(seed=3))))
+
+
+def test_a_changed_weight_is_named(kept, monkeypatch):
+    read = kept._read
+
+    def flipped(epoch, **item):  # as a disk would: the arrays' own format noticed nothing
+        found = read(epoch, **item)
+        return found if 'record' in item else found | {W: found[W] + np.float32(1)}
+
+    monkeypatch.setattr(kept, '_read', flipped)
+    with pytest.raises(ValueError, match=r'leaf \.layers\[0\]\.w is not what was saved; there are others'):
+        kept.restore(state_of())
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_what_was_kept(tmp_path):
+    """A limit on the size of files stands for it, in a process of its own."""
+    code = f"""
+import resource, signal, sys
+sys.path.insert(0, {str(SCRIPT.parent)!r})
+from test_resume import state_of
+from hebbjax import resume as r
+kept = r.Checkpoints({str(tmp_path)!r})
+kept.save(1, state_of())
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+try:
+    kept.save(2, state_of())
+except OSError as error:
+    print(error)
+"""
+    told = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=120)
+    assert 'the checkpoint of epoch 2 could not be written' in told.stdout, told.stderr
+    assert told.stdout.count('\n') == 1 and 'epochs [1] are kept' in told.stdout
+    kept = resume.Checkpoints(tmp_path)
+    assert kept.epochs() == [1] and sorted(path.name for path in tmp_path.iterdir()) == ['1']
+    kept.restore(state_of())
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(OSError, match=r'checkpoints cannot be kept in .*file/x .*name a folder of yours'):
+        resume.Checkpoints(tmp_path / 'file' / 'x')
+
+
+def killed_after(folder, line=None, seconds=0.0):
+    """Run the training; kill it so long after a line that begins so. Returns what it printed."""
+    with subprocess.Popen([sys.executable, str(SCRIPT), str(folder)], stdout=subprocess.PIPE, text=True) as process:
+        told = []
+        for said in process.stdout:
+            told.append(said.strip())
+            if line is not None and said.startswith(line):
+                try:
+                    process.wait(seconds)
+                except subprocess.TimeoutExpired:
+                    os.kill(process.pid, signal.SIGKILL)
+                told += process.stdout.read().split('\n')
+        assert line is not None or process.wait() == 0
+    return [said for said in told if said]
+
+
+def test_a_killed_training_ends_in_the_same_bits(tmp_path):
+    """Three kills at drawn moments, one of them inside a save; benchmarks/kills.py does twenty."""
+    draw = random.Random(0)
+    whole = killed_after(make(tmp_path / 'whole'))[-1]
+    assert whole.startswith('weights')
+    folder = make(tmp_path / 'killed')
+    for line, seconds in (
+        ('save begins 4', draw.uniform(0, 0.01)), ('save ends 9', draw.uniform(0, 0.02)), ('save ends 14', 0.05),
+    ):  # fmt: skip
+        told = killed_after(folder, line, seconds)
+        assert not told[-1].startswith('weights')
+    told = killed_after(folder)
+    assert int(told[0].split()[-1]) >= 14 and told[-1] == whole
+    assert [row['epoch'] for row in files.read_lines(folder / 'metrics.jsonl')] == list(range(1, 31))
+
+
+def make(folder):
+    folder.mkdir()
+    return folder
