@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import json
 import os
 import pathlib
 import statistics
@@ -13,6 +12,7 @@ import jax
 from rich.console import Console
 from rich.progress import Progress
 
+from hebbjax import files
 from hebbjax.jobs import report
 from hebbjax.jobs.settings import flag
 
@@ -164,8 +164,7 @@ def write(path: pathlib.Path | None, rows: list[Row], config: Mapping, device: j
         'cores': os.cpu_count() if device.platform == 'cpu' else None,
         'date': datetime.date.today().isoformat(),
     }
-    text = json.dumps(content, indent=1, default=str) + '\n'
-    files.write_whole(path, lambda file: file.write_text(text))
+    files.write_json(path, content)
 
 
 TIMES: Mapping[str, Callable[[Row], str]] = {

@@ -40,8 +40,8 @@ def write_whole(path: pathlib.Path, fill: Callable[[pathlib.Path], object]) -> N
 
 
 def write_json(path: pathlib.Path, content) -> None:
-    """Write plain values as JSON, whole or not at all."""
-    write_whole(path, lambda file: file.write_text(json.dumps(content, indent=1) + '\n'))
+    """Write values as JSON, whole or not at all; what JSON does not know (a path) as text."""
+    write_whole(path, lambda file: file.write_text(json.dumps(content, indent=1, default=str) + '\n'))
 
 
 def read_lines(path: pathlib.Path) -> list[dict]:

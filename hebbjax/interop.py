@@ -134,7 +134,7 @@ def _backward(layer, seed, kept, cotangent):
     key = jax.random.fold_in(jax.random.key(seed), number)
     sums, _ = layers.gather(layer, key, state, layers.intensities(images))
     dw, _ = layer.rule.change(sums, w, state.rule)  # [N, D]
-    # Zeros, not nothing: so the layers below have a backward pass of their own to learn in.
+    # Zeros in full, so that no layer below is passed over in the backward pass, and with it its own change.
     return -dw.T.reshape(kernel.shape).astype(kernel.dtype), jnp.zeros_like(images), jnp.zeros_like(cotangent)
 
 

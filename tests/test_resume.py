@@ -1,9 +1,7 @@
 """Checkpoints along a training: kept, refused; and a process that is really killed goes on as if it had not been."""
 
-import os
 import pathlib
 import random
-import signal
 import subprocess
 import sys
 
@@ -15,8 +13,10 @@ import pytest
 import hebbjax
 from hebbjax import files, plasticity, resume, rules, train
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / 'benchmarks'))
+import kills
+
 W = '.layers[0].w'
-SCRIPT = pathlib.Path(__file__).parent / 'killed.py'
 
 
 def state_of(features=6, seed=0, rule=rules.instar):
@@ -115,7 +115,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_was_kept(tmp_path):
     """A limit on the size of files stands for it, in a process of its own."""
     code = f"""
 import resource, signal, sys
-sys.path.insert(0, {str(SCRIPT.parent)!r})
+sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
 from test_resume import state_of
 from hebbjax import resume as r
 kept = r.Checkpoints({str(tmp_path)!r})
@@ -141,38 +141,16 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
         resume.Checkpoints(tmp_path / 'file' / 'x')
 
 
-def killed_after(folder, line=None, seconds=0.0):
-    """Run the training; kill it so long after a line that begins so. Returns what it printed."""
-    with subprocess.Popen([sys.executable, str(SCRIPT), str(folder)], stdout=subprocess.PIPE, text=True) as process:
-        told = []
-        for said in process.stdout:
-            told.append(said.strip())
-            if line is not None and said.startswith(line):
-                try:
-                    process.wait(seconds)
-                except subprocess.TimeoutExpired:
-                    os.kill(process.pid, signal.SIGKILL)
-                told += process.stdout.read().split('\n')
-        assert line is not None or process.wait() == 0
-    return [said for said in told if said]
-
-
 def test_a_killed_training_ends_in_the_same_bits(tmp_path):
     """Three kills at drawn moments, one of them inside a save; benchmarks/kills.py does twenty."""
     draw = random.Random(0)
-    whole = killed_after(make(tmp_path / 'whole'))[-1]
-    assert whole.startswith('weights')
-    folder = make(tmp_path / 'killed')
-    for line, seconds in (
-        ('save begins 4', draw.uniform(0, 0.01)), ('save ends 9', draw.uniform(0, 0.02)), ('save ends 14', 0.05),
-    ):  # fmt: skip
-        told = killed_after(folder, line, seconds)
-        assert not told[-1].startswith('weights')
-    told = killed_after(folder)
-    assert int(told[0].split()[-1]) >= 14 and told[-1] == whole
-    assert [row['epoch'] for row in files.read_lines(folder / 'metrics.jsonl')] == list(range(1, 31))
-
-
-def make(folder):
-    folder.mkdir()
-    return folder
+    whole = kills.start(tmp_path / 'whole', 25)
+    folder = tmp_path / 'killed'
+    for beyond, longest in (('save begins 4', 0.01), ('save ends 9', 0.05), ('epoch 13', 0.05)):
+        told = kills.start(folder, 25, draw.uniform(0, longest), beyond)
+        assert kills.differences(told, whole) == [] and ['epoch', '25'] not in [words[:2] for words in told]
+    told = kills.start(folder, 25)
+    assert int(told[0][1]) >= 12 and kills.differences(told, whole) == []
+    assert told[-2][:2] == ['save', 'begins'] and told[-3] == whole[-3] and told[-3][:2] == ['epoch', '25']
+    assert [row['epoch'] for row in files.read_lines(folder / 'metrics.jsonl')] == list(range(1, 26))
+    assert kills.differences([['epoch', '25', '0']], whole) == ['25']
