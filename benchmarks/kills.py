@@ -120,7 +120,7 @@ class Config(timing.Common):
     epochs: int = 400
     """Of the training; a checkpoint is saved in each."""
     longest: float = 0.5
-    """Seconds after it has begun or gone on that a process is killed in, at most."""
+    """Seconds after its first epoch that a process is killed in, at most."""
     seed: int = 1
     """Draws the moments."""
 
@@ -138,7 +138,7 @@ def run(config: Config, console: Console) -> list[dict]:
         whole = start(pathlib.Path(place) / 'whole', config.epochs)
         for number in range(1, config.repetitions + 2):
             moment = draw.uniform(0, config.longest) if number <= config.repetitions else None
-            told = start(pathlib.Path(place) / 'killed', config.epochs, moment)
+            told = start(pathlib.Path(place) / 'killed', config.epochs, moment, beyond='epoch')
             epochs, last = [int(words[1]) for words in told if words[0] in ('from', 'epoch')], told[-1]
             rows.append({
                 'row': 'left alone' if moment is None else f'kill {number}', 'from_epoch': epochs[0],

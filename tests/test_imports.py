@@ -54,6 +54,7 @@ LEAVES = {
     'loggers',
     'runs',
     'interop',
+    'hebbify',
     'export',
 }
 JOBS = {'jobs', 'cli', '__main__'}
