@@ -60,11 +60,13 @@ def filters(
         top, left = i // columns * (kh + 1) + 1, i % columns * (kw + 1) + 1
         sheet[top : top + kh, left : left + kw] = one
     width = max(6.0, columns * (kw + 1) / 40)  # inches; every weight gets more than 2 dots, or frames come and go
-    figure = Figure(figsize=(width, width * rows * (kh + 1) / (columns * (kw + 1)) + 0.5), layout='constrained')
+    shape = rows * (kh + 1) / (columns * (kw + 1))
+    drawn_width = width * (0.8 if channels == 1 else 1.0)  # the colour bar takes the rest
+    figure = Figure(figsize=(width, drawn_width * shape + 0.4), layout='constrained')
     axes = figure.subplots()
     if channels == 1:
         drawn = axes.imshow(np.ma.masked_invalid(sheet[..., 0]), cmap='bwr', vmin=-1, vmax=1, interpolation='nearest')
-        figure.colorbar(drawn, ax=axes, shrink=0.6, label='weight / largest of its filter')
+        figure.colorbar(drawn, ax=axes, shrink=0.8, label='weight / largest of its filter')
         axes.set_facecolor('0.8')
     else:
         axes.imshow(_colours(sheet), interpolation='nearest')
