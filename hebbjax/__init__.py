@@ -1,7 +1,8 @@
 """hebbjax: Hebbian, backprop-free feature learning in JAX. Pure functions, explicit keys, plain pytrees.
 
-Reading order: train -> layers -> rules -> competition -> patches. Leaves (`hebbjax.data`, `.checkpoint`,
-`.visualize`) are imported by name, so that this import stays light.
+Reading order: train -> layers -> rules -> competition -> patches. The training loop with callbacks (`hebbjax.loop`),
+what is trained by gradient, and the leaves (`hebbjax.data`, `.callbacks`, `.visualize`, ...) are imported by name, so
+that this import stays light.
 """
 
 from hebbjax import (

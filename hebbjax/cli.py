@@ -23,7 +23,7 @@ One network at a time, watched, in a run folder.
 
   data NAME   download and prepare mnist, fashion_mnist or cifar10, without TensorFlow
 
---help behind any of them lists its flags."""
+hebbjax cnn --help, and likewise for the others, lists the flags."""
 
 COMMANDS = ('cnn', 'dense', 'miconi', 'train', 'evaluate', 'picture', 'data')
 

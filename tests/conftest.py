@@ -43,3 +43,17 @@ def x64():
 def rng():
     """A numpy generator with a fixed seed."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def few_digits(monkeypatch):
+    """Digits cut to a few hundred, so that whole jobs and commands take seconds."""
+    from hebbjax import data
+
+    whole = data.load
+
+    def load(name, split='train', *, data_dir=None):
+        images, labels = whole(name, split, data_dir=data_dir)
+        return data.Split(images[:300], labels[:300])
+
+    monkeypatch.setattr(data, 'load', load)

@@ -17,18 +17,6 @@ SMALL = ['--features', '6', '--epochs', '3', '--every', '2', '--head-epochs', '2
 
 
 @pytest.fixture
-def few_digits(monkeypatch):
-    """Digits cut to a few hundred, so that a whole command takes seconds."""
-    whole = data.load
-
-    def load(name, split='train', *, data_dir=None):
-        images, labels = whole(name, split, data_dir=data_dir)
-        return data.Split(images[:300], labels[:300])
-
-    monkeypatch.setattr(data, 'load', load)
-
-
-@pytest.fixture
 def folder(few_digits, tmp_path):
     """A finished run."""
     assert cli.main(['train', 'cnn', *SMALL, '--run', str(tmp_path / 'run')]) == 0
@@ -198,6 +186,32 @@ def test_a_disk_that_is_full_or_read_only_leaves_nothing(fails, few_digits, tmp_
     assert 'Read-only file system' in told and 'name a folder of yours' in told and list(tmp_path.iterdir()) == []
 
 
+def test_a_disk_that_fills_up_while_training_says_how_to_go_on(few_digits, tmp_path, monkeypatch, capsys):
+    append, lines = files.append_lines, []
+
+    def full(path, rows):
+        lines.append(path)
+        if len(lines) > 3:
+            raise OSError(28, 'No space left on device', str(path))
+        append(path, rows)
+
+    monkeypatch.setattr(files, 'append_lines', full)
+    told = refused(['train', 'cnn', *SMALL, '--save-every', '1', '--run', tmp_path / 'new'], capsys)
+    assert 'No space left on device' in told and f'go on with: hebbjax train --resume {tmp_path / "new"}' in told
+    monkeypatch.setattr(files, 'append_lines', append)
+    assert cli.main(['train', '--resume', str(tmp_path / 'new')]) == 0
+    assert [row['epoch'] for row in files.read_lines(tmp_path / 'new' / 'metrics.jsonl')] == [1, 2, 3]
+
+
+def test_experiments_have_a_run_folder_if_they_are_asked(few_digits, relaxed, tmp_path, capsys):
+    flags = ['--seeds', '1', '--epochs', '1', '--head-epochs', '1', '--features', '6', '--rows', 'untrained', 'hebbian']
+    assert cli.main(['cnn', *flags, '--run', str(tmp_path / 'run')]) == 0
+    made = {path.name for path in (tmp_path / 'run').iterdir()}
+    assert made == {'config.json', 'versions.json', 'results.json', 'filters.png', 'curves.png'}
+    assert 'exists and is not empty' in refused(['cnn', *flags, '--run', tmp_path / 'run'], capsys)
+    assert 'another command or version' in refused(['picture', tmp_path / 'run'], capsys)
+
+
 def test_folders_that_are_no_runs_or_damaged_are_refused(folder, tmp_path, capsys):
     for command in (['evaluate'], ['picture'], ['train', '--resume']):
         assert 'is no run folder' in refused([*command, tmp_path / 'nowhere'], capsys)
@@ -208,8 +222,8 @@ def test_folders_that_are_no_runs_or_damaged_are_refused(folder, tmp_path, capsy
         assert 'leaf .layers[0].w is float32[6, 36], wanted float32[7, 36]' in refused([*command, folder], capsys)
     for text, says in (
         ('{"job": "cnn"', 'config.json is damaged'), ('{"job": "cnn"}', 'config.json is damaged'),
-        (json.dumps({'job': 'tea', 'settings': {}}), 'another version'),
-        (json.dumps({'job': 'cnn', 'settings': {'sugar': 2}}), 'another version'),
+        (json.dumps({'job': 'tea', 'settings': {}}), 'another command or version'),
+        (json.dumps({'job': 'cnn', 'settings': {'sugar': 2}}), 'another command or version'),
     ):  # fmt: skip
         (folder / 'config.json').write_text(text)
         assert says in refused(['picture', folder], capsys)

@@ -30,6 +30,11 @@ def normal(rng, *shape):
     return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
 
+def first(key, shape, dtype):
+    """Draw first weights on the host, where nothing is compiled."""
+    return jnp.asarray(np.random.default_rng(shape).normal(size=shape), dtype) / 2
+
+
 # Weights, out and in
 
 CASES = {

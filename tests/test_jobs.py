@@ -16,18 +16,6 @@ from hebbjax.jobs import arms, cnn, compare, dense, report
 SMALL = ['--seeds', '1', '--epochs', '2', '--head-epochs', '2', '--backprop-epochs', '2', '--features', '6']
 
 
-@pytest.fixture
-def few_digits(monkeypatch):
-    """Digits cut to a few hundred, so that a whole job takes seconds."""
-    whole = data.load
-
-    def load(name, split='train', *, data_dir=None):
-        images, labels = whole(name, split, data_dir=data_dir)
-        return data.Split(images[:300], labels[:300])
-
-    monkeypatch.setattr(data, 'load', load)
-
-
 @pytest.mark.parametrize(('command', 'job'), [('cnn', cnn), ('dense', dense)])
 def test_a_job_ends_in_a_table_a_json_and_two_pictures(command, job, few_digits, relaxed, tmp_path, capsys):
     made = {name: tmp_path / f'{name}.{end}' for name, end in (('json', 'json'), ('figure', 'png'), ('curves', 'png'))}
@@ -163,7 +151,7 @@ def test_no_permission_to_write_is_refused_before_training(tmp_path, monkeypatch
 
 def test_unknown_commands_and_flags_exit_with_2(capsys):
     assert cli.main(['dance']) == 2
-    assert 'cnn, dense, miconi and data' in capsys.readouterr().err
+    assert 'cnn, dense, miconi, train, evaluate, picture, data' in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         cli.main(['--seads', '3'])
     assert ended.value.code == 2

@@ -57,6 +57,8 @@ def run(
     visualize.check_format(config.figure, config.curves)
     stuff = material(config)
     refuse_misfits(config, stuff)
+    files_of_run = {'json': 'results.json', 'figure': 'filters.png', 'curves': 'curves.png'}
+    config = report.into_run('comparison', config, **files_of_run)
     plan = [
         (row, seed)
         for seed in range(config.seeds)

@@ -10,7 +10,7 @@ import pathlib
 import jax.numpy as jnp
 from rich.console import Console
 
-from hebbjax import data, files, receptive, visualize
+from hebbjax import data, files, runs, visualize
 from hebbjax.jobs import decode, report, stack
 from hebbjax.jobs.report import Report, Row
 from hebbjax.jobs.stack import Stack
@@ -39,6 +39,9 @@ def run(config: Config, console: Console | None = None) -> Report:
     for images in (train.images, test.images):
         data.check_images(images)
     stack.refuse_misfits(config, [variant for variant, _ in config.trainings()], len(train.images[: config.images]))
+    config = report.into_run('miconi_table', config, json='results.json', figures=runs.PICTURES)
+    if config.run is not None:
+        config.figures.mkdir(exist_ok=True)
     train = data.Split(*(jnp.asarray(part[: config.images]) for part in train))
     test = data.Split(*map(jnp.asarray, test))
     prepare = functools.cache(functools.partial(stack.whitened, train.images, config.whitening_images))
@@ -98,8 +101,6 @@ def draw(trained: Stack, rows: list[str], config: Config) -> None:
     """Draw the receptive fields of the first seed, where asked for (figures B.1 and B.2)."""
     for (row, depth), path in pictures(config).items():
         if row in rows:
-            w = [layer.w for layer in trained.one(0)]
-            fields = receptive.fields(trained.net[:depth], w, stack.SHAPE)  # [N, rh, rw, C]
-            title = f'{row}: {len(fields)} receptive fields of layer {depth}'
-            figure = visualize.filters(fields.reshape(len(fields), -1), fields.shape[1:], title=title)
+            title = f'{row}: {trained.net[depth - 1].features} receptive fields of layer {depth}'
+            figure = visualize.fields(trained.net, trained.one(0), stack.SHAPE, depth=depth, title=title)
             files.write_whole(path, figure.savefig)

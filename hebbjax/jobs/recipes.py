@@ -199,6 +199,7 @@ def rebuild(config: Mapping[str, Any], run: pathlib.Path, data_dir: pathlib.Path
     recipe = RECIPES.get(config['job'])
     names = {field.name for field in dataclasses.fields(recipe)} if recipe else set()
     if recipe is None or not set(config['settings']) <= names:
-        raise ValueError(f'{run} was made by another version of hebbjax: its settings are not known; train anew.')
+        made = f'{run} was made by another command or version of hebbjax'
+        raise ValueError(f'{made}; this works on folders of `hebbjax train`.')
     settings = {name: tuple(v) if isinstance(v, list) else v for name, v in config['settings'].items()}
     return recipe(**settings, run=run, data_dir=data_dir).resolve()

@@ -15,7 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from hebbjax import files
+from hebbjax import files, runs
 
 PACKAGES = ('hebbjax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'tensorflow-datasets', 'scikit-learn')
 
@@ -183,3 +183,24 @@ def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def into_run(job: str, config, **names: str):
+    """Make the run folder of a job, if it is asked for one, and let its files lie there unless told otherwise.
+
+    Args:
+        job: its name.
+        config: its settings, a dataclass with `run` and `as_json`.
+        names: setting -> name of the file in the folder.
+
+    Returns:
+        The settings with all files named.
+
+    Raises:
+        OSError: if the folder exists or cannot be made.
+    """
+    if config.run is None:
+        return config
+    folder = runs.create(config.run, {'job': job, 'settings': config.as_json()}, surroundings())
+    missing = {setting: folder / name for setting, name in names.items() if getattr(config, setting) is None}
+    return dataclasses.replace(config, **missing)

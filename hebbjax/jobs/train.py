@@ -79,18 +79,21 @@ def go_on(config: Watched, subject: Subject, folder: pathlib.Path, position: Pos
     begun = f', from epoch {len(position.history)} on' if position.history else ''
     console.print(f'{folder}: {total} epochs of {len(subject.images)} images{begun}', highlight=False, soft_wrap=True)
     bar = callbacks.Progress(console, total, len(subject.images), done=len(position.history))
-    outcome = loop.fit(
-        subject.net,
-        subject.state,
-        subject.images,
-        subject.labels,
-        stages=plan,
-        batch=config.batch,
-        callbacks=[*watchers(config, subject, folder), bar],
-        watch=config.monitor(),
-        augment=config.augment(),
-        position=position,
-    )
+    try:
+        outcome = loop.fit(
+            subject.net,
+            subject.state,
+            subject.images,
+            subject.labels,
+            stages=plan,
+            batch=config.batch,
+            callbacks=[*watchers(config, subject, folder), bar],
+            watch=config.monitor(),
+            augment=config.augment(),
+            position=position,
+        )
+    except OSError as error:  # the disk is full, say
+        raise type(error)(f'{error}; make room, and go on with: hebbjax train --resume {folder}') from None
     say(config, folder, outcome, total, console)
     return Trained(folder, outcome)
 

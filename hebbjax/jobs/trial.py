@@ -32,6 +32,8 @@ class Job(Hebbian):
     """Epochs of the end-to-end twin at most."""
     backprop_seeds: int | None = None
     """Seeds of the end-to-end twin at most."""
+    run: pathlib.Path | None = None
+    """Run folder, a new one, for configuration, versions and the three files below."""
     json: pathlib.Path | None = None
     """File for all results, with configuration, versions and learning curves."""
     figure: pathlib.Path | None = None

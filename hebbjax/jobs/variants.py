@@ -89,6 +89,8 @@ class Config(Stacked):
     """Which networks; left out: table 1 (and the ablations, where asked for)."""
     ablations: bool = False
     """Add the paper's other findings as rows."""
+    run: pathlib.Path | None = None
+    """Run folder, a new one, for configuration, versions, results and figures."""
     json: pathlib.Path | None = None
     """File for all results, with configuration and versions."""
     figures: pathlib.Path | None = None
