@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hebbjax import decoding, frozen, hybrid, layers, pooling
+from hebbjax import decoding, hybrid, layers, pooling
 from hebbjax.hybrid import Supervised
 from hebbjax.layers import LayerState
 from hebbjax.readout import Head
@@ -88,14 +88,9 @@ def gradient(head: Head, schedule: Schedule, start: int | None = None) -> Readou
 
     def fit(net, states, key, train, validation):
         stage = Supervised(len(net) if start is None else start, head, schedule)
-        _, model, fitted = hybrid.learn(net, states, stage, key, train, validation)
-
-        @jax.jit
-        def classes(images):
-            told = lambda x: jnp.argmax(model.apply(fitted.params, fitted.averages, x)[0], 1)  # noqa: E731
-            return frozen.blockwise(told, images, 100)
-
-        return Read(lambda images: classes(hybrid.reaching(net, states, stage.start, images)), tuple(fitted.curve))
+        taught = hybrid.learn(net, states, stage, key, train, validation)
+        predict = functools.partial(hybrid.predict, net, states, stage, taught)
+        return Read(predict, tuple(taught.fitted.curve))
 
     return fit
 

@@ -1,18 +1,20 @@
 """Networks of Hebbian and gradient layers: from some layer on, training is supervised; what lies below stays."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from hebbjax import frozen, layers, readout, supervised
+from hebbjax import frozen, layers, models, readout, supervised
 from hebbjax.frozen import Drives
-from hebbjax.layers import Layer, LayerState
+from hebbjax.layers import LayerState
 from hebbjax.models import Model
 from hebbjax.readout import Head
 from hebbjax.supervised import Fitted, Schedule
+from hebbjax.train import Network
 from hebbjax.types import Array, Key
 
 
@@ -48,30 +50,37 @@ class Taught(NamedTuple):
     fitted: Fitted
 
 
-def reaching(net: Sequence[Layer], states: Sequence[LayerState], start: int, images: Array, block: int = 100) -> Array:
-    """Compute what reaches a layer, once for a whole data set. [n, H, W, C] -> [n, H', W', C']."""
+def present(net: Network, states: Sequence[LayerState], start: int, images: Array) -> Array | Drives:
+    """Compute, once for a whole data set, what a stage from layer `start` on takes in.
 
-    def part(some):
+    That is what reaches this layer, [n, H', W', C'] (of layer 0 the images themselves); for the head alone the highest
+    layer's answers as drives, Q positions of N neurons.
+    """
+    if not start:
+        return images
+    x = _reaching(tuple(net[:start]))(tuple(states[:start]), images)
+    return x if start < len(net) else Drives(x.reshape(len(x), -1, x.shape[-1]))
+
+
+@functools.lru_cache(maxsize=64)  # asked again and again while a network learns: compiled once
+def _reaching(below, block=100):
+    def part(states, some):
         x = layers.intensities(some)
-        for layer, state in zip(net[:start], states):
+        for layer, state in zip(below, states):
             x = layers.respond(layer, state, x)
         return x
 
-    return jax.jit(lambda images: frozen.blockwise(part, images, block))(images) if start else images
+    return jax.jit(lambda states, images: frozen.blockwise(functools.partial(part, states), images, block))
 
 
-def above(head: Head, net: Sequence[Layer], states: Sequence[LayerState], start: int, shape: tuple) -> Model:
-    """Put the layers from `start` on and a head together as a model, whose inputs are what reaches layer `start`.
+def above(head: Head, net: Network, states: Sequence[LayerState], start: int, inputs: Array | Drives) -> Model:
+    """Put the layers from `start` on and a head together as a model, on what `present` gives.
 
-    Parameters are (the head's, the weights of these layers), which start from what the states hold.
-
-    Args:
-        head: it sees the highest layer's answers, Q positions of N neurons.
-        net: the layers.
-        states: theirs.
-        start: the lowest that learns by gradient.
-        shape: (H, W, C) of what reaches it.
+    Parameters are (the head's, the weights of these layers), which start from what the states hold; the head's alone
+    where there is no layer left.
     """
+    if start == len(net):
+        return models.on_drives(head, *inputs.high.shape[1:])
     given = tuple(state.w for state in states[start:])
 
     def answer(weights, x):
@@ -81,7 +90,7 @@ def above(head: Head, net: Sequence[Layer], states: Sequence[LayerState], start:
         return x.reshape(len(x), -1, x.shape[-1])  # [B, Q, N]
 
     def init(key):
-        blocks = jax.eval_shape(answer, given, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[1:]
+        blocks = jax.eval_shape(answer, given, inputs[:1]).shape[1:]
         params, norm = readout.init(head, key, blocks)
         return (params, jax.tree.map(jnp.copy, given)), norm
 
@@ -93,7 +102,7 @@ def above(head: Head, net: Sequence[Layer], states: Sequence[LayerState], start:
 
 
 def learn(
-    net: Sequence[Layer],
+    net: Network,
     states: Sequence[LayerState],
     stage: Supervised,
     key: Key,
@@ -116,9 +125,15 @@ def learn(
         ValueError: if the stage or its schedule does not fit.
     """
     stage.check(len(net))
-    sides = [(reaching(net, states, stage.start, images), labels) for images, labels in (train, validation)]
-    model = above(stage.head, net, states, stage.start, sides[0][0].shape[1:])
+    start = stage.start
+    sides = [(present(net, states, start, images), labels) for images, labels in (train, validation)]
+    model = above(stage.head, net, states, start, sides[0][0])
     fitted = supervised.fit(model, key, *sides, stage.schedule, **how)
-    weights = fitted.params[1]
-    learned = [state._replace(w=w) for state, w in zip(states[stage.start :], weights)]
-    return Taught((*states[: stage.start], *learned), model, fitted)
+    learned = [state._replace(w=w) for state, w in zip(states[start:], fitted.params[1])] if start < len(net) else []
+    return Taught((*states[:start], *learned), model, fitted)
+
+
+def predict(net: Network, states: Sequence[LayerState], stage: Supervised, taught: Taught, images: Array) -> Array:
+    """Give the classes [n] that a supervised stage's network reads out of images."""
+    fitted, inputs = taught.fitted, present(net, states, stage.start, images)
+    return supervised.make_predict(taught.model)(fitted.params, fitted.averages, inputs)

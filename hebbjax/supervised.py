@@ -151,14 +151,20 @@ def make_gradient_epoch(model: Model, tx: optax.GradientTransformation, batch: i
 
 
 @functools.lru_cache(maxsize=64)
+def make_predict(model: Model, block: int = 100) -> Callable:
+    """Build the jitted `(params, averages, inputs) -> classes [n]`; it changes nothing."""
+
+    def predict(params, averages, inputs):
+        return frozen.blockwise(lambda some: jnp.argmax(model.apply(params, averages, some)[0], 1), inputs, block)
+
+    return jax.jit(predict)
+
+
+@functools.lru_cache(maxsize=64)
 def make_accuracy(model: Model, block: int = 100) -> Callable:
     """Build the jitted accuracy `(params, averages, inputs, labels) -> scalar in [0, 1]`; it changes nothing."""
-
-    def accuracy(params, averages, inputs, labels):
-        told = frozen.blockwise(lambda some: jnp.argmax(model.apply(params, averages, some)[0], 1), inputs, block)
-        return jnp.mean(told == labels)
-
-    return jax.jit(accuracy)
+    predict = make_predict(model, block)
+    return jax.jit(lambda params, averages, inputs, labels: jnp.mean(predict(params, averages, inputs) == labels))
 
 
 def fit(

@@ -67,6 +67,24 @@ def test_a_head_trained_by_gradient_evaluates_as_well(digits, relaxed):
     assert len(read.curve) == 3
 
 
+@pytest.mark.parametrize('by', ['ridge', 'gradient'])
+def test_evaluating_again_compiles_nothing(by, digits, relaxed):
+    traced, seen = [], []
+
+    def fire(u):  # runs when the layer is traced, and never else
+        traced.append(u.shape)
+        return jax.nn.relu(u)
+
+    head, schedule = Head(10, power=None), supervised.Schedule(epochs=1, batch=50)
+    readout = evaluation.ridge() if by == 'ridge' else evaluation.gradient(head, schedule)
+    net = (dataclasses.replace(NET[0], fire=fire),)
+    loop.fit(
+        net, train.init(net, jax.random.key(0), SHAPE), digits[0], stages=[Stage(3)], batch=50,
+        callbacks=[callbacks.evaluate(digits, digits, readout), lambda moment: seen.append(len(traced))],
+    )  # fmt: skip
+    assert seen[0] == seen[2] > 0
+
+
 def test_ridge_refuses_more_features_than_it_can_take_in(digits):
     wide = (dataclasses.replace(NET[0], features=1001),)
     states = train.init(wide, jax.random.key(0), SHAPE).layers
