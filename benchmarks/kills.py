@@ -23,8 +23,8 @@ import timing
 from rich.console import Console
 
 import hebbjax
-from hebbjax import callbacks, checkpoint, cli, loggers, loop, plasticity, rules, stages, train
-from hebbjax.jobs import report
+from hebbjax import callbacks, checkpoint, cli, files, loggers, loop, plasticity, rules, stages, train
+from hebbjax.jobs import report, settings
 from hebbjax.monitor import Monitor
 
 NET = (
@@ -154,9 +154,7 @@ def run(config: Config, console: Console) -> list[dict]:
         highlight=False,
     )
     if config.json is not None:
-        timing.files.write_json(
-            config.json, {'rows': rows, 'config': dataclasses.asdict(config), **report.surroundings()}
-        )
+        files.write_json(config.json, {'rows': rows, 'config': settings.plain(config), **report.surroundings()})
     return rows
 
 

@@ -21,11 +21,14 @@ COLUMNS = {
     'times_patches_product': ('of patches + product', '{:.2f}'),
     'mebibytes': ('MiB', '{:.1f}'),
     'difference': ('difference', '{:.0e}'),
+    'times_not_watched': ('times not watched', '{:.3f}'),
 }
 
 
 def table(results: list[dict]) -> str:
     """Lay the rows of one or more results out as one Markdown table; columns that no row has are left out."""
+    if 'inside_save' in results[0]['rows'][0]:
+        return of_kills(results[0])
     rows = [row for result in results for row in result['rows']]
     shown = {key: how for key, how in COLUMNS.items() if any(row.get(key) is not None for row in rows)}
     head = ['row', 'ms a step', 'from', 'to', *(title for title, _ in shown.values())]
@@ -47,6 +50,16 @@ def table(results: list[dict]) -> str:
             '',
         ]
     )
+
+
+def of_kills(result: dict) -> str:
+    """Lay out a training that was killed again and again: where each process began and ended, and if it agreed."""
+    word = {True: 'yes', False: 'no'}
+    rows = [[row['row'], str(row['from_epoch']), str(row['to_epoch']), word[row['inside_save']], word[row['identical']]]
+            for row in result['rows']]  # fmt: skip
+    versions = ', '.join(f'{name} {version}' for name, version in result['versions'].items() if version)
+    head = ['process', 'from epoch', 'to epoch', 'killed inside a save', 'bit-identical in all epochs']
+    return '\n'.join([*report.markdown(head, rows), '', f'{result["device"]}; {versions}.', ''])
 
 
 if __name__ == '__main__':

@@ -19,8 +19,10 @@ HERE = pathlib.Path(__file__).resolve().parents[1] / 'benchmarks'
 sys.path.insert(0, str(HERE))
 import cold_start  # noqa: E402
 import conv_layer  # noqa: E402
+import kills  # noqa: E402
 import krotov_mnist  # noqa: E402
 import miconi_step  # noqa: E402
+import monitors  # noqa: E402
 import numpy_baseline  # noqa: E402
 import numpy_tries  # noqa: E402
 import scaling  # noqa: E402
@@ -213,3 +215,22 @@ def test_the_torch_step_is_miconis():
         np.testing.assert_allclose(moved, ours.w, atol=1e-5)
         np.testing.assert_allclose(threshold.flatten(), ours.threshold, atol=1e-5)
         assert np.abs(moved - np.asarray(before.w)).max() > 3e-4
+
+
+def test_the_cost_of_watching_is_a_ratio_of_the_same_turns(tmp_path):
+    file = tmp_path / 'x.json'
+    config = monitors.Config(repetitions=1, features=8, images=40, batch=20, synthetic=True, json=file)
+    rows = {row.row: row for row in monitors.run(config, QUIET)}
+    assert list(rows) == ['not_watched', 'default', 'every_step']
+    assert rows['not_watched'].more['times_not_watched'] == 1
+    written = json.loads(file.read_text())['rows']
+    ratio = rows['every_step'].seconds[0] / rows['not_watched'].seconds[0]
+    assert written[2]['times_not_watched'] == pytest.approx(ratio) and rows['default'].steps == 2
+
+
+def test_a_kill_is_told_where_it_struck(tmp_path):
+    config = kills.Config(repetitions=1, epochs=6, longest=0.05, json=tmp_path / 'x.json')
+    first, last = kills.run(config, QUIET)
+    assert first['identical'] and last['identical'] and last['to_epoch'] == 6
+    assert last['from_epoch'] in (first['to_epoch'], first['to_epoch'] - 1)
+    assert set(json.loads((tmp_path / 'x.json').read_text())) == {'rows', 'config', 'versions', 'device'}
