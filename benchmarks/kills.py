@@ -25,6 +25,7 @@ from rich.console import Console
 import hebbjax
 from hebbjax import callbacks, checkpoint, cli, files, loggers, loop, plasticity, rules, stages, train
 from hebbjax.jobs import report, settings
+from hebbjax.moment import Position
 from hebbjax.monitor import Monitor
 
 NET = (
@@ -55,7 +56,7 @@ def bits(state) -> int:
 def child(folder: str, epochs: str) -> None:
     """Train, from the folder's last checkpoint on, and tell of every epoch and save: what the started process does."""
     images = np.random.default_rng(0).integers(0, 256, (200, 12, 12, 1), np.uint8)
-    state, position = train.init(NET, jax.random.key(0), images.shape[1:]), loop.Position()
+    state, position = train.init(NET, jax.random.key(0), images.shape[1:]), Position()
     keeper = Saving(f'{folder}/checkpoints', keep=2, best='layer1.win_entropy')
     if keeper.kept.epochs():
         state, position = callbacks.resume(keeper.kept, state)

@@ -1,8 +1,6 @@
-"""`python -m hebbjax`."""
+"""`python -m hebbjax` is `hebbjax`."""
 
-import sys
-
-from hebbjax.cli import main
+from hebbjax import cli
 
 if __name__ == '__main__':
-    sys.exit(main())
+    cli.run()

@@ -3,6 +3,7 @@
 A callback is any function of a `Moment`; these are the ones that most people want.
 """
 
+import math
 import os
 import time
 
@@ -10,10 +11,14 @@ import jax
 
 from hebbjax import evaluation, progress
 from hebbjax.evaluation import Readout
-from hebbjax.loop import Callback, Moment, Position
+from hebbjax.interrupt import undisturbed
+from hebbjax.loop import Callback
+from hebbjax.moment import Moment, Position
 from hebbjax.resume import Checkpoints
 from hebbjax.train import TrainState
 from hebbjax.types import Array
+
+JUDGED = 10_000  # training images that an accuracy is told of
 
 
 def every(epochs: int, callback: Callback) -> Callback:
@@ -46,7 +51,7 @@ def evaluate(
 ) -> Callback:
     """Fit a fresh classifier to the answers of the weights as they are, and judge it on validation images.
 
-    Adds `train_<name>` and `validation_<name>`, in percent, and `evaluate_seconds` to the metrics.
+    Adds `train_<name>` (of the first 10,000 images) and `validation_<name>`, in percent, and `evaluate_seconds`.
 
     Args:
         train: images and labels that the classifier is fitted to.
@@ -61,7 +66,8 @@ def evaluate(
         started = time.perf_counter()
         key = jax.random.fold_in(jax.random.fold_in(moment.state.key, moment.state.step), 0xE7A1)
         read = readout(moment.net, moment.state.layers, key, train, validation)
-        for split, (images, labels) in {'train': train, 'validation': validation}.items():
+        seen = tuple(part[:JUDGED] for part in train)
+        for split, (images, labels) in {'train': seen, 'validation': validation}.items():
             moment.metrics[f'{split}_{name}'] = evaluation.accuracy(read, images, labels)
         moment.metrics['evaluate_seconds'] = time.perf_counter() - started
 
@@ -83,15 +89,21 @@ def early_stop(metric: str = 'validation_accuracy', patience: int = 3, *, larges
         raise ValueError(f'a patience of {patience} ends training before it begins; use 1 or more.')
 
     def call(moment: Moment) -> None:
-        values = [value if largest else -value for _, value in moment.known(metric)]
+        values = [_judged(value, largest) for value in moment.known(metric)]
         if metric in moment.metrics and len(values) - 1 - values.index(max(values)) >= patience:
             moment.stop()
 
     return call
 
 
+def _judged(value: float, largest: bool) -> float:
+    """Make the larger value the better one; one that is no number is the worst."""
+    value = value if largest else -value
+    return -math.inf if math.isnan(value) else value
+
+
 class Checkpoint:
-    """Keep checkpoints in a folder: every so many epochs, when a stage ends, and when training is interrupted.
+    """Keep checkpoints in a folder: every so many epochs, the best, when a stage ends, and when it is interrupted.
 
     Comes after all other callbacks, so that it keeps what they have said. `resume` reads it back.
 
@@ -112,24 +124,31 @@ class Checkpoint:
                  largest: bool = True):  # fmt: skip
         check_every(epochs)
         self.kept = Checkpoints(folder, keep=keep, best=best, largest=largest)
-        self._epochs, self._best = epochs, best
+        self.kept.begin()
+        self._epochs, self._best, self._sign = epochs, best, 1 if largest else -1
 
     def __call__(self, moment: Moment) -> None:
-        """Save, if it is time."""
-        if self._best is not None:
-            moment.known(self._best)
-        if moment.due(self._epochs):
+        """Save, if it is time, or if it is the best so far."""
+        if self._is_best(moment) or moment.due(self._epochs):
             self.save(moment)
+
+    def _is_best(self, moment: Moment) -> bool:
+        if self._best is None:
+            return False
+        moment.known(self._best)  # refuses one that is unknown
+        *before, now = [self._sign * row.get(self._best, math.nan) for row in moment.history]
+        return math.isfinite(now) and all(now > earlier for earlier in before if math.isfinite(earlier))
 
     def finish(self, moment: Moment) -> None:
         """Save the last whole epoch, if that has not been done."""
-        if moment.epoch not in self.kept.epochs():
+        if moment.epoch > max(self.kept.epochs(), default=-1):
             self.save(moment)
 
     def save(self, moment: Moment) -> None:
-        """Save now."""
+        """Save now; Ctrl-C has to wait until it is done."""
         metrics = moment.metrics if moment.history else None
-        self.kept.save(moment.epoch, moment.state, moment.position._asdict(), metrics)
+        with undisturbed():
+            self.kept.save(moment.epoch, moment.state, moment.position._asdict(), metrics)
 
 
 def resume(checkpoints: Checkpoints, like: TrainState, epoch: int | None = None) -> tuple[TrainState, Position]:
@@ -171,7 +190,8 @@ class Progress:
         """Move on."""
         latest = {name: row[name] for row in moment.history for name in self._shown if name in row}
         words = [f'{name.rpartition(".")[2]} {value:.4g}' for name, value in latest.items()]
-        self._tick(', '.join([f'{self._images / moment.metrics["seconds"]:,.0f} images/s', *words]))
+        words = ', '.join([f'{self._images / moment.metrics["seconds"]:,.0f} images/s', *words])
+        self._tick(words, moment.epochs)
 
     def __exit__(self, *error):
         return self._bar.__exit__(*error)

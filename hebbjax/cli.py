@@ -1,6 +1,7 @@
 """The command line: jobs by name, one sentence and exit code 2 for bad input, 130 after Ctrl-C."""
 
 import dataclasses
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -57,8 +58,8 @@ def run_job(config: type, job: Callable, argv: Sequence[str], prog: str) -> int:
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f'{prog}: error: {error}', file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f'{prog}: interrupted before anything was reached', file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f'{prog}: interrupted; {stop.args[0] if stop.args else "nothing was reached yet"}', file=sys.stderr)
         return 130
     return 130 if getattr(result, 'interrupted', False) else 0
 
@@ -94,6 +95,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         'picture': (picture.Picture, picture.run),
     }[name]
     return run_job(settings, job, rest, f'hebbjax {name}')
+
+
+def run() -> None:
+    """Be the console command: run, and after Ctrl-C leave at once, without waiting for what still computes."""
+    code = main()
+    if code == 130:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # XLA finishes its epoch first, and falls over where it was compiling
+    sys.exit(code)
 
 
 def train(argv: Sequence[str]) -> int:

@@ -59,12 +59,7 @@ def ridge(penalty: float = 1.0, block: int = 1000) -> Readout:
     def fit(net, states, key, train, validation):
         answer = functools.partial(_answers(tuple(net)), tuple(states))
         images, labels = train
-        width = jax.eval_shape(answer, images[:1]).shape[1]
-        if width > WIDEST:
-            raise ValueError(
-                f'ridge regression on {width} features fills {8 * width**2 / 1e9:.1f} GB; pool the highest layer, or '
-                'read out by gradient.'
-            )
+        check_width(net, states, images)
         parts = [slice(at, at + block) for at in range(0, len(labels), block)]
         model = decoding.ridge(((answer(images[p]), labels[p]) for p in parts), int(labels.max()) + 1, penalty)
 
@@ -75,6 +70,20 @@ def ridge(penalty: float = 1.0, block: int = 1000) -> Readout:
         return Read(predict)
 
     return fit
+
+
+def check_width(net: Network, states: Sequence[LayerState], images: Array) -> None:
+    """Refuse more features than ridge regression takes in.
+
+    Raises:
+        ValueError: naming their number.
+    """
+    width = jax.eval_shape(_answers(tuple(net)), tuple(states), images[:1]).shape[1]
+    if width > WIDEST:
+        raise ValueError(
+            f'ridge regression on {width} features fills {8 * width**2 / 1e9:.1f} GB and takes minutes; pool the '
+            'highest layer, or read out by gradient.'
+        )
 
 
 def gradient(head: Head, schedule: Schedule, start: int | None = None) -> Readout:
@@ -89,6 +98,8 @@ def gradient(head: Head, schedule: Schedule, start: int | None = None) -> Readou
     def fit(net, states, key, train, validation):
         stage = Supervised(len(net) if start is None else start, head, schedule)
         taught = hybrid.learn(net, states, stage, key, train, validation)
+        if taught.fitted.interrupted:  # half a classifier judges nobody
+            raise KeyboardInterrupt
         predict = functools.partial(hybrid.predict, net, states, stage, taught)
         return Read(predict, tuple(taught.fitted.curve))
 

@@ -1,10 +1,12 @@
 """Files of results: checked before anything is computed, written whole or not at all."""
 
+import contextlib
 import json
+import math
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 
 def check_writable(*paths: pathlib.Path | None) -> None:
@@ -44,20 +46,63 @@ def write_json(path: pathlib.Path, content) -> None:
     write_whole(path, lambda file: file.write_text(json.dumps(content, indent=1, default=str) + '\n'))
 
 
+def read_json(path: pathlib.Path):
+    """Read plain values.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f'{path} is damaged ({error}).') from None
+
+
 def read_lines(path: pathlib.Path) -> list[dict]:
-    """Read JSON lines; one that was cut off in writing is passed over, a missing file has none."""
+    """Read JSON lines; one that was cut off in writing is passed over, a missing file has none.
+
+    Raises:
+        ValueError: if another line is damaged.
+    """
     if not path.exists():
         return []
     whole = path.read_text().split('\n')[:-1]  # what stands behind the last line break is not
-    return [json.loads(line) for line in whole]
+    try:
+        return [json.loads(line) for line in whole]
+    except ValueError as error:
+        raise ValueError(f'{path} is damaged ({error}).') from None
 
 
 def write_lines(path: pathlib.Path, rows: Iterable[dict]) -> None:
     """Write JSON lines, whole or not at all."""
-    write_whole(path, lambda file: file.write_text(''.join(json.dumps(row) + '\n' for row in rows)))
+    write_whole(path, lambda file: file.write_text(_lines(rows)))
 
 
 def append_lines(path: pathlib.Path, rows: Iterable[dict]) -> None:
-    """Add JSON lines to a file."""
-    with path.open('a') as file:
-        file.write(''.join(json.dumps(row) + '\n' for row in rows))
+    """Add JSON lines to a file, all of them or none.
+
+    Raises:
+        OSError: if they cannot be written, naming the file.
+    """
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open('a') as file:
+            file.write(_lines(rows))
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.truncate(path, size)
+        raise type(error)(error.errno, error.strerror, str(path)) from None
+
+
+def _lines(rows) -> str:
+    return ''.join(json.dumps(_known(row), allow_nan=False) + '\n' for row in rows)
+
+
+def _known(value):
+    """Put None in the place of numbers that JSON does not know, NaN and infinities."""
+    if isinstance(value, Mapping):
+        return {key: _known(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

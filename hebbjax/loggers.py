@@ -9,7 +9,7 @@ import numpy as np
 
 from hebbjax import distributions, files, visualize
 from hebbjax.callbacks import check_every
-from hebbjax.loop import Moment
+from hebbjax.moment import Moment
 
 COUNTERS = ('epoch', 'stage')  # metrics that say when, not what
 
@@ -43,7 +43,8 @@ class Log:
             files.append_lines(self._folder / self.DETAILS, details(moment))
 
     def finish(self, moment: Moment) -> None:
-        """Write the table."""
+        """Write the table, and take back what an interrupted epoch had said."""
+        files.write_lines(self._folder / self.METRICS, moment.history)
         names = list(dict.fromkeys(name for row in moment.history for name in row))
         text = io.StringIO()
         table = csv.DictWriter(text, names)
@@ -65,7 +66,7 @@ def details(moment: Moment) -> list[dict]:
         if told is not None and told.trace is not None:
             seen = told.trace.seen
             learned = {} if told.wins is None else {'share': told.trace.share.tolist()}
-            row |= learned | {'norms': seen.norms[-1].tolist(), 'step': told.trace.step.tolist()}
+            row |= learned | {'norms': told.trace.norms.tolist(), 'step': told.trace.step.tolist()}
             row |= {name: getattr(seen, name).tolist() for name in ('converged', 'mean', 'variance', 'sparsity')}
         found.append(row)
     return found

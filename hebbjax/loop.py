@@ -12,90 +12,24 @@ after the last; if it has `finish`, this is called with the last whole moment, a
 """
 
 import contextlib
-import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 from hebbjax import hybrid, train
 from hebbjax.hybrid import Supervised, Taught
+from hebbjax.interrupt import undisturbed, wait
+from hebbjax.moment import Metrics, Moment, Position
 from hebbjax.monitor import Monitor
 from hebbjax.stages import Stage
 from hebbjax.supervised import compiled
 from hebbjax.train import Network, TrainState
 from hebbjax.types import Array, Told
 
-Metrics = Mapping[str, float]
-
-
-class Position(NamedTuple):
-    """Where a training stands, beside its state: all that a resumed one needs to know."""
-
-    stage: int = 0
-    epoch: int = 0  # whole epochs of this stage
-    ended: bool = False  # the stage was ended early
-    history: tuple[Metrics, ...] = ()  # one per epoch since the beginning
-
-
 DEFAULT, START = Monitor(), Position()
-
-
-@dataclasses.dataclass
-class Moment:
-    """What callbacks are shown after an epoch.
-
-    Attributes:
-        net: the layers.
-        state: the training's state.
-        told: what the epoch told of each layer; None before the first one.
-        position: where the training stands; its history ends with this epoch's metrics.
-        epochs: how many there will be in all, if no stage ends early.
-
-    Metrics of layers are named `layer1.change`, `layer2.dead` ..., the lowest layer's first.
-    """
-
-    net: Network
-    state: TrainState
-    told: tuple[Told | None, ...] | None
-    position: Position
-    epochs: int
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """This epoch's scalars; callbacks may add theirs."""
-        return self.position.history[-1]
-
-    @property
-    def history(self) -> tuple[Metrics, ...]:
-        """Every epoch's scalars, this one's last."""
-        return self.position.history
-
-    @property
-    def epoch(self) -> int:
-        """Whole epochs since the beginning, over all stages."""
-        return len(self.history)
-
-    def stop(self) -> None:
-        """End the stage with this epoch."""
-        self.position = self.position._replace(ended=True)
-
-    def due(self, every: int) -> bool:
-        """Say whether what is done every so many epochs is done now: in the first one, too, and in the last."""
-        return self.epoch == 1 or self.epoch % every == 0 or self.epoch == self.epochs or self.position.ended
-
-    def known(self, metric: str) -> list[tuple[int, float]]:
-        """Give a metric's values in this stage so far: (epoch, value) wherever it was measured.
-
-        Raises:
-            ValueError: if no epoch has it, naming those there are.
-        """
-        found = [(row['epoch'], row[metric]) for row in self.history if metric in row]
-        if not found:
-            raise ValueError(f'metric {metric!r} is unknown; there are {", ".join(self.metrics)}.')
-        return [(epoch, value) for epoch, value in found if self.history[epoch - 1]['stage'] == self.position.stage]
 
 
 class Outcome(NamedTuple):
@@ -142,46 +76,83 @@ def fit(
         position: where to go on.
 
     Returns:
-        The outcome. After Ctrl-C: of the last epoch that was whole, callbacks included.
+        The outcome. After Ctrl-C: of the last epoch that was whole, callbacks included. A supervised stage is trained
+        anew by a training that goes on, to the same bits: checkpoints hold what was there when it began.
 
     Raises:
         ValueError: if stages, batch or a callback do not fit, or weights are no longer finite.
     """
-    check(net, stages, callbacks := tuple(callbacks), labels, validation)
-    hebbian = [stage for stage in stages if isinstance(stage, Stage)]
     callbacks = sorted(callbacks, key=lambda one: getattr(one, 'after_all', False))
-    settled = Moment(net, state, None, position, sum(stage.epochs for stage in hebbian))
-    data = (images,) if labels is None else (images, labels)
-    started, compiling, taught, interrupted = time.perf_counter(), 0.0, None, False
+    check(net, stages, callbacks, labels, validation, position)
+    hebbian, supervised = split(stages)
+    run = Running(hebbian, callbacks, (images,) if labels is None else (images, labels), position, net, state)
+    started, taught, interrupted = time.perf_counter(), None, False
     with contextlib.ExitStack() as stack:
         for callback in callbacks:
             if hasattr(callback, '__exit__'):
                 stack.enter_context(callback)
         try:
-            for number, stage in list(enumerate(stages))[position.stage :]:
-                if isinstance(stage, Supervised):
-                    key = jax.random.fold_in(settled.state.key, settled.state.step)
-                    taught = hybrid.learn(net, settled.state.layers, stage, key, (images, labels), validation)
-                    interrupted = taught.fitted.interrupted
-                    settled = dataclasses.replace(settled, state=settled.state._replace(layers=taught.layers))
-                    break
-                if number > settled.position.stage:
-                    settled.position = Position(number, history=settled.history)
-                begun = time.perf_counter()
-                epoch = compiled(make_epoch(tuple(net), batch, stage, watch, augment), settled.state, *data)
-                compiling += time.perf_counter() - begun
-                while settled.position.epoch < stage.epochs and not settled.position.ended:
-                    moment = one_epoch(epoch, settled, data)
-                    for callback in callbacks:
-                        callback(moment)
-                    settled = moment
+            for number in range(position.stage, len(hebbian)):
+                run.through(number, functools.partial(make_epoch, tuple(net), batch, hebbian[number], watch, augment))
         except KeyboardInterrupt:
             interrupted = True
-        for callback in callbacks:
-            if hasattr(callback, 'finish'):
-                callback.finish(settled)
-    seconds = time.perf_counter() - started - compiling
-    return Outcome(settled.state, settled.history, taught, interrupted, seconds, compiling)
+        try:
+            with undisturbed():
+                for callback in callbacks:
+                    if hasattr(callback, 'finish'):
+                        callback.finish(run.settled)
+            if supervised is not None and not interrupted:
+                key = jax.random.fold_in(run.settled.state.key, run.settled.state.step)
+                states = run.settled.state.layers
+                taught = hybrid.learn(net, states, supervised, key, (images, labels), validation)
+                interrupted = taught.fitted.interrupted
+        except KeyboardInterrupt:
+            interrupted = True
+    state = run.settled.state if taught is None else run.settled.state._replace(layers=taught.layers)
+    seconds = time.perf_counter() - started - run.compiling
+    return Outcome(state, run.settled.history, taught, interrupted, seconds, run.compiling)
+
+
+def split(stages: Sequence[Stage | Supervised]) -> tuple[list[Stage], Supervised | None]:
+    """Tell the Hebbian stages from the supervised one, which comes last if there is one."""
+    hebbian = [stage for stage in stages if isinstance(stage, Stage)]
+    return hebbian, stages[-1] if len(hebbian) < len(stages) else None
+
+
+class Running:
+    """A training on its way: `settled` is its last whole moment, callbacks included."""
+
+    def __init__(self, stages: Sequence[Stage], callbacks: Sequence[Callback], data, position, net, state):
+        self.stages, self.callbacks, self.data, self.compiling = stages, callbacks, data, 0.0
+        self.settled = self.moment(net, state, None, position)
+
+    def moment(self, net, state, told, position: Position) -> Moment:
+        """Say how far it is from here, if no further stage ends early."""
+        stage, done, ended, history = position
+        left = self.stages[stage].epochs - done if self.stages and not ended else 0
+        rest = sum(later.epochs for later in self.stages[stage + 1 :])
+        return Moment(net, state, told, position, left, len(history) + left + rest)
+
+    def through(self, number: int, build: Callable[[], Callable]) -> None:
+        """Go through a stage, from where the training stands to its end."""
+        now = self.settled
+        if number > now.position.stage:
+            now = self.settled = self.moment(now.net, now.state, None, Position(number, history=now.history))
+        epoch = None
+        while self.settled.left and not self.settled.position.ended:
+            if epoch is None:
+                started = time.perf_counter()
+                with undisturbed():  # an interrupted compilation makes XLA fall over when the process ends
+                    epoch = compiled(build(), self.settled.state, *self.data)
+                self.compiling += time.perf_counter() - started
+            state, told, row = one_epoch(epoch, self.settled, self.data)
+            position = self.settled.position
+            position = Position(position.stage, position.epoch + 1, history=(*position.history, row))
+            moment = self.moment(now.net, state, told, position)
+            for callback in self.callbacks:
+                callback(moment)
+                row.update({name: float(value) for name, value in row.items() if isinstance(value, jax.Array)})
+            self.settled = moment
 
 
 make_epoch = functools.lru_cache(maxsize=64)(  # the same question gets the same program, whatever the seed
@@ -191,7 +162,7 @@ make_epoch = functools.lru_cache(maxsize=64)(  # the same question gets the same
 )
 
 
-def one_epoch(epoch: Callable, before: Moment, data: Sequence[Array]) -> Moment:
+def one_epoch(epoch: Callable, before: Moment, data: Sequence[Array]) -> tuple[TrainState, tuple, dict]:
     """Learn for one epoch, and write down its scalars.
 
     Raises:
@@ -201,19 +172,18 @@ def one_epoch(epoch: Callable, before: Moment, data: Sequence[Array]) -> Moment:
     state, told = wait(epoch(before.state, *data))
     seconds = time.perf_counter() - started
     told = jax.device_get(told)
-    stage, number, _, history = before.position
-    row = {'epoch': len(history) + 1, 'stage': stage, 'seconds': seconds}
+    row = {'epoch': before.epoch + 1, 'stage': before.position.stage, 'seconds': seconds}
     for layer, one in enumerate(told, 1):
         row |= {f'layer{layer}.{name}': value for name, value in scalars(one).items()}
         if one is not None and one.finite is not None and not one.finite:
             raise ValueError(
                 f'weights of layer {layer} are no longer finite: the images hold NaN, or its rate is too large.'
             )
-    return Moment(before.net, state, told, Position(stage, number + 1, history=(*history, row)), before.epochs)
+    return state, told, row
 
 
 def scalars(told: Told | None) -> dict[str, float]:
-    """Give what an epoch told of one layer as scalars; those of looks as means, convergence as the last look saw it."""
+    """Give what an epoch told of one layer as scalars; activation statistics as means over its looks."""
     if told is None:
         return {}
     found = {} if told.change is None else {'change': float(told.change)}
@@ -221,21 +191,12 @@ def scalars(told: Told | None) -> dict[str, float]:
         trace, seen = told.trace, told.trace.seen
         if found:  # a layer that did not learn has no winners
             found |= {'win_entropy': float(trace.entropy), 'dead': int(trace.dead)}
-        found['converged'] = float(seen.converged[-1])
+        found['converged'] = float(trace.converged)
         found |= {name: float(getattr(seen, name).mean()) for name in ('mean', 'variance', 'sparsity')}
     return found
 
 
-def wait(arrays: Any) -> Any:
-    """Wait for a long computation so that Ctrl-C is heard meanwhile; jax's own waiting is deaf until it ends."""
-    started = time.perf_counter()
-    leaves = [leaf for leaf in jax.tree.leaves(arrays) if hasattr(leaf, 'is_ready')]  # keys have none
-    while not all(leaf.is_ready() for leaf in leaves):
-        time.sleep(min(0.05, 0.02 * (time.perf_counter() - started)))  # a short epoch is not slept away
-    return arrays
-
-
-def check(net: Network, stages: Sequence[Stage | Supervised], callbacks: Sequence, labels, validation) -> None:
+def check(net: Network, stages: Sequence, callbacks: Sequence, labels, validation, position: Position) -> None:
     """Refuse stages and callbacks that cannot run, before anything is computed.
 
     Raises:
@@ -253,3 +214,9 @@ def check(net: Network, stages: Sequence[Stage | Supervised], callbacks: Sequenc
                 raise ValueError('a supervised stage comes last: layers below it are finished; reorder the stages.')
             if labels is None or validation is None:
                 raise ValueError('a supervised stage needs labels, and validation=(images, labels) to be judged by.')
+    hebbian, _ = split(stages)
+    if hebbian and (position.stage >= len(hebbian) or position.epoch > hebbian[position.stage].epochs):
+        raise ValueError(
+            f'a training that stands at epoch {position.epoch} of stage {position.stage} cannot go on in stages of '
+            f'{[stage.epochs for stage in hebbian]} epochs; give the stages it began with, or longer ones.'
+        )

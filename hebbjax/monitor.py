@@ -63,6 +63,8 @@ class Trace(NamedTuple):
     share: Array  # [N] of all wins of the epoch; zeros in a layer that does not learn
     entropy: Array  # of these shares: 1 if all win alike, 0 if one wins everything
     dead: Array  # int: neurons that won nothing in the whole epoch
+    norms: Array  # [N] sum_d |w_id|^p when the epoch is over
+    converged: Array  # share of neurons whose norm is then within the tolerance of 1, from above or below
     change: Array  # [S] largest absolute weight change of each step
     step_entropy: Array  # [S] entropy of each step's win shares
     step: Array  # [L] number of the step that was looked at, counted over the whole training
@@ -74,11 +76,15 @@ def look(monitor: Monitor, net: Sequence[Layer], states: Sequence[LayerState], i
     x, seen = layers.intensities(images), []
     for layer, state in zip(net, states):
         y = layers.respond(dataclasses.replace(layer, pool=None), state, x)  # [b, H', W', N]
-        norms = jnp.sum(jnp.abs(state.w) ** monitor.p, axis=1)  # [N]
-        converged = measures.unit_convergence(state.w, monitor.p, monitor.tolerance)
-        seen.append(Glance(norms, converged, jnp.mean(y), jnp.mean(y * y) - jnp.mean(y) ** 2, jnp.mean(y == 0)))
+        seen.append(Glance(*of_norms(monitor, state.w), jnp.mean(y), jnp.var(y), jnp.mean(y == 0)))
         x = y if layer.pool is None else layer.pool(y)
     return tuple(seen)
+
+
+def of_norms(monitor: Monitor, w: Array) -> tuple[Array, Array]:
+    """Give norms `sum_d |w_id|^p` and the share of those that have converged. [N, D] -> [N], scalar."""
+    norms = jnp.sum(jnp.abs(w) ** monitor.p, axis=1)
+    return norms, measures.unit_convergence(w, monitor.p, monitor.tolerance)
 
 
 def now_and_then(
@@ -97,7 +103,7 @@ def now_and_then(
     return lax.cond(number % monitor.every == 0, at, lambda *_: blank, states, chosen)
 
 
-def trace(monitor: Monitor, told: Told | None, seen: Glance, first: Array, neurons: int) -> Trace:
+def trace(monitor: Monitor, told: Told | None, seen: Glance, first: Array, w: Array) -> Trace:
     """Put an epoch's looks together.
 
     Args:
@@ -105,18 +111,19 @@ def trace(monitor: Monitor, told: Told | None, seen: Glance, first: Array, neuro
         told: of every step, a leading axis S; None for a layer that does not learn.
         seen: of every step; only each n-th was looked at.
         first: number of the epoch's first step.
-        neurons: N.
+        w: weights when the epoch is over [N, D].
     """
     steps = seen.converged.shape[0]
     if told is None:  # nobody won, nothing changed
-        wins, change = jnp.zeros((steps, neurons), jnp.int32), jnp.zeros(steps, seen.norms.dtype)
+        wins, change = jnp.zeros((steps, len(w)), jnp.int32), jnp.zeros(steps, seen.norms.dtype)
     else:
         wins, change = told.wins, told.change
     everything = wins.sum(0)  # [N]
     return Trace(
         measures.win_share(everything),
         measures.win_entropy(everything),
-        neurons - measures.distinct_winners(everything),
+        len(w) - measures.distinct_winners(everything),
+        *of_norms(monitor, w),
         change,
         jax.vmap(measures.win_entropy)(wins),
         first + jnp.arange(0, steps, monitor.every, dtype=first.dtype),

@@ -26,7 +26,7 @@ def bar(console: Console, phase: str, total: int, done: int = 0) -> Iterator[Cal
         done: epochs before this one began.
 
     Yields:
-        A function to call after each epoch, with a few words about it.
+        A function to call after each epoch, with a few words about it, and how many there will be if that has changed.
     """
     columns = (
         SpinnerColumn(),
@@ -39,4 +39,4 @@ def bar(console: Console, phase: str, total: int, done: int = 0) -> Iterator[Cal
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(phase, total=total, completed=done, note='')
-        yield lambda note='': progress.update(task, advance=1, note=note)
+        yield lambda note='', total=total: progress.update(task, advance=1, note=note, total=total)

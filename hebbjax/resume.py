@@ -29,50 +29,60 @@ class Checkpoints:
     """A folder of states along a training, written by orbax: the last few, and the best.
 
     A checkpoint is renamed into place when it is whole, and out of it before it is deleted, so that a process may be
-    killed at any moment. Every leaf's checksum is kept beside it.
+    killed at any moment. Checksums of every leaf and file are kept beside it. Who only reads changes nothing, so that a
+    training that is still going on can be looked at.
 
     Args:
-        folder: made if it is missing.
+        folder: made by the first save, if it is missing.
         keep: how many of the last to keep.
-        best: name of a metric whose best checkpoint is kept as well; None: none is.
+        best: name of a metric whose best checkpoint is kept as well, the first of equals; None: none is.
         largest: whether the best is the largest, not the smallest.
 
     Raises:
         ValueError: if keep is below 1.
-        OSError: if the folder cannot be made or written to.
     """
 
     def __init__(self, folder: str | os.PathLike, *, keep: int = 2, best: str | None = None, largest: bool = True):
         if keep < 1:
             raise ValueError(f'keep={keep} checkpoints leaves none to go on from; use 1 or more.')
-        from orbax import checkpoint as ocp  # late: it takes longer to import than all of jax
-        from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
+        self.folder = pathlib.Path(folder).absolute()
+        self._keep, self._best, self._sign = keep, best, 1 if largest else -1
+        self._manager, self._writes, self._scores = None, False, {}
 
-        self.folder, self._best, self._worst = pathlib.Path(folder).absolute(), best, -math.inf if largest else math.inf
-        kept = [policies.LatestN(keep)]
-        if best is not None:
-            judge = {'get_metric_fn': lambda metrics: metrics[best], 'reverse': not largest}
-            kept.append(policies.BestN(n=1, **judge))
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._discard()
-            self._orbax, self._manager = (
-                ocp,
-                ocp.CheckpointManager(
-                    self.folder,
-                    options=ocp.CheckpointManagerOptions(
-                        preservation_policy=policies.AnyPreservationPolicy(kept),
-                        best_fn=None if best is None else judge['get_metric_fn'],
-                        best_mode='max' if largest else 'min',
-                        enable_async_checkpointing=False,
-                        todelete_subdir=DISCARDED,
-                    ),
-                ),
+    def begin(self) -> None:
+        """Make the folder ready to be written to, and clear away what a process that was killed left in it.
+
+        Raises:
+            OSError: if it cannot be made or written to.
+        """
+        self._open(write=True)
+
+    def _open(self, write: bool = False):
+        """Give orbax's manager of the folder; None where there is no folder to read."""
+        from orbax import checkpoint as ocp  # late: it takes longer to import than all of jax
+
+        self._args = ocp.args
+        if write and not self._writes:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._discard()
+            except OSError as error:
+                raise type(error)(
+                    f'checkpoints cannot be kept in {self.folder} ({error.strerror}); name a folder of yours.'
+                ) from None
+        if self._manager is None and self.folder.is_dir():
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=self, enable_async_checkpointing=False, create=False, todelete_subdir=DISCARDED
             )
-        except OSError as error:
-            raise type(error)(
-                f'checkpoints cannot be kept in {self.folder} ({error.strerror}); name a folder of yours.'
-            ) from None
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._writes = self._writes or write
+        return self._manager
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        """Say which checkpoints to keep, as orbax asks it."""
+        epochs = [checkpoint.step for checkpoint in checkpoints]
+        wanted = {*epochs[-self._keep :], self._best_of(epochs)}
+        return [epoch in wanted for epoch in epochs]
 
     def _discard(self) -> None:
         for left in (self.folder / DISCARDED, *self.folder.glob(f'*{UNFINISHED}*')):
@@ -80,14 +90,31 @@ class Checkpoints:
 
     def epochs(self) -> list[int]:
         """Give the epochs that are kept, in order."""
-        return sorted(self._manager.all_steps())
+        manager = self._open()
+        return [] if manager is None else sorted(manager.all_steps())
 
     def best(self) -> int | None:
         """Give the epoch with the best metric among those kept; None where none was judged."""
-        if self._best is None or not self.epochs():
-            return None
-        epoch = self._manager.best_step()
-        return None if self._manager.metrics(epoch)[self._best] == self._worst else epoch
+        return self._best_of(self.epochs())
+
+    def _best_of(self, epochs):
+        scores = {epoch: score for epoch in epochs if (score := self._score(epoch)) is not None}
+        return max(scores, key=lambda epoch: self._sign * scores[epoch]) if scores else None
+
+    def _score(self, epoch):
+        if self._best is not None and epoch not in self._scores:
+            try:
+                self._scores[epoch] = self._record(epoch)['metrics'].get(self._best)
+            except ValueError:  # damaged: nothing to be proud of
+                self._scores[epoch] = None
+        return self._scores.get(epoch)
+
+    def forget(self, after: int) -> None:
+        """Delete the checkpoints of later epochs, so that a training can go on from an earlier one."""
+        for epoch in self.epochs():
+            if epoch > after:
+                shutil.rmtree(self.folder / str(epoch))
+        self._manager = None
 
     def save(self, epoch: int, state, record: Any = None, metrics: Mapping[str, float] | None = None) -> None:
         """Write a checkpoint, and delete those that are neither among the last nor the best.
@@ -96,31 +123,32 @@ class Checkpoints:
             epoch: its number, larger than all before.
             state: any pytree of arrays and typed keys.
             record: what else is to be known, as plain JSON values.
-            metrics: of this epoch; only the one that is asked for as `best` counts, if it is among them.
+            metrics: of this epoch; one that is no number counts as not measured.
 
         Raises:
             ValueError: if the epoch is not after those that are kept.
             OSError: if it cannot be written; what was kept before stays.
         """
+        manager = self._open(write=True)
         if self.epochs() and epoch <= self.epochs()[-1]:
             raise ValueError(
                 f'epoch {epoch} does not come after {self.epochs()[-1]}, which {self.folder} already holds.'
             )
         leaves = {name: plain(leaf) for name, leaf in leaves_of(state).items()}
         kinds = {name: [kind(leaf), zlib.crc32(leaf.tobytes())] for name, leaf in leaves.items()}
-        judged = None if self._best is None else {self._best: (metrics or {}).get(self._best, self._worst)}
-        content = {'format': FORMAT, 'leaves': kinds, 'record': record}
-        args, path = self._orbax.args, self.folder / str(epoch)
+        judged = {name: value for name, value in (metrics or {}).items() if math.isfinite(value)}
+        content = {'format': FORMAT, 'leaves': kinds, 'metrics': judged, 'record': record}
+        path, self._scores[epoch] = self.folder / str(epoch), judged.get(self._best)
         try:
-            self._manager.save(
+            manager.save(
                 epoch,
-                args=args.Composite(
-                    state=args.StandardSave(leaves),
-                    record=args.JsonSave(content | {'checksum': _checksum(content)}),
+                args=self._args.Composite(
+                    state=self._args.StandardSave(leaves),
+                    record=self._args.JsonSave(content | {'checksum': _checksum(content)}),
                 ),
-                metrics=judged,
             )
         except Exception as error:  # orbax and its writers raise anything
+            self._discard()
             kept = f'epochs {self.epochs()} are kept' if self.epochs() else 'none is kept yet'
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
             raise OSError(
@@ -149,13 +177,12 @@ class Checkpoints:
             wanted = 'any epoch' if epoch is None else f'epoch {epoch}'
             raise FileNotFoundError(f'{self.folder} has no checkpoint of {wanted}; there are those of epochs {kept}.')
         epoch = kept[-1] if epoch is None else epoch
-        self._check(epoch)
-        found = self._read(epoch, record=self._orbax.args.JsonRestore())
+        found = self._record(epoch)
         path, kinds = self.folder / str(epoch), found['leaves']
         compare(path, {name: kind for name, (kind, _) in kinds.items()}, like)
         wanted = {name: plain(leaf) for name, leaf in leaves_of(like).items()}
         shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in wanted.items()}
-        arrays = self._read(epoch, state=self._orbax.args.StandardRestore(shapes))
+        arrays = self._read(epoch, state=self._args.StandardRestore(shapes))
         saved = {name: np.asarray(arrays[name]) for name in kinds}
         for name, (_, checksum) in kinds.items():
             if zlib.crc32(saved[name].tobytes()) != checksum:
@@ -175,10 +202,15 @@ class Checkpoints:
         if hurt:
             raise ValueError(f'{path} is damaged: file {hurt[0]} is not what was saved; {self._others(epoch)}.')
 
+    def _record(self, epoch: int) -> dict:
+        """Read what is known of a checkpoint beside its state."""
+        self._check(epoch)
+        return self._read(epoch, record=self._args.JsonRestore())
+
     def _read(self, epoch: int, **item):
         (name,) = item
         try:
-            found = self._manager.restore(epoch, args=self._orbax.args.Composite(**item))[name]
+            found = self._open().restore(epoch, args=self._args.Composite(**item))[name]
             if name == 'record' and found.pop('checksum') != _checksum(found):
                 raise ValueError
         except Exception as error:  # orbax and its readers raise anything
@@ -190,7 +222,7 @@ class Checkpoints:
 
     def _others(self, epoch: int) -> str:
         rest = [other for other in self.epochs() if other != epoch]
-        return f'there are others, of epochs {rest}' if rest else 'there is no other'
+        return f'there are others, of epochs {rest}: name one' if rest else 'there is no other'
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -1,24 +1,28 @@
 """A run folder: everything that is known of one training, made whole before it begins.
 
-config.json       which job, all its settings
+config.json       which job, all its settings, shape of its data
 versions.json     of packages and Python, and the device
 metrics.jsonl     scalars, a line per epoch; metrics.csv: the same, when training ends
 details.jsonl     win shares, norms, histograms, activation statistics, a line per layer now and then
 checkpoints/      the last few and the best
 pictures/         receptive fields along the way, and all that `hebbjax picture` draws
 tensorboard/      event files, where asked for
+whitening.npz     what its network whitens by, where it does
 evaluation.json   test accuracies, where `hebbjax evaluate` was run
 """
 
-import json
+import contextlib
+import fcntl
 import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Iterator
 
 from hebbjax import files
 
 CONFIG, VERSIONS, EVALUATION = 'config.json', 'versions.json', 'evaluation.json'
+LOCK, WHITENING = '.lock', 'whitening.npz'
 CHECKPOINTS, PICTURES, TENSORBOARD = 'checkpoints', 'pictures', 'tensorboard'
 
 
@@ -38,7 +42,9 @@ def create(folder: pathlib.Path, config: dict, versions: dict) -> pathlib.Path:
         OSError: if it cannot be made.
     """
     folder = folder.absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f'{folder} is a file; name a new folder with --run.')
+    if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(
             f'{folder} exists and is not empty; name a new folder with --run, or go on there with --resume.'
         )
@@ -66,6 +72,21 @@ def free(parent: pathlib.Path, name: str) -> pathlib.Path:
     return parent / f'{name}-{number}'
 
 
+@contextlib.contextmanager
+def held(folder: pathlib.Path) -> Iterator[None]:
+    """Hold a run folder, so that no second process trains into it; the system lets go when this one ends.
+
+    Raises:
+        BlockingIOError: if another process holds it.
+    """
+    with (folder / LOCK).open('w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BlockingIOError(f'another process trains into {folder}; wait until it has ended.') from None
+        yield
+
+
 def config_of(folder: pathlib.Path) -> dict:
     """Read what a run was told.
 
@@ -76,9 +97,7 @@ def config_of(folder: pathlib.Path) -> dict:
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f'{folder} is no run folder: it has no {CONFIG}; `hebbjax train` makes one.')
-    try:
-        found = json.loads(path.read_text())
-        found['job'], found['settings']
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'{path} is damaged ({type(error).__name__}); train anew in another folder.') from None
+    found = files.read_json(path)
+    if not isinstance(found, dict) or not isinstance(found.get('settings'), dict) or 'job' not in found:
+        raise ValueError(f'{path} is damaged; train anew in another folder.')
     return found

@@ -245,7 +245,8 @@ def fit(
 def compiled(f: Callable, *args) -> Callable:
     """Compile a jitted function for arguments of these shapes, ahead of its first call; once for all seeds."""
     leaves, structure = jax.tree.flatten(args)
-    return _program(f, structure, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves))
+    like = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, 'sharding', None))  # noqa: E731
+    return _program(f, structure, tuple(map(like, leaves)))
 
 
 @functools.lru_cache(maxsize=32)

@@ -176,7 +176,7 @@ def make_train_epoch(
         told, seen = found
         if watch is None:
             return state, tuple(None if steps is None else over_epoch(steps) for steps in told)
-        traces = [monitor.trace(watch, *one, first, layer.features) for *one, layer in zip(told, seen, net)]
+        traces = [monitor.trace(watch, *one, first, now.w) for *one, now in zip(told, seen, state.layers)]
         return state, tuple(over_epoch(steps, trace) for steps, trace in zip(told, traces))
 
     return jax.jit(epoch, donate_argnums=0 if donate else ())

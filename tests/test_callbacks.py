@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import io
-import json
 import math
 import struct
 import sys
@@ -103,6 +102,8 @@ def test_ridge_refuses_more_features_than_it_can_take_in(digits):
         ([3, 4, 4, 4, 5, 6], True, 4),
         ([3, 2, 1, 4, 5, 6], False, 5),
         ([3, None, 2, None, 1, 9], True, 5),  # what was not measured does not count
+        ([math.nan, 1, 2, 3, 4, 5], True, 6),  # what is no number is the worst
+        ([1, math.nan, math.nan, 3, 4, 5], True, 3),
     ],
 )
 def test_training_stops_when_a_metric_has_not_become_better(values, largest, epochs, digits):
@@ -146,6 +147,21 @@ def test_checkpoints_keep_the_last_and_the_best_and_training_goes_on_from_them(d
     assert position.epoch == 2 and position.history == whole.history[:2]
     rest = fit(digits, metric(values), epochs=6, state=state, position=position)
     np.testing.assert_array_equal(rest.state.layers[0].w, whole.state.layers[0].w)
+
+
+def test_the_best_epoch_is_kept_though_it_was_not_due_and_numbers_that_are_none_are_not(digits, tmp_path):
+    keeper = callbacks.Checkpoint(tmp_path, epochs=100, keep=1, best='score')
+    fit(digits, keeper, metric([1, 3, math.nan, 2, math.inf, 1]), epochs=6)
+    assert keeper.kept.epochs() == [2, 6] and keeper.kept.best() == 2
+
+
+def test_ctrl_c_during_a_gradient_readout_is_heard(digits, relaxed, monkeypatch):
+    schedule = supervised.Schedule(epochs=5, batch=50)
+    readout = evaluation.gradient(Head(10, power=None), schedule)
+    fit_head = supervised.fit
+    monkeypatch.setattr(supervised, 'fit', lambda *a, **k: fit_head(*a, **k)._replace(interrupted=True))
+    outcome = fit(digits, callbacks.evaluate(digits, digits, readout))
+    assert outcome.interrupted and not outcome.history
 
 
 def test_what_later_callbacks_said_is_in_the_checkpoint(digits, tmp_path):
@@ -255,6 +271,6 @@ def test_the_bar_tells_rate_and_metrics_on_a_terminal_and_nothing_elsewhere(digi
 def test_json_lines_survive_numbers_that_are_none(tmp_path):
     files.write_lines(tmp_path / 'x', [{'a': math.nan}])
     files.append_lines(tmp_path / 'x', [{'a': 1}])
-    assert [row['a'] for row in files.read_lines(tmp_path / 'x')][1] == 1
-    assert json.loads((tmp_path / 'x').read_text().splitlines()[1]) == {'a': 1}
+    assert [row['a'] for row in files.read_lines(tmp_path / 'x')] == [None, 1]
+    assert (tmp_path / 'x').read_text() == '{"a": null}\n{"a": 1}\n'
     assert files.read_lines(tmp_path / 'missing') == []

@@ -35,6 +35,7 @@ def refused(argv, capsys):
 def test_a_run_folder_holds_all_that_is_known_of_a_training(folder, relaxed, capsys):
     assert {path.name for path in folder.iterdir()} == {
         'config.json', 'versions.json', 'metrics.jsonl', 'metrics.csv', 'details.jsonl', 'checkpoints', 'pictures',
+        '.lock',
     }  # fmt: skip
     config = json.loads((folder / 'config.json').read_text())
     assert config['job'] == 'cnn' and config['settings']['features'] == 6 and config['settings']['k'] == 2
@@ -104,17 +105,49 @@ def test_ctrl_c_keeps_a_checkpoint_and_going_on_ends_in_the_same_bits(tmp_path):
 
 def test_a_run_without_any_checkpoint_yet_begins_anew(folder):
     whole = np.asarray(job.resume(job.Resume(folder)).outcome.state.layers[0].w)
-    for path in (folder / 'checkpoints').iterdir():
-        path.rename(path.with_name('gone' + path.name))
+    (folder / 'checkpoints').rename(folder / 'gone')
     again = job.resume(job.Resume(folder))
     assert len(again.outcome.history) == 3
     np.testing.assert_array_equal(again.outcome.state.layers[0].w, whole)
 
 
+def test_a_run_goes_on_from_an_earlier_checkpoint_when_the_last_is_damaged(folder, capsys):
+    whole = files.read_lines(folder / 'metrics.jsonl')
+    state, _ = job.callbacks.Checkpoints(folder / 'checkpoints').restore(job.recipes.rebuild(
+        runs.config_of(folder), folder, None).subject().state)  # fmt: skip
+    for file in (folder / 'checkpoints' / '3').rglob('*'):
+        if file.is_file():
+            file.write_bytes(b'')
+    assert 'there are others, of epochs [1]' in refused(['train', '--resume', folder], capsys)
+    again = job.resume(job.Resume(folder, epoch=1))
+    np.testing.assert_array_equal(again.outcome.state.layers[0].w, state.layers[0].w)
+    lines = files.read_lines(folder / 'metrics.jsonl')
+    assert [row['epoch'] for row in lines] == [1, 2, 3]
+    assert lines[-1]['layer1.change'] == whole[-1]['layer1.change']
+
+
+def test_a_run_that_is_being_trained_can_be_looked_at_and_not_trained_twice(folder, capsys):
+    with runs.held(folder):
+        assert 'another process trains into' in refused(['train', '--resume', folder], capsys)
+        (folder / 'checkpoints' / '9.orbax-checkpoint-tmp').mkdir()  # a save that is going on
+        assert cli.main(['picture', str(folder)]) == 0 and cli.main(['evaluate', str(folder)]) == 0
+        assert (folder / 'checkpoints' / '9.orbax-checkpoint-tmp').is_dir()
+    assert cli.main(['train', '--resume', str(folder)]) == 0
+    assert not (folder / 'checkpoints' / '9.orbax-checkpoint-tmp').exists()
+
+
+def test_an_evaluation_adds_to_what_was_evaluated_before(folder, relaxed):
+    for rows in (['untrained', 'hebbian'], ['backprop'], ['hebbian']):
+        assert cli.main(['evaluate', str(folder), '--readout', 'gradient', '--rows', *rows]) == 0
+    found = json.loads((folder / 'evaluation.json').read_text())
+    assert [row['row'] for row in found['rows']] == ['untrained', 'hebbian', 'backprop']
+
+
 def test_runs_get_a_folder_of_their_own(few_digits, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        assert cli.main(['train', 'dense', '--dataset', 'digits', '--callbacks', 'log', *SMALL]) == 0
+        flags = ['--dataset', 'digits', '--callbacks', 'checkpoint', *SMALL]
+        assert cli.main(['train', 'dense', *flags]) == 0
     assert sorted(path.name for path in (tmp_path / 'runs').iterdir()) == ['dense-digits-1', 'dense-digits-2']
     told = capsys.readouterr().out
     assert f'hebbjax evaluate {tmp_path}/runs/dense-digits-2' in told and '3 of 3 epochs' in told
@@ -128,7 +161,7 @@ def test_help_explains(command, capsys):
         cli.main([*command.split(), '--help'])
     assert ended.value.code == 0
     told = capsys.readouterr().out
-    assert '--data-dir' in told
+    assert '--data-dir' in told or command == 'picture'
     if command.startswith('train ') and 'resume' not in command:
         assert '--callbacks' in told and '--batch' in told and '--run' in told
 
@@ -155,6 +188,12 @@ def test_a_run_folder_that_exists_is_not_touched(folder, capsys):
         (['--readout', 'magic'], '--readout magic is unknown; there are ridge, gradient'),
         (['--every', '0'], '--every 0 trains nothing; use 1 or more'),
         (['--look', '-1'], '--look -1 is no number of steps'),
+        (['--seed', '99999999999999999999'], '--seed 99999999999999999999 is none'),
+        (['--callbacks', 'early_stop', '--metric', 'happiness'], '--metric happiness is unknown; there are seconds'),
+        (['--callbacks', 'log', 'early_stop'], '--metric validation_accuracy is unknown'),
+        (['--best', 'layer2.dead'], '--best layer2.dead is unknown; there are seconds, layer1.change'),
+        (['--readout', 'gradient', '--head-batch', '1000'], '--head-batch 1000 is larger than the 250 images'),
+        (['--features', '1001', '--pool', '1'], 'ridge regression on 4004 features'),
         (['--batch', '100000'], '--batch 100000 is larger than the'),
         (['--window', '20'], 'layer 0: window (20, 20) with padding (0, 0) does not fit images of 8 x 8'),
         (['--dataset', 'letters'], 'letters'),
@@ -169,11 +208,6 @@ def test_without_tensorboard_the_extra_is_named_before_a_folder_is_made(few_digi
     monkeypatch.setattr(recipes.importlib.util, 'find_spec', lambda name: None)
     told = refused(['train', 'cnn', '--callbacks', 'tensorboard', '--run', tmp_path / 'new'], capsys)
     assert "pip install 'hebbjax[tensorboard]'" in told and list(tmp_path.iterdir()) == []
-
-
-def test_an_unknown_metric_ends_training_in_its_first_epoch(few_digits, tmp_path, capsys):
-    flags = ['--callbacks', 'early_stop', '--metric', 'happiness', '--run', tmp_path / 'new']
-    assert "metric 'happiness' is unknown; there are" in refused(['train', 'cnn', *SMALL, *flags], capsys)
 
 
 @pytest.mark.parametrize('fails', ['mkdtemp', 'write_json'])
@@ -224,6 +258,10 @@ def test_folders_that_are_no_runs_or_damaged_are_refused(folder, tmp_path, capsy
         ('{"job": "cnn"', 'config.json is damaged'), ('{"job": "cnn"}', 'config.json is damaged'),
         (json.dumps({'job': 'tea', 'settings': {}}), 'another command or version'),
         (json.dumps({'job': 'cnn', 'settings': {'sugar': 2}}), 'another command or version'),
+        (json.dumps({'job': ['cnn'], 'settings': {}}), 'another command or version'),
+        (json.dumps({'job': 'cnn', 'settings': []}), 'config.json is damaged'),
+        (json.dumps({'job': 'cnn', 'settings': {'features': 'six'}}), 'config.json is damaged'),
+        (json.dumps({'job': 'cnn', 'settings': {'look': None}}), 'config.json is damaged'),
     ):  # fmt: skip
         (folder / 'config.json').write_text(text)
         assert says in refused(['picture', folder], capsys)
@@ -242,6 +280,7 @@ def test_commands_refuse_what_they_cannot_do(folder, capsys):
             if file.is_file():
                 file.write_bytes(b'')
     assert 'is damaged' in refused(['evaluate', folder], capsys)
+    assert '--rows names no network' in refused(['evaluate', folder, '--rows'], capsys)
 
 
 @pytest.mark.skipif('cifar10' not in str(list(data.data_dir_of(None).glob('*'))), reason='no CIFAR-10 prepared')

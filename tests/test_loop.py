@@ -1,5 +1,7 @@
 """The training loop: what callbacks see and may do, one program for all epochs, and going on where one stopped."""
 
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 import hebbjax
 from hebbjax import hybrid, loop, plasticity, rules, stages, supervised, train
-from hebbjax.loop import Position
+from hebbjax.moment import Position
 from hebbjax.monitor import Monitor
 from hebbjax.readout import Head
 from hebbjax.stages import Stage
@@ -146,7 +148,7 @@ def test_a_training_goes_on_as_if_it_had_never_stopped(cut, images):
 
 def test_a_finished_training_stays_as_it_is(images):
     done = fit(images)
-    again = fit(images, state=done.state, position=Position(0, 3, False, done.history))
+    again = fit(images, state=done.state, position=Position(0, 3, history=done.history))
     assert_same(done.state, again.state)
     assert again.history == done.history
 
@@ -159,6 +161,73 @@ def test_a_supervised_stage_is_the_same_from_a_checkpoint_before_it(images, rela
     whole = loop.fit(NET, start(), images, labels, callbacks=[kept.append], **how)
     rest = loop.fit(NET, kept[-1].state, images, labels, position=kept[-1].position, **how)
     assert whole.taught.fitted.curve == rest.taught.fitted.curve
+
+
+@pytest.mark.parametrize('stopped', [False, True])
+def test_checkpoints_never_hold_what_a_supervised_stage_made_of_the_layers(stopped, images, relaxed):
+    """What is kept is what the stage began with, so that it is trained anew to the same bits."""
+    finished = []
+
+    class Keeps:
+        def __call__(self, moment):
+            if stopped and moment.position.epoch == 1:
+                moment.stop()
+
+        def finish(self, moment):
+            finished.append(moment)
+
+    labels = jnp.asarray(np.arange(20) % 3)
+    how = {'stages': [Stage(2), hybrid.Supervised(0, Head(3), supervised.Schedule(epochs=2, batch=5))], 'batch': 5,
+           'validation': (images, labels), 'watch': None}  # fmt: skip
+    whole = loop.fit(NET, start(), images, labels, callbacks=[Keeps()], **how)
+    (moment,) = finished
+    assert np.abs(weights(moment.state)[0] - weights(whole.state)[0]).max() > 0
+    rest = loop.fit(NET, moment.state, images, labels, position=moment.position, **how)
+    assert_same(whole.state, rest.state)
+
+
+def test_where_a_stage_ends_everything_is_due_however_it_ends(images):
+    due = []
+
+    def impatient(moment):
+        if (moment.position.stage, moment.position.epoch) == (0, 2):
+            moment.stop()
+        due.append((moment.epoch, moment.due(100), moment.epochs))
+
+    fit(images, net=TWO, stages=stages.plan('layerwise', TWO, 4), callbacks=[impatient])
+    assert due == [(1, True, 8), (2, True, 8), (3, False, 6), (4, False, 6), (5, False, 6), (6, True, 6)]
+
+
+def test_what_callbacks_add_is_plain_numbers_to_those_behind_them(images):
+    seen = []
+    fit(
+        images,
+        epochs=1,
+        callbacks=[lambda m: m.metrics.update(x=jnp.float32(2)), lambda m: seen.append(m.metrics['x'])],
+    )
+    assert seen == [2.0] and type(seen[0]) is float
+
+
+def test_ctrl_c_while_the_epoch_is_compiled_or_finished_waits(images, monkeypatch):
+    """Both would leave something half done; then it is heard."""
+    compile_, order = loop.compiled, []
+
+    def slow(*args):
+        signal.raise_signal(signal.SIGINT)
+        order.append('compiled')
+        return compile_(*args)
+
+    class Finishing:
+        def __call__(self, moment):
+            raise AssertionError('no epoch was to begin')
+
+        def finish(self, moment):
+            signal.raise_signal(signal.SIGINT)
+            order.append('finished')
+
+    monkeypatch.setattr(loop, 'compiled', slow)
+    outcome = fit(images, callbacks=[Finishing()])
+    assert outcome.interrupted and order == ['compiled', 'finished'] and not outcome.history
 
 
 @pytest.mark.parametrize('when', [1, 2])
@@ -214,6 +283,8 @@ def test_weights_that_are_no_longer_finite_end_training_in_a_sentence(images):
         ({'stages': [hybrid.Supervised(1, Head(2), supervised.Schedule())]}, 'needs labels, and validation'),
         ({'batch': 21}, 'a batch of 21 is larger than the 20 images'),
         ({'watch': Monitor(every=0)}, 'every=0 sees nothing'),
+        ({'position': Position(7)}, 'stands at epoch 0 of stage 7 cannot go on in stages of'),
+        ({'position': Position(0, 9)}, 'stands at epoch 9 of stage 0'),
     ],
 )
 def test_what_does_not_fit_is_refused_before_training(how, says, images):

@@ -47,7 +47,7 @@ def step_by_step(state, images):
 
 def test_a_trace_is_what_the_steps_told(images, state):
     watch = Monitor(every=3, windows=72, p=3.0, tolerance=0.9)  # two images of 36 windows
-    _, info = train.make_train_epoch(NET, batch=BATCH, watch=watch)(state, images)
+    after, info = train.make_train_epoch(NET, batch=BATCH, watch=watch)(state, images)
     steps = list(step_by_step(state, images))
     for number, (layer, told) in enumerate(zip(NET, info)):
         trace, mine = told.trace, [one[number] for _, _, one in steps]
@@ -58,6 +58,9 @@ def test_a_trace_is_what_the_steps_told(images, state):
         np.testing.assert_allclose(trace.share, wins / wins.sum(), rtol=1e-6)
         np.testing.assert_allclose(trace.entropy, measures.win_entropy(jnp.asarray(wins)), rtol=1e-6)
         assert int(trace.dead) == (wins == 0).sum()
+        norms = np.sum(np.abs(np.asarray(after.layers[number].w)) ** 3, 1)
+        np.testing.assert_allclose(trace.norms, norms, rtol=1e-3)
+        np.testing.assert_allclose(trace.converged, np.mean(np.abs(norms - 1) < 0.9), atol=1e-6)
         assert trace.step.tolist() == [0, 3, 6]
         for look, at in enumerate((0, 3, 6)):
             before, some, _ = steps[at]

@@ -138,7 +138,7 @@ except OSError as error:
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(OSError, match=r'checkpoints cannot be kept in .*file/x .*name a folder of yours'):
-        resume.Checkpoints(tmp_path / 'file' / 'x')
+        resume.Checkpoints(tmp_path / 'file' / 'x').begin()
 
 
 def test_a_killed_training_ends_in_the_same_bits(tmp_path):

@@ -17,7 +17,7 @@ from hebbjax.jobs.recipes import Subject, Watched
 from hebbjax.jobs.report import Report, Row
 from hebbjax.jobs.settings import refuse_unknown
 from hebbjax.layers import LayerState
-from hebbjax.loop import Position
+from hebbjax.moment import Position
 from hebbjax.progress import bar
 
 CONTROLS = ('untrained', 'hebbian', 'backprop')
@@ -45,21 +45,19 @@ class Evaluate:
     """Where prepared data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, tensorflow-datasets' own default."""
 
 
-def load(folder: pathlib.Path, epoch: int | None, data_dir: pathlib.Path | None, **changed):
-    """Read a run's settings, its subject as it began, the layers of a checkpoint, and where it stood.
+def run_of(folder: pathlib.Path, data_dir: pathlib.Path | None) -> tuple[Watched, dict, callbacks.Checkpoints]:
+    """Read a run's settings, what is known of its data, and its checkpoints.
 
     Raises:
-        ValueError: if the folder or a checkpoint is damaged or of another network.
-        OSError: if it is no run folder, or has no such checkpoint.
+        ValueError: if the folder is damaged.
+        OSError: if it is no run folder, or has no checkpoint.
     """
-    config = recipes.rebuild(runs.config_of(folder), folder, data_dir)
-    config = dataclasses.replace(config, **{name: value for name, value in changed.items() if value is not None})
-    config.check()
-    if not (folder / runs.CHECKPOINTS).is_dir():
-        raise FileNotFoundError(f'{folder} has no checkpoints; go on with `hebbjax train --resume {folder}`.')
-    subject = config.subject()
-    state, position = callbacks.resume(callbacks.Checkpoints(folder / runs.CHECKPOINTS), subject.state, epoch)
-    return config, subject, state.layers, position
+    about = runs.config_of(folder)
+    settings = recipes.rebuild(about, folder, data_dir)
+    kept = callbacks.Checkpoints(folder / runs.CHECKPOINTS)
+    if not kept.epochs():
+        raise FileNotFoundError(f'{folder} has no checkpoints to look at; train with --callbacks ... checkpoint.')
+    return settings, about['data'], kept
 
 
 def run(config: Evaluate, console: Console | None = None) -> Report:
@@ -72,21 +70,30 @@ def run(config: Evaluate, console: Console | None = None) -> Report:
     console = console or Console(quiet=True)
     for row in config.rows:
         refuse_unknown('rows', row, CONTROLS)
+    if not config.rows:
+        raise ValueError(f'--rows names no network; name some of {", ".join(CONTROLS)}.')
     path = config.folder / runs.EVALUATION
-    settings, subject, trained, position = load(
-        config.folder, config.epoch, config.data_dir, readout=config.readout, head_epochs=config.head_epochs
-    )
+    settings, _, kept = run_of(config.folder, config.data_dir)
+    asked = {'readout': config.readout, 'head_epochs': config.head_epochs}
+    settings = dataclasses.replace(settings, **{name: value for name, value in asked.items() if value is not None})
+    settings.check()
+    subject = settings.subject()
+    state, position = callbacks.resume(kept, subject.state, config.epoch)
     files.check_writable(path)
     reads = {}
     with bar(console, 'fitting classifiers', len(config.rows)) as tick:
         for row in config.rows:
             started = time.perf_counter()
-            read = fit(row, settings, subject, trained)
+            read = fit(row, settings, subject, state.layers)
             reads[row] = read, time.perf_counter() - started
             tick(row)
     result = judge(reads, settings, subject, position)
     report.show(result, f'{config.folder}, epoch {len(position.history)}, accuracy in percent', {}, console)
-    files.write_json(path, result.as_json())
+    content = result.as_json()
+    if path.exists() and (before := files.read_json(path)).get('config') == content['config']:  # others stay
+        new = {row['row']: row for row in content['rows']}
+        content['rows'] = list({**{row['row']: row for row in before['rows']}, **new}.values())
+    files.write_json(path, content)
     return result
 
 

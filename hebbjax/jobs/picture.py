@@ -1,7 +1,6 @@
 """Draw all that a run folder holds."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterator
 
@@ -10,14 +9,18 @@ import tyro
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from hebbjax import charts, distributions, files, runs, visualize
+from hebbjax import callbacks, charts, distributions, files, runs, visualize
 from hebbjax.jobs import evaluate
 from hebbjax.loggers import COUNTERS, Log
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """Draw all that a run folder holds: receptive fields, weights and norms over time, activity, wins, accuracies."""
+    """Draw all that a run folder holds: receptive fields, weights and norms over time, activity, wins, accuracies.
+
+    After `hebbjax evaluate RUN` confusions too, and after `hebbjax evaluate RUN --readout gradient --rows untrained
+    hebbian backprop` the accuracy curves of the three side by side.
+    """
 
     folder: tyro.conf.Positional[pathlib.Path]
     """The run."""
@@ -27,8 +30,6 @@ class Picture:
     """Units per sheet of receptive fields at most, evenly spaced."""
     format: str = 'png'
     """png, pdf or svg."""
-    data_dir: pathlib.Path | None = None
-    """Where prepared data lies (networks are built to its shape); else as in `hebbjax train`."""
 
 
 def run(config: Picture, console: Console | None = None) -> list[pathlib.Path]:
@@ -45,7 +46,12 @@ def run(config: Picture, console: Console | None = None) -> list[pathlib.Path]:
         raise ValueError(f'--count {config.count} leaves nothing to draw; use 1 or more.')
     folder = config.folder / runs.PICTURES
     visualize.check_format(pathlib.Path(f'x.{config.format}'))
-    settings, subject, layers, position = evaluate.load(config.folder, config.epoch, config.data_dir)
+    settings, data, kept = evaluate.run_of(config.folder, None)
+    net, like = settings.bare(data)
+    state, position = callbacks.resume(kept, like, config.epoch)
+    layers = state.layers
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f'{folder} is a file; move it away, there pictures are to lie.')
     folder.mkdir(exist_ok=True)
     made = []
 
@@ -56,13 +62,12 @@ def run(config: Picture, console: Console | None = None) -> list[pathlib.Path]:
     name = f'{settings.NAME} on {settings.dataset}'
     for depth in range(1, len(layers) + 1):
         title = f'{name}: layer {depth}, epoch {len(position.history)}'
-        shape = subject.images.shape[1:]
-        figure = visualize.fields(subject.net, layers, shape, depth=depth, count=config.count, title=title)
+        figure = visualize.fields(net, layers, tuple(data['shape']), depth=depth, count=config.count, title=title)
         keep(f'layer{depth}_fields', figure)
     for title, figure in of_logs(name, position.history, files.read_lines(config.folder / Log.DETAILS)):
         keep(title, figure)
     if (config.folder / runs.EVALUATION).is_file():
-        for title, figure in of_evaluation(name, json.loads((config.folder / runs.EVALUATION).read_text())):
+        for title, figure in of_evaluation(name, files.read_json(config.folder / runs.EVALUATION)):
             keep(title, figure)
     if console is not None:
         console.print(f'{len(made)} pictures in {folder}', highlight=False, soft_wrap=True)
@@ -72,7 +77,8 @@ def run(config: Picture, console: Console | None = None) -> list[pathlib.Path]:
 def of_logs(name: str, history: tuple[dict, ...], details: list[dict]) -> Iterator[tuple[str, Figure]]:
     """Draw what a training wrote down: (file name, picture)."""
     names = [metric for metric in dict.fromkeys(k for row in history for k in row) if metric not in COUNTERS]
-    yield 'metrics', charts.metrics(history, names, title=name)
+    if names:  # not interrupted before its first epoch
+        yield 'metrics', charts.metrics(history, names, title=name)
     rows = {}
     for row in details:
         rows.setdefault(f'layer {row["layer"]}', []).append(row)
@@ -88,7 +94,7 @@ def of_logs(name: str, history: tuple[dict, ...], details: list[dict]) -> Iterat
     shares = {f'layer {n}': series(history, f'layer{n}.converged') for n in range(1, len(watched) + 1)}
     norms = {layer: np.array(mine[-1]['norms']) for layer, mine in watched.items()}
     yield 'convergence', distributions.convergence(shares, norms=norms, title=name)
-    wins = {layer: np.array(mine[-1]['share']) for layer, mine in watched.items() if 'share' in mine[-1]}
+    wins = {layer: np.array(row['share']) for layer, mine in watched.items() for row in mine if 'share' in row}
     if wins:
         yield 'wins', distributions.wins(wins, title=name)
 

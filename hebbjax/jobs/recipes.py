@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 
-from hebbjax import augment, data, evaluation, pooling, stages, train
+from hebbjax import augment, checkpoint, data, evaluation, pooling, runs, stages, train
 from hebbjax.evaluation import Readout
 from hebbjax.jobs import cnn, dense, stack
 from hebbjax.jobs.settings import Convolution, Hebbian, plain, refuse_idle, refuse_unknown
@@ -20,6 +21,7 @@ from hebbjax.readout import Head
 from hebbjax.supervised import Schedule
 from hebbjax.train import Network, TrainState
 from hebbjax.types import Array
+from hebbjax.whitening import Whitening
 
 CALLBACKS = ('evaluate', 'early_stop', 'log', 'picture', 'tensorboard', 'checkpoint')  # in the order they are called
 READOUTS = ('ridge', 'gradient')
@@ -33,6 +35,12 @@ class Subject(NamedTuple):
     images: Array  # uint8 [n, H, W, C]
     labels: Array  # [n]
     validation: tuple[Array, Array]
+    whitening: Whitening | None  # that the network was built with
+
+    @property
+    def data(self) -> dict:
+        """Say what the network is built for, as plain JSON values."""
+        return {'count': len(self.images), 'shape': list(self.images.shape[1:])}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +90,8 @@ class Watched:
         refuse_unknown('plan', self.plan, stages.PLANS)
         refuse_unknown('readout', self.readout, READOUTS)
         refuse_idle(self, ('every', 'save_every', 'keep', 'patience', 'head_epochs', 'head_batch'), ())
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f'--seed {self.seed} is none; use 0 to {2**32 - 1}.')
         if self.look < 0:
             raise ValueError(f'--look {self.look} is no number of steps; use 1 or more, or 0 to watch nothing.')
         if 'tensorboard' in self.callbacks and importlib.util.find_spec('tensorboardX') is None:
@@ -119,9 +129,39 @@ class Watched:
         limit = getattr(self, 'images', None)
         kept, held_out = data.split_validation(labels[:limit], self.validation, seed=0)
         images, labels, *validation = map(jnp.asarray, (images[kept], labels[kept], images[held_out], labels[held_out]))
-        net = self.net(images)
+        zca = self.whitening(images)
+        net = self.net(len(images), zca)
         state = train.init(net, jax.random.key(self.seed), images.shape[1:])
-        return Subject(net, state, images, labels, tuple(validation))
+        return Subject(net, state, images, labels, tuple(validation), zca)
+
+    def bare(self, data: Mapping[str, Any]) -> tuple[Network, TrainState]:
+        """Build a network of the right shapes without its data (see `Subject.data`): enough to read a checkpoint."""
+        net = self.net(data['count'], None)
+        return net, train.init(net, jax.random.key(self.seed), tuple(data['shape']))
+
+    def whitening(self, images: Array) -> Whitening | None:
+        """Fit what the network whitens by, if it does: once for a run, which keeps it."""
+        return None
+
+    def refuse_misfits(self, subject: Subject) -> None:
+        """Refuse, before a folder is made, what would end training or evaluation in its first epoch.
+
+        Raises:
+            ValueError: naming the setting, its value and what would do.
+        """
+        layers = range(1, len(subject.net) + 1)
+        told = ('change', *(('win_entropy', 'dead', 'converged', 'mean', 'variance', 'sparsity') if self.look else ()))
+        known = ['seconds', *(f'layer{n}.{name}' for n in layers for name in told)]
+        if 'evaluate' in self.callbacks:
+            known += ['train_accuracy', 'validation_accuracy', 'evaluate_seconds']
+            if self.readout == 'ridge':
+                evaluation.check_width(subject.net, subject.state.layers, subject.images)
+            elif self.head_batch > len(subject.labels):
+                raise ValueError(f'--head-batch {self.head_batch} is larger than the {len(subject.labels)} images.')
+        if 'early_stop' in self.callbacks:
+            refuse_unknown('metric', self.metric, known)
+        if self.best is not None:
+            refuse_unknown('best', self.best, known)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,9 +172,9 @@ class _Krotov(Watched, Hebbian):
         full.check()
         return full
 
-    def net(self, images: Array) -> Network:
-        """Build the network."""
-        layer = self.layer(len(images))
+    def net(self, count: int, zca: None) -> Network:
+        """Build the network, for so many images."""
+        layer = self.layer(count)
         return (layer if self.blocks() == 1 else dataclasses.replace(layer, pool=pooling.max_pool(self.blocks())),)
 
 
@@ -176,11 +216,21 @@ class Miconi(Watched, Stacked):
         self.check()
         return self
 
-    def net(self, images: Array) -> Network:
-        """Build the network, its whitening fitted to the images."""
+    def whitening(self, images: Array) -> Whitening:
+        """Fit to the images, or read what the run keeps: fitted anew on other processors it may differ in a bit."""
+        whiten = ROWS[self.variant].whiten
+        path = None if self.run is None else self.run / runs.WHITENING
+        if path is None or not path.exists():
+            return stack.whitening_of(images, self.whitening_images, whiten)
+        shape = images.shape[1:] if whiten == 'image' else (stack.WINDOWS[0] ** 2 * images.shape[3],)
+        size = math.prod(shape)
+        return checkpoint.load(path, Whitening(jnp.zeros(shape), jnp.zeros((size, size))))
+
+    def net(self, count: int, zca: Whitening | None) -> Network:
+        """Build the network, for so many images; without a whitening only its shapes are right."""
         variant = ROWS[self.variant]
-        stack.refuse_misfits(self, [variant], len(images))
-        return stack.network(variant, self, stack.whitened(images, self.whitening_images, variant.whiten))
+        stack.refuse_misfits(self, [variant], count)
+        return stack.network(variant, self, stack.PLAIN if zca is None else stack.around(zca, variant.whiten))
 
     def augment(self) -> Callable:
         """Mirror images at random."""
@@ -196,10 +246,13 @@ def rebuild(config: Mapping[str, Any], run: pathlib.Path, data_dir: pathlib.Path
     Raises:
         ValueError: if it is not of these recipes, or of other settings than they have.
     """
-    recipe = RECIPES.get(config['job'])
+    recipe = RECIPES.get(str(config['job']))
     names = {field.name for field in dataclasses.fields(recipe)} if recipe else set()
     if recipe is None or not set(config['settings']) <= names:
         made = f'{run} was made by another command or version of hebbjax'
         raise ValueError(f'{made}; this works on folders of `hebbjax train`.')
     settings = {name: tuple(v) if isinstance(v, list) else v for name, v in config['settings'].items()}
-    return recipe(**settings, run=run, data_dir=data_dir).resolve()
+    try:
+        return recipe(**settings, run=run, data_dir=data_dir).resolve()
+    except TypeError as error:
+        raise ValueError(f'{run / runs.CONFIG} is damaged ({error}); train anew in another folder.') from None

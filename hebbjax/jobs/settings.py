@@ -149,7 +149,8 @@ FILES = ('json', 'figure', 'figures', 'curves', 'data_dir', 'run')  # settings t
 
 def plain(config) -> dict:
     """Give all settings of a dataclass but the names of files, as plain JSON values."""
-    return {name: value for name, value in dataclasses.asdict(config).items() if name not in FILES}
+    found = {name: value for name, value in dataclasses.asdict(config).items() if name not in FILES}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
 def refuse_idle(config, counts: Iterable[str], rates: Iterable[str]) -> None:

@@ -26,9 +26,9 @@ from hebbjax import (
     whitening,
 )
 from hebbjax.homeostasis import Homeostasis
+from hebbjax.interrupt import wait
 from hebbjax.jobs.variants import Config, Stacked, Variant
 from hebbjax.layers import Layer, LayerState
-from hebbjax.loop import wait
 from hebbjax.patches import Window
 from hebbjax.progress import bar
 from hebbjax.train import TrainState
@@ -68,28 +68,33 @@ class Preparation(NamedTuple):
 PLAIN = Preparation(whitening.standardise, patches.raw)
 
 
-def around(zca: whitening.Whitening) -> Preparation:
-    """Prepare images by normalising, whitening and normalising them, as Miconi's notebook does."""
-    normal = whitening.standardise
-    return Preparation(lambda x: normal(whitening.apply(zca, normal(x))), patches.raw)
-
-
-def whitened(images: Array, count: int, whiten: str) -> Preparation:
+def whitening_of(images: Array, count: int, whiten: str) -> whitening.Whitening:
     """Fit the first layer's whitening.
 
     Args:
         images: uint8 [n, H, W, C].
         count: how many of them to fit to, from the first on in equal steps.
-        whiten: 'image': every image is normalised, whitened, normalised; 'patch': every patch is, after its image.
+        whiten: 'image' or 'patch', what is to be whitened.
     """
-    normal = whitening.standardise
-    images = normal(layers.intensities(images[:: max(1, len(images) // count)][:count]))
+    images = whitening.standardise(layers.intensities(images[:: max(1, len(images) // count)][:count]))
     if whiten == 'image':
-        return around(whitening.fit(images, **whitening.RECIPES['miconi_notebook']))
+        return whitening.fit(images, **whitening.RECIPES['miconi_notebook'])
+    x = patches.extract(Window(WINDOWS[0], stride=4), images)
+    return whitening.fit(whitening.standardise(x.reshape(-1, x.shape[-1])), epsilon=1e-3)
+
+
+def around(zca: whitening.Whitening, whiten: str = 'image') -> Preparation:
+    """Prepare by normalising, whitening and normalising: images, as Miconi's notebook, or patches of normal images."""
+    normal = whitening.standardise
+    if whiten == 'image':
+        return Preparation(lambda x: normal(whitening.apply(zca, normal(x))), patches.raw)
     rows = lambda x: normal(x.reshape(-1, x.shape[-1])).reshape(x.shape)  # noqa: E731
-    x = rows(patches.extract(Window(WINDOWS[0], stride=4), images))
-    zca = whitening.fit(x.reshape(-1, x.shape[-1]), epsilon=1e-3)
     return Preparation(normal, lambda x: rows(whitening.apply(zca, rows(x))))
+
+
+def whitened(images: Array, count: int, whiten: str) -> Preparation:
+    """Prepare by a whitening that is fitted here; see `whitening_of`."""
+    return around(whitening_of(images, count, whiten), whiten)
 
 
 def network(variant: Variant, config: Stacked, first: Preparation) -> tuple[Layer, ...]:

@@ -1,16 +1,20 @@
 """Train a network into a run folder, watched, from the beginning or from its last checkpoint."""
 
+import contextlib
 import dataclasses
+import errno
 import functools
 import pathlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from rich.console import Console
 
-from hebbjax import callbacks, loggers, loop, runs, stages
+from hebbjax import callbacks, checkpoint, files, loggers, loop, runs, stages
 from hebbjax.jobs import recipes, report
 from hebbjax.jobs.recipes import Subject, Watched
-from hebbjax.loop import Callback, Outcome, Position
+from hebbjax.loop import Callback, Outcome
+from hebbjax.moment import Position
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +23,8 @@ class Resume:
 
     resume: pathlib.Path
     """Its folder."""
+    epoch: int | None = None
+    """Checkpoint to go on from; later ones are deleted, since training makes them anew. Left out: the last."""
     data_dir: pathlib.Path | None = None
     """Where prepared data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, tensorflow-datasets' own default."""
 
@@ -49,27 +55,53 @@ def run(config: Watched, console: Console | None = None) -> Trained:
         ValueError, ModuleNotFoundError: if a setting, the data or a shape does not fit.
         OSError: if data cannot be read, or the folder exists or cannot be written.
     """
+    console = console or Console(quiet=True)
     config = config.resolve()
     subject = config.subject()
+    config.refuse_misfits(subject)
     folder = config.run or runs.free(pathlib.Path('runs'), f'{config.NAME}-{config.dataset}')
-    folder = runs.create(folder, config.as_json(), report.surroundings())
-    return go_on(config, subject, folder, Position(), console or Console(quiet=True))
+    about = config.as_json() | {'data': subject.data}
+    folder = runs.create(folder, about, report.surroundings())
+    with resumable(folder), runs.held(folder):
+        if subject.whitening is not None:
+            checkpoint.save(folder / runs.WHITENING, subject.whitening)
+        return go_on(config, subject, folder, Position(), console)
 
 
 def resume(config: Resume, console: Console | None = None) -> Trained:
-    """Go on with a run from its last checkpoint; from the beginning, if it has none yet.
+    """Go on with a run from a checkpoint; from the beginning, if it has none yet.
 
     Raises:
         ValueError: if the folder is damaged, or its checkpoint is of another network.
-        OSError: if it is no run folder, or cannot be written.
+        OSError: if it is no run folder, another process trains into it, or it cannot be written.
     """
-    settings = recipes.rebuild(runs.config_of(config.resume), config.resume, config.data_dir)
-    subject, position = settings.subject(), Position()
-    kept = callbacks.Checkpoints(config.resume / runs.CHECKPOINTS, keep=settings.keep)
-    if kept.epochs():
-        state, position = callbacks.resume(kept, subject.state)
-        subject = subject._replace(state=state)
-    return go_on(settings, subject, config.resume, position, console or Console(quiet=True))
+    console, folder = console or Console(quiet=True), config.resume
+    settings = recipes.rebuild(runs.config_of(folder), folder, config.data_dir)
+    with resumable(folder), runs.held(folder):
+        now, then = report.surroundings(), files.read_json(folder / runs.VERSIONS)
+        if now != then:
+            console.print('versions or device are not those that the run began with: it may go on in other bits')
+        subject, position = settings.subject(), Position()
+        kept = callbacks.Checkpoints(folder / runs.CHECKPOINTS, keep=settings.keep)
+        if kept.epochs():
+            state, position = callbacks.resume(kept, subject.state, config.epoch)
+            kept.forget(len(position.history))
+            subject = subject._replace(state=state)
+        return go_on(settings, subject, folder, position, console)
+
+
+@contextlib.contextmanager
+def resumable(folder: pathlib.Path) -> Iterator[None]:
+    """Say how to go on, where a run that has a folder is interrupted or the disk is full."""
+    how = f'go on with: hebbjax train --resume {folder}'
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise type(error)(f'{error}; make room, and {how}') from None
 
 
 def go_on(config: Watched, subject: Subject, folder: pathlib.Path, position: Position, console: Console) -> Trained:
@@ -79,21 +111,18 @@ def go_on(config: Watched, subject: Subject, folder: pathlib.Path, position: Pos
     begun = f', from epoch {len(position.history)} on' if position.history else ''
     console.print(f'{folder}: {total} epochs of {len(subject.images)} images{begun}', highlight=False, soft_wrap=True)
     bar = callbacks.Progress(console, total, len(subject.images), done=len(position.history))
-    try:
-        outcome = loop.fit(
-            subject.net,
-            subject.state,
-            subject.images,
-            subject.labels,
-            stages=plan,
-            batch=config.batch,
-            callbacks=[*watchers(config, subject, folder), bar],
-            watch=config.monitor(),
-            augment=config.augment(),
-            position=position,
-        )
-    except OSError as error:  # the disk is full, say
-        raise type(error)(f'{error}; make room, and go on with: hebbjax train --resume {folder}') from None
+    outcome = loop.fit(
+        subject.net,
+        subject.state,
+        subject.images,
+        subject.labels,
+        stages=plan,
+        batch=config.batch,
+        callbacks=[*watchers(config, subject, folder), bar],
+        watch=config.monitor(),
+        augment=config.augment(),
+        position=position,
+    )
     say(config, folder, outcome, total, console)
     return Trained(folder, outcome)
 
@@ -126,5 +155,5 @@ def say(config: Watched, folder: pathlib.Path, outcome: Outcome, total: int, con
         line(f'interrupted; go on with: hebbjax train --resume {folder}')
     elif outcome.interrupted:
         line('interrupted; no checkpoint was asked for, so there is nothing to go on from')
-    else:
+    elif 'checkpoint' in config.callbacks:
         line(f'next: hebbjax evaluate {folder}, hebbjax picture {folder}')
