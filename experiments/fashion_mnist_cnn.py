@@ -5,8 +5,8 @@ python experiments/fashion_mnist_cnn.py --dataset fashion_mnist --data-dir DIR -
 
 import sys
 
-from hebbjax.cli import run_job
+from hebbjax.cli import leave, run_job
 from hebbjax.jobs import cnn
 
 if __name__ == '__main__':
-    sys.exit(run_job(cnn.Config, cnn.run, sys.argv[1:], 'fashion_mnist_cnn.py'))
+    leave(run_job(cnn.Config, cnn.run, sys.argv[1:], 'fashion_mnist_cnn.py'))

@@ -5,8 +5,8 @@ python experiments/krotov_mnist.py --data-dir DIR --json FILE --figure FILE
 
 import sys
 
-from hebbjax.cli import run_job
+from hebbjax.cli import leave, run_job
 from hebbjax.jobs import dense
 
 if __name__ == '__main__':
-    sys.exit(run_job(dense.Config, dense.run, sys.argv[1:], 'krotov_mnist.py'))
+    leave(run_job(dense.Config, dense.run, sys.argv[1:], 'krotov_mnist.py'))

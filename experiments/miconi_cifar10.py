@@ -5,8 +5,8 @@ python experiments/miconi_cifar10.py --data-dir DIR --json FILE --figures FOLDER
 
 import sys
 
-from hebbjax.cli import run_job
+from hebbjax.cli import leave, run_job
 from hebbjax.jobs import miconi
 
 if __name__ == '__main__':
-    sys.exit(run_job(miconi.Config, miconi.run, sys.argv[1:], 'miconi_cifar10.py'))
+    leave(run_job(miconi.Config, miconi.run, sys.argv[1:], 'miconi_cifar10.py'))

@@ -98,12 +98,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run() -> None:
-    """Be the console command: run, and after Ctrl-C leave at once, without waiting for what still computes."""
-    code = main()
+    """Be the console command."""
+    leave(main())
+
+
+def leave(code: int) -> None:
+    """End the process; after Ctrl-C at once, without waiting for what still computes.
+
+    XLA would finish its epoch first, and falls over where it was compiling.
+    """
     if code == 130:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # XLA finishes its epoch first, and falls over where it was compiling
+        os._exit(code)
     sys.exit(code)
 
 

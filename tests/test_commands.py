@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hebbjax import checkpoint, cli, data, files, runs
-from hebbjax.jobs import recipes
+from hebbjax.jobs import recipes, watched
 from hebbjax.jobs import train as job
 
 SMALL = ['--features', '6', '--epochs', '3', '--every', '2', '--head-epochs', '2']
@@ -205,7 +205,7 @@ def test_what_does_not_fit_is_refused_and_leaves_no_folder(flags, says, few_digi
 
 
 def test_without_tensorboard_the_extra_is_named_before_a_folder_is_made(few_digits, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(recipes.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr(watched.importlib.util, 'find_spec', lambda name: None)
     told = refused(['train', 'cnn', '--callbacks', 'tensorboard', '--run', tmp_path / 'new'], capsys)
     assert "pip install 'hebbjax[tensorboard]'" in told and list(tmp_path.iterdir()) == []
 

@@ -13,9 +13,9 @@ from rich.console import Console
 from hebbjax import callbacks, data, evaluation, files, runs
 from hebbjax.evaluation import Read
 from hebbjax.jobs import recipes, report
-from hebbjax.jobs.recipes import Subject, Watched
 from hebbjax.jobs.report import Report, Row
 from hebbjax.jobs.settings import refuse_unknown
+from hebbjax.jobs.watched import Subject, Watched
 from hebbjax.layers import LayerState
 from hebbjax.moment import Position
 from hebbjax.progress import bar

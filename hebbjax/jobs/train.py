@@ -12,7 +12,7 @@ from rich.console import Console
 
 from hebbjax import callbacks, checkpoint, files, loggers, loop, runs, stages
 from hebbjax.jobs import recipes, report
-from hebbjax.jobs.recipes import Subject, Watched
+from hebbjax.jobs.watched import CALLBACKS, Subject, Watched
 from hebbjax.loop import Callback, Outcome
 from hebbjax.moment import Position
 
@@ -142,7 +142,7 @@ def watchers(config: Watched, subject: Subject, folder: pathlib.Path) -> list[Ca
             folder / runs.CHECKPOINTS, epochs=config.save_every, keep=config.keep, best=config.best
         ),
     }
-    return [make[name]() for name in recipes.CALLBACKS if name in config.callbacks]
+    return [make[name]() for name in CALLBACKS if name in config.callbacks]
 
 
 def say(config: Watched, folder: pathlib.Path, outcome: Outcome, total: int, console: Console) -> None:

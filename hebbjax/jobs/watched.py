@@ -1,0 +1,161 @@
+"""What every run into a folder can be told, as flags: how it is watched and steered; and what it begins with."""
+
+import dataclasses
+import importlib.util
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hebbjax import data, evaluation, stages, train
+from hebbjax.evaluation import Readout
+from hebbjax.jobs.settings import plain, refuse_idle, refuse_unknown
+from hebbjax.loop import DEFAULT
+from hebbjax.monitor import Monitor
+from hebbjax.readout import Head
+from hebbjax.supervised import Schedule
+from hebbjax.train import Network, TrainState
+from hebbjax.types import Array
+from hebbjax.whitening import Whitening
+
+CALLBACKS = ('evaluate', 'early_stop', 'log', 'picture', 'tensorboard', 'checkpoint')  # in the order they are called
+READOUTS = ('ridge', 'gradient')
+
+
+class Subject(NamedTuple):
+    """What is trained: a network as it begins, and data; the test split is not among it."""
+
+    net: Network
+    state: TrainState
+    images: Array  # uint8 [n, H, W, C]
+    labels: Array  # [n]
+    validation: tuple[Array, Array]
+    whitening: Whitening | None  # that the network was built with
+
+    @property
+    def data(self) -> dict:
+        """Say what the network is built for, as plain JSON values."""
+        return {'count': len(self.images), 'shape': list(self.images.shape[1:])}
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched:
+    """How a run is watched and steered."""
+
+    run: pathlib.Path | None = None
+    """Run folder, a new one; left out: runs/NETWORK-DATASET-1, or the next free number."""
+    seed: int = 0
+    """Draws weights, order and all else."""
+    plan: str = 'parallel'
+    """Layers learn in parallel (fed from before the update), in_order (from after it) or layerwise (in turn)."""
+    callbacks: tuple[str, ...] = ('evaluate', 'log', 'picture', 'checkpoint')
+    """What is done after epochs: evaluate, early_stop, log, picture, tensorboard, checkpoint."""
+    every: int = 10
+    """Epochs from one evaluation, picture and detailed log to the next; those of the first and last epoch come too."""
+    save_every: int = 10
+    """Epochs from checkpoint to checkpoint; those of the first and last epoch, and after Ctrl-C, come too."""
+    keep: int = 2
+    """Last checkpoints to keep."""
+    best: str | None = None
+    """Metric whose best (largest) checkpoint is kept too, such as validation_accuracy."""
+    metric: str = 'validation_accuracy'
+    """Metric that early_stop looks at; larger is better."""
+    patience: int = 3
+    """Measurements of it without a new best before early_stop ends training."""
+    readout: str = 'ridge'
+    """What evaluates: ridge (regression in closed form) or gradient (batch norm -> linear, trained by Adam)."""
+    head_epochs: int = 10
+    """Of the gradient readout."""
+    head_batch: int = 50
+    """Images per step of the gradient readout."""
+    look: int = 20
+    """Steps between looks of the monitors; 0: nothing is watched."""
+
+    NAME: ClassVar[str] = ''  # of the network, on the command line
+
+    def check(self) -> None:
+        """Refuse what cannot be watched.
+
+        Raises:
+            ValueError: naming the setting, its value and what would do.
+            ModuleNotFoundError: if TensorBoard is asked for and its writer is not installed.
+        """
+        for name in self.callbacks:
+            refuse_unknown('callbacks', name, CALLBACKS)
+        refuse_unknown('plan', self.plan, stages.PLANS)
+        refuse_unknown('readout', self.readout, READOUTS)
+        refuse_idle(self, ('every', 'save_every', 'keep', 'patience', 'head_epochs', 'head_batch'), ())
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f'--seed {self.seed} is none; use 0 to {2**32 - 1}.')
+        if self.look < 0:
+            raise ValueError(f'--look {self.look} is no number of steps; use 1 or more, or 0 to watch nothing.')
+        if 'tensorboard' in self.callbacks and importlib.util.find_spec('tensorboardX') is None:
+            raise ModuleNotFoundError(
+                "--callbacks tensorboard needs tensorboardX, which is not there; pip install 'hebbjax[tensorboard]'."
+            )
+
+    def monitor(self) -> Monitor | None:
+        """Give the monitors, if there are to be any."""
+        return DEFAULT._replace(every=self.look, p=float(getattr(self, 'p', 2.0))) if self.look else None
+
+    def read_out(self, classes: int, start: int | None = None) -> Readout:
+        """Give what evaluates; with `start`, layers from there on are trained along with a gradient readout."""
+        if self.readout == 'ridge':
+            return evaluation.ridge()
+        head, schedule = Head(classes, power=None), Schedule(self.head_epochs, self.head_batch, 3e-3, 0.3, 2, 5)
+        return evaluation.gradient(head, schedule, start)
+
+    def augment(self) -> Callable | None:
+        """Give what happens to images of a batch: nothing, unless a network says otherwise."""
+        return None
+
+    def as_json(self) -> dict:
+        """Give the run's configuration."""
+        return {'job': self.NAME, 'settings': plain(self)}
+
+    def subject(self) -> Subject:
+        """Load and check data, set the validation split aside, and build the network as it begins.
+
+        Raises:
+            ValueError, OSError: if data cannot be read, or does not fit.
+        """
+        images, labels = data.load(self.dataset, 'train', data_dir=self.data_dir)
+        data.check_images(images)
+        limit = getattr(self, 'images', None)
+        kept, held_out = data.split_validation(labels[:limit], self.validation, seed=0)
+        images, labels, *validation = map(jnp.asarray, (images[kept], labels[kept], images[held_out], labels[held_out]))
+        zca = self.whitening(images)
+        net = self.net(len(images), zca)
+        state = train.init(net, jax.random.key(self.seed), images.shape[1:])
+        return Subject(net, state, images, labels, tuple(validation), zca)
+
+    def bare(self, data: Mapping[str, Any]) -> tuple[Network, TrainState]:
+        """Build a network of the right shapes without its data (see `Subject.data`): enough to read a checkpoint."""
+        net = self.net(data['count'], None)
+        return net, train.init(net, jax.random.key(self.seed), tuple(data['shape']))
+
+    def whitening(self, images: Array) -> Whitening | None:
+        """Fit what the network whitens by, if it does: once for a run, which keeps it."""
+        return None
+
+    def refuse_misfits(self, subject: Subject) -> None:
+        """Refuse, before a folder is made, what would end training or evaluation in its first epoch.
+
+        Raises:
+            ValueError: naming the setting, its value and what would do.
+        """
+        layers = range(1, len(subject.net) + 1)
+        told = ('change', *(('win_entropy', 'dead', 'converged', 'mean', 'variance', 'sparsity') if self.look else ()))
+        known = ['seconds', *(f'layer{n}.{name}' for n in layers for name in told)]
+        if 'evaluate' in self.callbacks:
+            known += ['train_accuracy', 'validation_accuracy', 'evaluate_seconds']
+            if self.readout == 'ridge':
+                evaluation.check_width(subject.net, subject.state.layers, subject.images)
+            elif self.head_batch > len(subject.labels):
+                raise ValueError(f'--head-batch {self.head_batch} is larger than the {len(subject.labels)} images.')
+        if 'early_stop' in self.callbacks:
+            refuse_unknown('metric', self.metric, known)
+        if self.best is not None:
+            refuse_unknown('best', self.best, known)
