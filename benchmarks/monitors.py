@@ -19,7 +19,7 @@ from hebbjax.monitor import Monitor
 class Config(timing.Common):
     """Epochs of the Fashion-MNIST layer (400 filters of 5 x 5, 1000 patches a step), watched and not."""
 
-    repetitions: int = 21
+    repetitions: int = 41
     """Turns of every contestant; medians are reported."""
     features: int = 400
     """N, filters."""

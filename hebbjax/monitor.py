@@ -29,7 +29,7 @@ class Monitor(NamedTuple):
     """
 
     every: int = 20
-    windows: int = 1000
+    windows: int = 500
     p: float = 2.0
     tolerance: float = 0.1
 

@@ -88,7 +88,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_going_on_ends_in_the_same_bits(tmp_path):
         said, cried = process.communicate(timeout=60)
     assert process.returncode == 130 and cried == ''
     assert f'interrupted; go on with: hebbjax train --resume {folder}' in said
-    assert 5 <= len(files.read_lines(folder / 'metrics.jsonl')) < 400
+    assert 4 <= len(files.read_lines(folder / 'metrics.jsonl')) < 400  # the epoch that was cut off is taken back
     done = subprocess.run(
         [sys.executable, '-m', 'hebbjax', 'train', '--resume', str(folder)], capture_output=True, text=True, timeout=300
     )

@@ -217,5 +217,5 @@ def test_ctrl_c_before_anything_was_reached_writes_nothing(tmp_path, monkeypatch
 
     monkeypatch.setattr(compare, 'train_row', interrupt)
     assert cli.main([*SMALL, '--json', str(tmp_path / 'x.json')]) == 130
-    assert 'before anything was reached' in capsys.readouterr().err
+    assert 'nothing was reached yet' in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
