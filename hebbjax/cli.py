@@ -99,7 +99,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """Be the console command."""
-    leave(main())
+    try:
+        code = main()
+    except KeyboardInterrupt:  # while jax is still being imported, say
+        print('hebbjax: interrupted; nothing was reached yet', file=sys.stderr)
+        code = 130
+    leave(code)
 
 
 def leave(code: int) -> None:

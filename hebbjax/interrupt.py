@@ -4,7 +4,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -20,13 +20,40 @@ def wait(arrays: Any) -> Any:
 
 
 @contextlib.contextmanager
+def listening() -> Iterator[Callable[[], None]]:
+    """Make sure that no Ctrl-C gets lost: Python drops one that meets a finaliser or jax's hook of its collector.
+
+    Yields:
+        A function to call now and then; it raises what was dropped.
+    """
+    if not _ours() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield lambda: None
+        return
+    heard = []
+
+    def hear(*_):
+        heard.append(True)
+        raise KeyboardInterrupt
+
+    def check():
+        if heard:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, hear)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
     """Hold Ctrl-C back until a block is through: a save or a compilation that it would leave half done.
 
     Raises:
         KeyboardInterrupt: behind the block, if there was one.
     """
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+    if not _ours():
         yield
         return
     heard = []
@@ -37,3 +64,8 @@ def undisturbed() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if heard:
         raise KeyboardInterrupt
+
+
+def _ours() -> bool:
+    """Say whether Ctrl-C is heard here: signals are the main thread's, and a job in the background may ignore it."""
+    return threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT))

@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from hebbjax import hybrid, train
 from hebbjax.hybrid import Supervised, Taught
-from hebbjax.interrupt import undisturbed, wait
+from hebbjax.interrupt import listening, undisturbed, wait
 from hebbjax.moment import Metrics, Moment, Position
 from hebbjax.monitor import Monitor
 from hebbjax.stages import Stage
@@ -92,8 +93,10 @@ def fit(
             if hasattr(callback, '__exit__'):
                 stack.enter_context(callback)
         try:
-            for number in range(position.stage, len(hebbian)):
-                run.through(number, functools.partial(make_epoch, tuple(net), batch, hebbian[number], watch, augment))
+            with listening() as check_interrupt:
+                for number in range(position.stage, len(hebbian)):
+                    build = functools.partial(make_epoch, tuple(net), batch, hebbian[number], watch, augment)
+                    run.through(number, build, check_interrupt)
         except KeyboardInterrupt:
             interrupted = True
         try:
@@ -133,7 +136,7 @@ class Running:
         rest = sum(later.epochs for later in self.stages[stage + 1 :])
         return Moment(net, state, told, position, left, len(history) + left + rest)
 
-    def through(self, number: int, build: Callable[[], Callable]) -> None:
+    def through(self, number: int, build: Callable[[], Callable], check_interrupt: Callable[[], None]) -> None:
         """Go through a stage, from where the training stands to its end."""
         now = self.settled
         if number > now.position.stage:
@@ -150,9 +153,11 @@ class Running:
             position = Position(position.stage, position.epoch + 1, history=(*position.history, row))
             moment = self.moment(now.net, state, told, position)
             for callback in self.callbacks:
+                check_interrupt()
                 callback(moment)
-                row.update({name: float(value) for name, value in row.items() if isinstance(value, jax.Array)})
+                row.update({name: float(one) for name, one in row.items() if isinstance(one, jax.Array | np.generic)})
             self.settled = moment
+            check_interrupt()
 
 
 make_epoch = functools.lru_cache(maxsize=64)(  # the same question gets the same program, whatever the seed

@@ -200,12 +200,24 @@ def test_where_a_stage_ends_everything_is_due_however_it_ends(images):
 
 def test_what_callbacks_add_is_plain_numbers_to_those_behind_them(images):
     seen = []
-    fit(
-        images,
-        epochs=1,
-        callbacks=[lambda m: m.metrics.update(x=jnp.float32(2)), lambda m: seen.append(m.metrics['x'])],
-    )
-    assert seen == [2.0] and type(seen[0]) is float
+    adds = lambda moment: moment.metrics.update(x=jnp.float32(2), y=np.float32(3))  # noqa: E731
+    fit(images, epochs=1, callbacks=[adds, lambda moment: seen.extend((moment.metrics['x'], moment.metrics['y']))])
+    assert seen == [2.0, 3.0] and {type(one) for one in seen} == {float}
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+def test_ctrl_c_that_python_drops_is_heard_all_the_same(images):
+    class Finalised:
+        def __del__(self):  # what is raised here is only written to stderr
+            signal.raise_signal(signal.SIGINT)
+
+    def drops(moment):
+        if moment.epoch == 2:
+            Finalised()
+
+    outcome = fit(images, epochs=5, callbacks=[drops])
+    assert outcome.interrupted and len(outcome.history) == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ctrl_c_while_the_epoch_is_compiled_or_finished_waits(images, monkeypatch):

@@ -64,11 +64,14 @@ def run(config: Picture, console: Console | None = None) -> list[pathlib.Path]:
         title = f'{name}: layer {depth}, epoch {len(position.history)}'
         figure = visualize.fields(net, layers, tuple(data['shape']), depth=depth, count=config.count, title=title)
         keep(f'layer{depth}_fields', figure)
-    for title, figure in of_logs(name, position.history, files.read_lines(config.folder / Log.DETAILS)):
-        keep(title, figure)
-    if (config.folder / runs.EVALUATION).is_file():
-        for title, figure in of_evaluation(name, files.read_json(config.folder / runs.EVALUATION)):
+    try:
+        for title, figure in of_logs(name, position.history, files.read_lines(config.folder / Log.DETAILS)):
             keep(title, figure)
+        if (config.folder / runs.EVALUATION).is_file():
+            for title, figure in of_evaluation(name, files.read_json(config.folder / runs.EVALUATION)):
+                keep(title, figure)
+    except KeyError as error:
+        raise ValueError(f'{config.folder} is damaged: {Log.DETAILS} or {runs.EVALUATION} lacks {error}.') from None
     if console is not None:
         console.print(f'{len(made)} pictures in {folder}', highlight=False, soft_wrap=True)
     return made

@@ -23,6 +23,8 @@ class _Krotov(Watched, Hebbian):
     def resolve(self) -> Self:
         """Fill what was left out with the data set's own settings, and refuse what cannot run."""
         full = super().resolve()
+        if full.every is None:
+            full = dataclasses.replace(full, every=max(1, full.epochs // 10))
         full.check()
         return full
 
@@ -61,7 +63,7 @@ class Miconi(Watched, Stacked):
     validation: float = 0.1
     """Share of the training data that is held out for evaluation."""
     save_every: int = 1
-    every: int = 5
+    every: int | None = 5
 
     def resolve(self) -> Self:
         """Refuse what cannot run."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
@@ -67,6 +68,8 @@ class Hebbian:
         refuse_idle(full, self.COUNTS, self.RATES)
         refuse_unknown('patch', full.patch, patches.PREPARATIONS)
         refuse_unknown('precision', full.precision, PRECISIONS)
+        if not math.isfinite(full.delta):
+            raise ValueError(f'--delta {full.delta} is no strength; use a number, 0 or more.')
         if full.k > full.features:
             raise ValueError(f'--k {full.k} is more than the {full.features} neurons that compete; use 2 to N.')
         return full

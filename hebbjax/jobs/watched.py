@@ -52,8 +52,9 @@ class Watched:
     """Layers learn in parallel (fed from before the update), in_order (from after it) or layerwise (in turn)."""
     callbacks: tuple[str, ...] = ('evaluate', 'log', 'picture', 'checkpoint')
     """What is done after epochs: evaluate, early_stop, log, picture, tensorboard, checkpoint."""
-    every: int = 10
-    """Epochs from one evaluation, picture and detailed log to the next; those of the first and last epoch come too."""
+    every: int | None = None
+    """Epochs from one evaluation, picture and detailed log to the next; those of the first and last epoch come too.
+    Left out: a tenth of all."""
     save_every: int = 10
     """Epochs from checkpoint to checkpoint; those of the first and last epoch, and after Ctrl-C, come too."""
     keep: int = 2
