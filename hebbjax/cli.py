@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 import tyro
 from rich.console import Console
 
+from hebbjax.interrupt import listening
+
 USAGE = """usage: hebbjax [COMMAND] [flags]
 
 Experiments: Hebbian features beside their controls, over seeds; a table at the end.
@@ -53,8 +55,10 @@ def run_job(config: type, job: Callable, argv: Sequence[str], prog: str) -> int:
     """
     console = Console()
     try:
-        settings = tyro.cli(config, args=list(argv), prog=prog)
-        result = job(settings, console)
+        with listening() as check_interrupt:
+            settings = tyro.cli(config, args=list(argv), prog=prog)
+            check_interrupt()
+            result = job(settings, console)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f'{prog}: error: {error}', file=sys.stderr)
         return 2
@@ -100,8 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run() -> None:
     """Be the console command."""
     try:
-        code = main()
-    except KeyboardInterrupt:  # while jax is still being imported, say
+        with listening():
+            code = main()
+    except KeyboardInterrupt:  # while something is still being imported, say
         print('hebbjax: interrupted; nothing was reached yet', file=sys.stderr)
         code = 130
     leave(code)

@@ -26,8 +26,9 @@ def listening() -> Iterator[Callable[[], None]]:
     Yields:
         A function to call now and then; it raises what was dropped.
     """
-    if not _ours() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield lambda: None
+    before = signal.getsignal(signal.SIGINT)
+    if not _ours() or before is not signal.default_int_handler:
+        yield getattr(before, 'check', lambda: None)  # somebody listens already
         return
     heard = []
 
@@ -39,7 +40,8 @@ def listening() -> Iterator[Callable[[], None]]:
         if heard:
             raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, hear)
+    hear.check = check
+    signal.signal(signal.SIGINT, hear)
     try:
         yield check
     finally:
