@@ -8,6 +8,7 @@ refuses. Tests that train by gradient ask for it; the core's own tests do not.
 """
 
 import os
+import signal
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # before jax is imported
 
@@ -37,6 +38,14 @@ def x64():
     """float64 on both sides, so that 1e-12 means the same arithmetic."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def hearing():
+    """Ctrl-C is heard: a shell that starts tests in the background makes them, and what they start, deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

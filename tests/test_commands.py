@@ -74,7 +74,7 @@ def test_the_same_settings_give_the_same_bits_and_another_seed_others(few_digits
     assert (outcome['a'] == outcome['b']).all() and (outcome['a'] != outcome['c']).any()
 
 
-def test_ctrl_c_keeps_a_checkpoint_and_going_on_ends_in_the_same_bits(tmp_path):
+def test_ctrl_c_keeps_a_checkpoint_and_going_on_ends_in_the_same_bits(tmp_path, hearing):
     command = [sys.executable, '-m', 'hebbjax', 'train', 'dense', '--dataset', 'digits', '--features', '50', '--epochs',
                '400', '--batch', '20', '--callbacks', 'log', 'checkpoint', '--save-every', '1000', '--run']  # fmt: skip
     subprocess.run([*command, str(tmp_path / 'whole')], check=True, capture_output=True, timeout=300)

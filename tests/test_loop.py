@@ -206,7 +206,7 @@ def test_what_callbacks_add_is_plain_numbers_to_those_behind_them(images):
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
-def test_ctrl_c_that_python_drops_is_heard_all_the_same(images):
+def test_ctrl_c_that_python_drops_is_heard_all_the_same(images, hearing):
     class Finalised:
         def __del__(self):  # what is raised here is only written to stderr
             signal.raise_signal(signal.SIGINT)
@@ -220,7 +220,7 @@ def test_ctrl_c_that_python_drops_is_heard_all_the_same(images):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_ctrl_c_while_the_epoch_is_compiled_or_finished_waits(images, monkeypatch):
+def test_ctrl_c_while_the_epoch_is_compiled_or_finished_waits(images, monkeypatch, hearing):
     """Both would leave something half done; then it is heard."""
     compile_, order = loop.compiled, []
 
