@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hebbjax import decoding, hybrid, layers, pooling
+from hebbjax import decoding, hybrid, pooling, train
 from hebbjax.hybrid import Supervised
 from hebbjax.layers import LayerState
 from hebbjax.readout import Head
@@ -32,20 +32,18 @@ class Read(NamedTuple):
 Readout = Callable[[Network, Sequence[LayerState], Key, tuple[Array, Array], tuple[Array, Array]], Read]
 
 
-def answers(net: Network, states: Sequence[LayerState], images: Array) -> Array:
+def described(net: Network, states: Sequence[LayerState], images: Array) -> Array:
     """Compute what the highest layer answers, one number per neuron, or four where its answers are a map.
 
     Of a map [B, H, W, N] the means over its quadrants are taken (Miconi 2021, 2.5). -> [B, F].
     """
-    x = layers.intensities(images)
-    for layer, state in zip(net, states):
-        x = layers.respond(layer, state, x)
+    x = train.answers(net, states, images)
     return pooling.quadrants(x) if min(x.shape[1:3]) >= 2 else x.reshape(len(x), -1)
 
 
 @functools.lru_cache(maxsize=64)
 def _answers(net):
-    return jax.jit(functools.partial(answers, net))
+    return jax.jit(functools.partial(described, net))
 
 
 def ridge(penalty: float = 1.0, block: int = 1000) -> Readout:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hebbjax import frozen, layers, models, readout, supervised
+from hebbjax import frozen, models, readout, supervised, train
 from hebbjax.frozen import Drives
 from hebbjax.layers import LayerState
 from hebbjax.models import Model
@@ -64,12 +64,7 @@ def present(net: Network, states: Sequence[LayerState], start: int, images: Arra
 
 @functools.lru_cache(maxsize=64)  # asked again and again while a network learns: compiled once
 def _reaching(below, block=100):
-    def part(states, some):
-        x = layers.intensities(some)
-        for layer, state in zip(below, states):
-            x = layers.respond(layer, state, x)
-        return x
-
+    part = functools.partial(train.answers, below)
     return jax.jit(lambda states, images: frozen.blockwise(functools.partial(part, states), images, block))
 
 
@@ -84,9 +79,7 @@ def above(head: Head, net: Network, states: Sequence[LayerState], start: int, in
     given = tuple(state.w for state in states[start:])
 
     def answer(weights, x):
-        x = layers.intensities(x)
-        for layer, state, w in zip(net[start:], states[start:], weights):
-            x = layers.respond(layer, state._replace(w=w), x)
+        x = train.answers(net[start:], [state._replace(w=w) for state, w in zip(states[start:], weights)], x)
         return x.reshape(len(x), -1, x.shape[-1])  # [B, Q, N]
 
     def init(key):

@@ -198,7 +198,13 @@ def features(net: Network, states: Sequence[LayerState], images: Array, upto: in
         images: uint8 or floating.
         upto: how many layers to pass through; None: all.
     """
+    x = answers(net, states, images, upto)
+    return x.reshape(len(x), -1)
+
+
+def answers(net: Network, states: Sequence[LayerState], images: Array, upto: int | None = None) -> Array:
+    """Compute `features` as the map that the last of these layers sends on. [B, H, W, C] -> [B, H', W', N]."""
     x = layers.intensities(images)
     for layer, state in list(zip(net, states))[:upto]:
         x = layers.respond(layer, state, x)
-    return x.reshape(len(x), -1)
+    return x

@@ -114,10 +114,11 @@ def judge(reads: dict[str, tuple[Read, float]], settings: Watched, subject: Subj
     result = Report(settings.as_json() | {'epoch': len(position.history)})
     for name, (read, seconds) in reads.items():
         row = Row(name, seconds=seconds)
-        row.test_accuracy.append(evaluation.accuracy(read, *test))
+        counts = evaluation.confusion(read, *test, int(np.max(labels)) + 1)
+        row.test_accuracy.append(100 * float(np.trace(counts)) / len(labels))
         row.train_accuracy.append(evaluation.accuracy(read, subject.images, subject.labels))
         row.more['validation_accuracy'] = [evaluation.accuracy(read, *subject.validation)]
-        row.more['confusion'] = evaluation.confusion(read, *test, int(np.max(labels)) + 1).tolist()
+        row.more['confusion'] = counts.tolist()
         if read.curve:
             parts = {'train': [one.train for one in read.curve], 'validation': [one.validation for one in read.curve]}
             row.more['curve'] = {part: [100 * value for value in values] for part, values in parts.items()}
