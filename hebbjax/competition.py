@@ -1,6 +1,8 @@
 """Who learns: competitions between the neurons that look at one patch.
 
-A competition turns drives `u [P, N]` into credit `y [P, N]`, row by row. Of equal drives the first neuron wins.
+A competition turns drives `u [P, N]` into credit `y [P, N]`, row by row. Of equal drives the first neuron wins. A drive
+of -inf is that of a neuron that takes no part, whether its teacher forbids it (`permitted`) or it sits a step out; it
+gets no credit (`among_present`, `present`), however few take part.
 """
 
 import functools
@@ -56,7 +58,12 @@ def k_wta(k: int, ties: str = 'first', above: float | None = None) -> Competitio
 
 
 def graded(fire: Callable[[Array], Array]) -> Competition:
-    """Let neurons learn as they fire: `y = fire(u)`, u [P, N], such as `graded(activations.triangle)`."""
+    """Let neurons learn as they fire: `y = fire(u)`, u [P, N], such as `graded(activations.triangle)`.
+
+    Args:
+        fire: activation. Who takes no part has the drive -inf: relu, repu and softmax bear it, triangle does not, whose
+            mean over neurons it makes infinite (and the weights with it: `Told.finite` says so).
+    """
     return lambda key, u: fire(u)
 
 
@@ -87,9 +94,10 @@ def rank(k: int, delta) -> Competition:
 
     def compete(key: Key, u: Array) -> Array:
         fits(k, u.shape[1])
-        _, order = largest(u, k)
+        order = present(*largest(u, k), u.shape[1])
         rows = jnp.arange(len(u))
-        return jnp.zeros_like(u).at[rows, order[:, 0]].set(1).at[rows, order[:, k - 1]].set(-delta)
+        y = jnp.zeros_like(u).at[rows, order[:, 0]].set(1, mode='drop')
+        return y.at[rows, order[:, k - 1]].set(-delta, mode='drop')
 
     return compete
 
@@ -105,7 +113,8 @@ def largest(u: Array, k: int) -> tuple[Array, Array]:
       champions, so only those groups' members are ranked;
     - else `lax.top_k`.
 
-    A patch with a NaN drive gets NaN and some neuron, so that NaN reaches the weights and is found there.
+    A patch with a NaN drive gets NaN and some neuron, so that NaN reaches the weights and is found there. Where fewer
+    than k take part, the rest are -inf and some neurons (`present`).
 
     Returns:
         values and indices, [P, k] each.
@@ -125,6 +134,26 @@ def among(u: Array, k: int) -> Array:
         return jnp.zeros(u.shape, bool).at[jnp.arange(len(u))[:, None], order].set(True)
     neuron = lax.broadcasted_iota(jnp.int32, u.shape, 1)
     return functools.reduce(jnp.logical_or, (neuron == order[:, place : place + 1] for place in range(k)))
+
+
+def permitted(v: Array, teacher: Array | None) -> Array:
+    """Let only those take part whose teacher signal is above 0: `v_i = -inf` for the others.
+
+    Args:
+        v: drives less thresholds, [P, N].
+        teacher: [P, N], or [P, 1] for all neurons alike; None: everyone takes part.
+    """
+    return v if teacher is None else jnp.where(teacher > 0, v, -jnp.inf)
+
+
+def among_present(y: Array, v: Array) -> Array:
+    """Give no credit to neurons that take no part: `y_i = 0 where v_i = -inf`. [P, N], [P, N] -> [P, N]."""
+    return jnp.where(v == -jnp.inf, 0, y)
+
+
+def present(values: Array, order: Array, neurons: int) -> Array:
+    """Turn who is largest (`largest`) into whose row to write: N, nobody's and dropped, for who takes no part."""
+    return jnp.where(values == -jnp.inf, neurons, order)
 
 
 GROUP = 16  # neurons per group of the tournament

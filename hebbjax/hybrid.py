@@ -13,9 +13,12 @@ from hebbjax.frozen import Drives
 from hebbjax.layers import LayerState
 from hebbjax.models import Model
 from hebbjax.readout import Head
-from hebbjax.supervised import Fitted, Schedule
+from hebbjax.schedules import Milestones, Schedule
+from hebbjax.supervised import Fitted
 from hebbjax.train import Network
 from hebbjax.types import Array, Key
+
+ROOM = 8 * 2**30  # bytes of lower layers' answers that are held rather than computed anew
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +27,14 @@ class Supervised:
 
     Attributes:
         start: number of the lowest layer that learns by gradient; the number of layers: the head alone does.
-        head: what reads classes out of the highest layer's answers.
+        head: what reads classes out of the highest layer's answers; None: the highest layer does, its answers are
+            logits.
         schedule: how long, how fast.
     """
 
     start: int
-    head: Head
-    schedule: Schedule
+    head: Head | None
+    schedule: Schedule | Milestones
 
     def check(self, depth: int) -> None:
         """Refuse to start where a network of so many layers has none.
@@ -38,16 +42,18 @@ class Supervised:
         Raises:
             ValueError: naming both.
         """
-        if not 0 <= self.start <= depth:
-            raise ValueError(f'training cannot be supervised from layer {self.start} on; use 0 to {depth}.')
+        most = depth if self.head is not None else depth - 1
+        if not 0 <= self.start <= most:
+            raise ValueError(f'training cannot be supervised from layer {self.start} on; use 0 to {most}.')
 
 
 class Taught(NamedTuple):
     """What a supervised stage reached."""
 
     layers: tuple[LayerState, ...]  # those below `start` as they were
-    model: Model  # on what reaches layer `start`
+    model: Model
     fitted: Fitted
+    below: int  # the model's inputs are what reaches this layer
 
 
 def present(net: Network, states: Sequence[LayerState], start: int, images: Array) -> Array | Drives:
@@ -62,34 +68,50 @@ def present(net: Network, states: Sequence[LayerState], start: int, images: Arra
     return x if start < len(net) else Drives(x.reshape(len(x), -1, x.shape[-1]))
 
 
+def present_bytes(net: Network, states: Sequence[LayerState], start: int, count: int, shape: tuple[int, ...]) -> int:
+    """Say how many bytes `present` fills for so many images of shape (H, W, C), without computing anything."""
+    one = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    found = jax.eval_shape(lambda x: train.answers(net, states, x, start), one)
+    return count * found.size * found.dtype.itemsize
+
+
 @functools.lru_cache(maxsize=64)  # asked again and again while a network learns: compiled once
 def _reaching(below, block=100):
     part = functools.partial(train.answers, below)
     return jax.jit(lambda states, images: frozen.blockwise(functools.partial(part, states), images, block))
 
 
-def above(head: Head, net: Network, states: Sequence[LayerState], start: int, inputs: Array | Drives) -> Model:
-    """Put the layers from `start` on and a head together as a model, on what `present` gives.
+def above(
+    head: Head | None, net: Network, states: Sequence[LayerState], start: int, inputs: Array | Drives, below: int
+) -> Model:
+    """Put the layers from `start` on, and a head if there is one, together as a model.
 
-    Parameters are (the head's, the weights of these layers), which start from what the states hold; the head's alone
-    where there is no layer left.
+    Args:
+        head: reads classes out of the highest layer's answers; None: these are logits.
+        net: the layers.
+        states: theirs; parameters start from what they hold. They are (the head's, one `models.Learnable` a layer), or
+            without a head the layers', or without layers the head's.
+        start: the lowest layer that learns.
+        inputs: what reaches layer `below` (`present`).
+        below: the layers between it and `start` answer, every time anew.
     """
-    if start == len(net):
+    if start == len(net) and below == start:
         return models.on_drives(head, *inputs.high.shape[1:])
-    given = tuple(state.w for state in states[start:])
-
-    def answer(weights, x):
-        x = train.answers(net[start:], [state._replace(w=w) for state, w in zip(states[start:], weights)], x)
-        return x.reshape(len(x), -1, x.shape[-1])  # [B, Q, N]
+    body = models.of_layers(net, states, start, below)
+    if head is None:
+        flat = lambda x, averages: (x.reshape(len(x), -1), averages)  # noqa: E731
+        return Model(body.init, lambda *given: flat(*body.apply(*given)))
 
     def init(key):
-        blocks = jax.eval_shape(answer, given, inputs[:1]).shape[1:]
+        given, averages = body.init(key)
+        blocks = jax.eval_shape(lambda x: body.apply(given, averages, x)[0], inputs[:1]).shape[1:]
         params, norm = readout.init(head, key, blocks)
-        return (params, jax.tree.map(jnp.copy, given)), norm
+        return (params, given), (norm, averages)
 
-    def apply(params, norm, x, key=None):
-        params, weights = params
-        return readout.apply(head, params, norm, Drives(answer(weights, x)), key)
+    def apply(params, averages, x, key=None):
+        x, moved = body.apply(params[1], averages[1], x, key)
+        logits, norm = readout.apply(head, params[0], averages[0], Drives(x), key)
+        return logits, (norm, moved)
 
     return Model(init, apply)
 
@@ -101,9 +123,13 @@ def learn(
     key: Key,
     train: tuple[Array, Array],
     validation: tuple[Array, Array],
+    *,
+    room: int = ROOM,
     **how,
 ) -> Taught:
-    """Train the upper layers and a head by gradient; lower layers are frozen, their answers computed once.
+    """Train the upper layers and a head by gradient; lower layers answer and stay as they are, bit for bit.
+
+    Their answers are computed once, where they fit; else anew for every batch.
 
     Args:
         net: the layers.
@@ -112,21 +138,29 @@ def learn(
         key: draws the head, the order of images and dropout.
         train: images and labels.
         validation: images and labels that every choice is made on.
-        how: `history` and `watch` of `supervised.fit`.
+        room: bytes that lower layers' answers may fill.
+        how: further arguments of `supervised.fit`.
 
     Raises:
         ValueError: if the stage or its schedule does not fit.
     """
     stage.check(len(net))
-    start = stage.start
-    sides = [(present(net, states, start, images), labels) for images, labels in (train, validation)]
-    model = above(stage.head, net, states, start, sides[0][0])
+    start, sides = stage.start, (train, validation)
+    count = sum(len(labels) for _, labels in sides)
+    below = start if present_bytes(net, states, start, count, train[0].shape[1:]) <= room else 0
+    sides = [(present(net, states, below, images), labels) for images, labels in sides]
+    model = above(stage.head, net, states, start, sides[0][0], below)
     fitted = supervised.fit(model, key, *sides, stage.schedule, **how)
-    learned = [state._replace(w=w) for state, w in zip(states[start:], fitted.params[1])] if start < len(net) else []
-    return Taught((*states[:start], *learned), model, fitted)
+    if start == len(net):
+        return Taught(tuple(states), model, fitted, below)
+    params, averages = fitted.params, fitted.averages
+    if stage.head is not None:
+        params, averages = params[1], averages[1]
+    upper = [models.learned(*one) for one in zip(states[start:], params, averages[1])]
+    return Taught((*states[:start], *upper), model, fitted, below)
 
 
 def predict(net: Network, states: Sequence[LayerState], stage: Supervised, taught: Taught, images: Array) -> Array:
     """Give the classes [n] that a supervised stage's network reads out of images."""
-    fitted, inputs = taught.fitted, present(net, states, stage.start, images)
+    fitted, inputs = taught.fitted, present(net, states, taught.below, images)
     return supervised.make_predict(taught.model)(fitted.params, fitted.averages, inputs)

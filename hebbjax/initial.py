@@ -14,6 +14,12 @@ def unit(key: Key, shape: tuple[int, int]) -> Array:
     return w / jnp.linalg.norm(w, axis=1, keepdims=True)
 
 
+def fan_in(key: Key, shape: tuple[int, int]) -> Array:
+    """Draw from U(-1/sqrt(D), 1/sqrt(D)), as PyTorch's layers start, and Amato et al. (2019) with them."""
+    bound = shape[1] ** -0.5
+    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+
 def pruned(density: float) -> Callable[[Key, tuple[int, int]], Array]:
     """Build sparse directions: each connection exists with probability `density`, rows have length 1.
 

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from hebbjax import activations, chunks, homeostasis
+from hebbjax import activations, chunks, homeostasis, initial, norms, teachers
 from hebbjax.homeostasis import Homeostasis
+from hebbjax.norms import BatchNorm, NormState
 from hebbjax.patches import Preparation, Window, centred, extract, glimpse, grid, raw
-from hebbjax.types import Array, Key, LearningRule, State, Sums, Told
+from hebbjax.teachers import Teacher
+from hebbjax.types import HANDICAP, Array, Key, LearningRule, State, Sums, Told
 
 PRECISIONS = {'highest': lax.Precision.HIGHEST, 'tensorfloat32': lax.Precision.HIGH, 'bfloat16': None}
 
@@ -29,7 +31,8 @@ class Layer:
         patch: how patches are prepared, in learning and in prediction alike (`patches.raw`, `centred`, `l2`,
             `centred_l2`, or a function on rows of your own). None: centred for a convolution, raw for a dense layer.
         glimpses: windows drawn at random per image and learning step; None: all of them.
-        send: what is predicted with: 'weights', `w . x`, or 'seen', the drive of the rule (`|w|^(p-1)` for krotov).
+        send: what is predicted with: 'weights', `w . x`; 'seen', the drive of the rule (`|w|^(p-1)` for krotov, the
+            projection `w . x / |w|` for a rule that measures angles); 'cosine', that drive over the patch's length.
         fire: activation on the drives, less thresholds.
         pool: images -> images after the activation, such as `max_pool(2)`; None: nothing.
         initial: (key, (N, D)) -> first weights; standard normal, as Krotov and Hopfield. Others: `hebbjax.initial`.
@@ -41,6 +44,13 @@ class Layer:
             `whitening.standardise`; None: nothing.
         homeostasis: adaptive thresholds, subtracted from drives before neurons compete and before they fire; None: no.
         frozen: the layer answers and never learns; its state stays bit for bit, whatever stages say (`stages`).
+        norm: batch normalisation of what is sent on, after pooling; None: no.
+        bias: a constant beside the weights, `w . x - threshold`, which gradients learn and Hebbian rules leave alone.
+            Weights and bias of a layer with one are what deep-learning frameworks start from where `initial` is
+            `initial.fan_in`.
+        dropout: share of what reaches the layer that is silenced while it learns by gradient, in [0, 1).
+        teacher: (labels [B], weights of the layers above) -> what every neuron is told of each image [B, N], such as
+            `teachers.groups(10, 16, 32)`; None: the layer learns without labels.
     """
 
     features: int
@@ -58,6 +68,10 @@ class Layer:
     prepare: Callable[[Array], Array] | None = None
     homeostasis: Homeostasis | None = None
     frozen: bool = False
+    norm: BatchNorm | None = None
+    bias: bool = False
+    dropout: float = 0.0
+    teacher: Teacher | None = None
 
     def __post_init__(self):
         if self.features < 1:
@@ -66,8 +80,12 @@ class Layer:
             raise ValueError(f'glimpses={self.glimpses} shows the layer nothing; use 1 or more, or None for all.')
         if self.chunk is not None and self.chunk < 1:
             raise ValueError(f'chunk={self.chunk} looks at no image; use 1 or more, or None to let the library choose.')
-        if self.send not in ('weights', 'seen'):
-            raise ValueError(f"a layer sends 'weights' or 'seen' drives, not {self.send!r}.")
+        if self.send not in ('weights', 'seen', 'cosine'):
+            raise ValueError(f"a layer sends 'weights', 'seen' or 'cosine' drives, not {self.send!r}.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f'dropout {self.dropout} leaves nothing to learn from; use 0 <= dropout < 1.')
+        if self.bias and self.homeostasis is not None:
+            raise ValueError('a layer has either a bias or adaptive thresholds; leave one of bias, homeostasis out.')
         if self.precision not in PRECISIONS:
             raise ValueError(f'precision {self.precision!r} is unknown; there are {", ".join(PRECISIONS)}.')
         if self.patch is None:
@@ -80,7 +98,8 @@ class LayerState(NamedTuple):
     w: Array  # [N, D]
     rule: State  # the rule's own
     opt: State  # the optax transformation's own
-    threshold: Array | None = None  # [N], where the layer has homeostasis; it adapts only in learning
+    threshold: Array | None = None  # [N], where the layer has homeostasis (it adapts in learning) or a bias (negated)
+    norm: NormState | None = None
 
 
 def intensities(images: Array) -> Array:
@@ -104,6 +123,7 @@ def init(layer: Layer, key: Key, image_shape: tuple[int, int, int], w: Array | N
     """
     ready = jax.eval_shape(lambda images: prepared(layer, images), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
     shape = (layer.features, grid(layer.window, ready.shape[1:]).inputs)
+    bias_key, norm_key = jax.random.fold_in(key, 1), jax.random.fold_in(key, 2)
     if w is None:
         w = layer.initial(key, shape)
     elif jnp.shape(w) != shape:
@@ -111,8 +131,13 @@ def init(layer: Layer, key: Key, image_shape: tuple[int, int, int], w: Array | N
             f'weights of shape {jnp.shape(w)} do not fit a layer that needs {shape} for images {image_shape}.'
         )
     w = jnp.asarray(w)
-    threshold = None if layer.homeostasis is None else homeostasis.init(layer.homeostasis, w)
-    return LayerState(w, layer.rule.init(w), layer.tx.init(w), threshold)
+    threshold = None
+    if layer.homeostasis is not None:
+        threshold = homeostasis.init(layer.homeostasis, w)
+    elif layer.bias:
+        threshold = initial.fan_in(bias_key, shape)[:, 0]
+    norm = None if layer.norm is None else norms.init(layer.norm, norm_key, layer.features)
+    return LayerState(w, layer.rule.init(w), layer.tx.init(w), threshold, norm)
 
 
 def prepared(layer: Layer, images: Array) -> Array:
@@ -131,25 +156,43 @@ def look(layer: Layer, images: Array) -> Array:
 
 
 def product(layer: Layer, x: Array, w: Array) -> Array:
-    """Compute drives `u = x . w` in the layer's precision. [..., D], [N, D] -> [..., N]."""
+    """Compute drives `u = x . w` in the layer's precision. [..., D], [N, D] -> [..., N].
+
+    As rows: a product's slope over several leading axes leaves XLA's fast path on a CPU.
+    """
+    rows = x.reshape(-1, x.shape[-1])
     if layer.precision != 'bfloat16':
-        return jnp.matmul(x, w.T, precision=PRECISIONS[layer.precision])
-    short = x.astype(jnp.bfloat16), w.T.astype(jnp.bfloat16)
-    return jnp.matmul(*short, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
+        u = jnp.matmul(rows, w.T, precision=PRECISIONS[layer.precision])
+    else:
+        short = rows.astype(jnp.bfloat16), w.T.astype(jnp.bfloat16)
+        u = jnp.matmul(*short, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
+    return u.reshape(*x.shape[:-1], len(w))
 
 
 def seen(layer: Layer, w: Array) -> Array:
     """Give the weights that a layer predicts with: `w`, or the rule's `W`. [N, D] -> [N, D]."""
-    return layer.rule.seen(w) if layer.send == 'seen' else w
+    return w if layer.send == 'weights' else layer.rule.seen(w)
 
 
 def predict(layer: Layer, w: Array, images: Array) -> Array:
     """Compute the drives a layer predicts with, on patches prepared as in learning. [B, H, W, C] -> [B, H', W', N]."""
-    return product(layer, look(layer, images), seen(layer, w))
+    x = look(layer, images)
+    return sent_drive(layer, x, product(layer, x, seen(layer, w)))
+
+
+def sent_drive(layer: Layer, x: Array, u: Array) -> Array:
+    """Make of `u = x . seen(w)` what is predicted with: itself, or `u / |x|`; an all-zero patch has cosine 0.
+
+    [..., D], [..., N] -> [..., N].
+    """
+    if layer.send != 'cosine':
+        return u
+    square = jnp.sum(x * x, axis=-1, keepdims=True)
+    return u * jnp.where(square > 0, lax.rsqrt(jnp.where(square > 0, square, 1)), 0)  # twice, for a finite slope
 
 
 def respond(layer: Layer, state: LayerState, images: Array) -> Array:
-    """Send on `pool(fire(u - threshold))`, some images at a time. Nothing learns or adapts here.
+    """Send on `norm(pool(fire(u - threshold)))`, some images at a time. Nothing learns or adapts here.
 
     [B, H, W, C] -> [B, H'', W'', N].
     """
@@ -157,13 +200,27 @@ def respond(layer: Layer, state: LayerState, images: Array) -> Array:
     w = seen(layer, state.w)
 
     def add(nothing, number, some, teacher):
-        return nothing, send(layer, state, product(layer, windows(layer, some), w))
+        x = windows(layer, some)
+        return nothing, send(layer, state, sent_drive(layer, x, product(layer, x, w)))
 
-    return chunks.fold(add, (), chunk_of(layer, images.shape), images)[1]
+    sent = chunks.fold(add, (), chunk_of(layer, images.shape), images)[1]
+    return sent if layer.norm is None else norms.apply(layer.norm, state.norm, sent)
+
+
+def practise(layer: Layer, state: LayerState, images: Array, key: Key) -> tuple[Array, NormState | None]:
+    """Send on what a layer does that learns by gradient: inputs dropped out, answers normalised by the batch.
+
+    [B, H, W, C] -> [B, H'', W'', N], and where batch normalisation stands now.
+    """
+    if layer.dropout > 0:
+        images = images * jax.random.bernoulli(key, 1 - layer.dropout, images.shape).astype(images.dtype)
+        images = images / (1 - layer.dropout)
+    sent = send(layer, state, predict(layer, state.w, images))
+    return (sent, None) if layer.norm is None else norms.learn(layer.norm, state.norm, sent)
 
 
 def send(layer: Layer, state: LayerState, u: Array) -> Array:
-    """Make of drives what is sent on: `pool(fire(u - threshold))`. [B, H', W', N] -> [B, H'', W'', N]."""
+    """Make of drives what is sent on, but for the norm: `pool(fire(u - threshold))`. [B, H', W', N] -> [B, ..., N]."""
     sent = layer.fire(homeostasis.less(u, state.threshold))
     return sent if layer.pool is None else layer.pool(sent)
 
@@ -176,17 +233,24 @@ def learn(layer: Layer, key: Key, state: LayerState, images: Array, teacher=None
         key: draws the glimpses, and what the rule draws.
         state: what it has.
         images: [B, H, W, C], floating.
-        teacher: what the rule is taught with, if it is.
+        teacher: what each neuron is told of each image [B, N], or None.
 
     Returns:
         The new state, what is sent on [B, H'', W'', N] (computed only where it is used, under jit), what happened.
+
+    Raises:
+        ValueError: if the teacher's signal has another shape.
     """
+    if teacher is not None:
+        teachers.fits(jnp.shape(teacher), len(images), layer.features)
     sums, sent = gather(layer, key, state, images, teacher)
     dw, rule = layer.rule.change(sums, state.w, state.rule)  # [N, D]
     change, opt = layer.tx.update(dw, state.opt, state.w)
     w = state.w + change
-    threshold = None if layer.homeostasis is None else homeostasis.adapt(layer.homeostasis, state.threshold, sums)
-    state = LayerState(w, rule, opt, threshold)
+    adapts = layer.homeostasis is not None
+    threshold = homeostasis.adapt(layer.homeostasis, state.threshold, sums) if adapts else state.threshold
+    sent, norm = (sent, None) if layer.norm is None else norms.learn(layer.norm, state.norm, sent)
+    state = LayerState(w, rule, opt, threshold, norm)
     finite = jnp.array([jnp.all(jnp.isfinite(a)) for a in (w, threshold) if a is not None]).all()
     return state, sent, Told(sums.wins, jnp.max(jnp.abs(change)), finite, homeostasis.rates(sums))
 
@@ -201,30 +265,45 @@ def gather(layer: Layer, key: Key, state: LayerState, images: Array, teacher=Non
     products: it gets all that fits in a share of its memory. `Layer.chunk` overrides.
 
     Returns:
-        The rule's sums, and what is sent on.
+        The rule's sums, and what is sent on, before any norm.
     """
     sample_key, rule_key = jax.random.split(key)
     learned = layer.rule.seen(state.w)  # [N, D]
-    sending = learned if layer.send == 'seen' else state.w
+    sending = state.w if layer.send == 'weights' else learned
     images = prepared(layer, images)
+    threshold = handicapped(layer, jax.random.fold_in(key, HANDICAP), state)
 
-    def add(sums, number, some, truth):
+    def add(sums, number, some, told):
         key = jax.random.fold_in(rule_key, number)
         maps = windows(layer, some)  # [b, H', W', D]
         x = maps.reshape(-1, maps.shape[-1])  # [P, D]
         u = product(layer, x, learned)  # [P, N]
-        predicted = u if sending is learned else product(layer, x, sending)
-        sums = layer.rule.gather(sums, key, x, u, truth, state.threshold)
+        predicted = sent_drive(layer, x, u if sending is learned else product(layer, x, sending))
+        sums = layer.rule.gather(sums, key, x, u, everywhere(told, len(x)), threshold)
         return sums, send(layer, state, predicted.reshape(*maps.shape[:-1], -1))
 
     def glance(sums):
         x = layer.patch(glimpse(sample_key, layer.window, images, layer.glimpses))  # [P, D]
-        return layer.rule.gather(sums, rule_key, x, product(layer, x, learned), teacher, state.threshold)
+        u = product(layer, x, learned)
+        return layer.rule.gather(sums, rule_key, x, u, everywhere(teacher, len(x)), threshold)
 
     sums = layer.rule.start(state.w)
     if layer.glimpses is not None:  # few patches, drawn from the whole batch
-        return glance(sums), respond(dataclasses.replace(layer, prepare=None), state, images)
+        return glance(sums), respond(dataclasses.replace(layer, prepare=None, norm=None), state, images)
     return chunks.fold(add, sums, chunk_of(layer, images.shape), images, teacher)
+
+
+def handicapped(layer: Layer, key: Key, state: LayerState) -> Array | None:
+    """Give what neurons compete less by in this step: thresholds, and the rule's handicap. [N] or None."""
+    handicap = layer.rule.handicap(key, state.w, state.rule)
+    if handicap is None or state.threshold is None:
+        return state.threshold if handicap is None else handicap
+    return state.threshold + handicap
+
+
+def everywhere(teacher: Array | None, patches: int) -> Array | None:
+    """Give every patch of an image what its teacher tells. [B, N] -> [P, N]."""
+    return None if teacher is None else jnp.repeat(teacher, patches // len(teacher), axis=0)
 
 
 def chunk_of(layer: Layer, shape: tuple[int, int, int, int]) -> int:

@@ -1,14 +1,17 @@
 """Models: what gradient training needs of a network, as a pair of pure functions; heads on drives, whole networks."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 
 from hebbjax import frozen, layers, readout
 from hebbjax.frozen import Drives
-from hebbjax.layers import Layer
+from hebbjax.layers import Layer, LayerState
+from hebbjax.norms import NormState
 from hebbjax.readout import Head
 from hebbjax.types import Array, Key
 
@@ -57,6 +60,68 @@ def end_to_end(head: Head, layer: Layer, image_shape: tuple[int, int, int], pool
         return readout.apply(head, params, norm, found, key)
 
     return Model(init, apply)
+
+
+class Learnable(NamedTuple):
+    """What gradients can learn of a layer."""
+
+    w: Array  # [N, D]
+    threshold: Array | None  # [N], where the layer has a bias
+    scale: Array | None  # [N] and
+    shift: Array | None  # [N], where it is normalised
+
+
+def learnable(layer: Layer, state: LayerState) -> tuple[Learnable, tuple[Array, Array] | None]:
+    """Take out of a layer's state what gradients learn, and its running averages."""
+    norm = state.norm
+    own = Learnable(
+        state.w,
+        state.threshold if layer.bias else None,
+        None if norm is None else norm.scale,
+        None if norm is None else norm.shift,
+    )
+    return own, None if norm is None else (norm.mean, norm.var)
+
+
+def learned(state: LayerState, own: Learnable, averages: tuple[Array, Array] | None) -> LayerState:
+    """Put back what gradients learned."""
+    threshold = state.threshold if own.threshold is None else own.threshold
+    norm = None if averages is None else NormState(own.scale, own.shift, *averages)
+    return state._replace(w=own.w, threshold=threshold, norm=norm)
+
+
+def of_layers(net: Sequence[Layer], states: Sequence[LayerState], start: int = 0, below: int = 0) -> Model:
+    """Make layers a model of what the highest one sends on, [B, Q, N]; they start from what their states hold.
+
+    Parameters are one `Learnable` for each layer from `start` on. Averages are the states of the layers from `below` to
+    `start`, which answer and never change, and the running averages of those that learn.
+
+    Args:
+        net: the layers, bottom first.
+        states: theirs.
+        start: the lowest layer that learns.
+        below: the lowest layer of all: inputs are what reaches it.
+    """
+    own, averages = zip(*(learnable(layer, state) for layer, state in zip(net[start:], states[start:])))
+    given = own, (tuple(states[below:start]), averages)
+
+    def apply(params, averages, x, key=None):
+        answering, averages = averages
+        x = layers.intensities(x)
+        for layer, state in zip(net[below:start], answering):
+            x = lax.stop_gradient(layers.respond(layer, state, x))
+        moved = []
+        for number, (layer, state, own, average) in enumerate(zip(net[start:], states[start:], params, averages)):
+            state = learned(state, own, average)
+            if key is None:
+                x = layers.respond(layer, state, x)
+            else:
+                x, norm = layers.practise(layer, state, x, jax.random.fold_in(key, number))
+                average = None if norm is None else (norm.mean, norm.var)
+            moved.append(average)
+        return x.reshape(len(x), -1, x.shape[-1]), (answering, tuple(moved))
+
+    return Model(lambda key: jax.tree.map(jnp.copy, given), apply)
 
 
 def flat(images: Array) -> Drives:

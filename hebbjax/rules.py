@@ -39,37 +39,62 @@ def winners(x: Array, first: Array, neurons: int) -> Array:
 
     Args:
         x: patches [P, D].
-        first: the neuron with the largest drive, [P].
+        first: the neuron with the largest drive, [P]; N: nobody.
         neurons: N.
 
     Returns:
         [N] int32.
     """
-    return jnp.zeros(neurons, jnp.int32).at[first].add(jnp.any(x != 0, axis=1).astype(jnp.int32))
+    return jnp.zeros(neurons, jnp.int32).at[first].add(jnp.any(x != 0, axis=1).astype(jnp.int32), mode='drop')
 
 
-def local(compete: Competition, credit: Callable[[Array, Array], Credit], *, reduce: Reduction = mean) -> LearningRule:
+def rivals(u: Array, teacher: Array | None, threshold: Array | None) -> Array:
+    """Give the drives that neurons compete by: `u - threshold`, -inf where the teacher forbids. [P, N] -> [P, N]."""
+    return competition.permitted(less(u, threshold), teacher)
+
+
+def local(
+    compete: Competition | None,
+    credit: Callable[[Array, Array], Credit],
+    *,
+    reduce: Reduction = mean,
+    count: Callable = winners,
+) -> LearningRule:
     """Build a rule from a competition and a credit: `dw_i = reduce_p(pull_pi x_p - leak_pi w_i)`.
 
     Args:
-        compete: (key, u [P, N]) -> y [P, N]; u less thresholds, where the layer has them.
+        compete: (key, u [P, N]) -> y [P, N]; u less thresholds, -inf for who takes no part, whose y is 0 whatever the
+            competition says. None: y is what the teacher signals.
         credit: (u, y) -> Credit of [P, N] arrays.
         reduce: total, mean or weighted; learning rates do not carry over from one to another.
+        count: tells who won; `winners` gives an all-zero patch to nobody.
+
+    Raises:
+        ValueError: when first traced without a teacher, if that is to be imposed.
     """
 
     def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> Sums:
-        v = less(u, threshold)  # [P, N]
-        pull, leak, weight = credit(u, compete(key, v))  # [P, N] each
-        _, first = competition.largest(v, 1)
+        if compete is None and teacher is None:
+            raise ValueError('a rule without competition imposes its teacher and got None; give the layer a teacher.')
+        v = rivals(u, None if compete is None else teacher, threshold)  # [P, N]
+        y = teacher.astype(u.dtype) if compete is None else compete(key, v)  # [P, N]
+        if teacher is not None or threshold is not None:
+            y = competition.among_present(y, v)
+        pull, leak, weight = credit(u, y)  # [P, N] each
         return Sums(
             sums.pull + jnp.matmul(pull.T, x, precision=lax.Precision.HIGHEST),
             sums.leak + leak.sum(0),
             sums.weight + weight.sum(0),
-            sums.wins + winners(x, first[:, 0], u.shape[1]),
+            sums.wins + count(x, _first(v), u.shape[1]),
             sums.patches + len(x),
         )
 
     return LearningRule(init=lambda w: (), seen=lambda w: w, gather=gather, change=leaky(reduce))
+
+
+def _first(v: Array) -> Array:
+    """Find the neuron with the largest drive of each patch, [P]; N where nobody takes part."""
+    return competition.present(*competition.largest(v, 1), v.shape[1])[:, 0]
 
 
 def leaky(reduce: Reduction) -> Callable:
@@ -88,7 +113,7 @@ def hebb(compete: Competition | int | None = None, *, reduce: Reduction = mean) 
     Raises:
         ValueError: if there are fewer winners than 1, or (in `init`, or when first traced) more than neurons.
     """
-    return _associate(compete, lambda y: jnp.zeros_like(y), reduce)
+    return associate(compete, lambda y: jnp.zeros_like(y), reduce=reduce)
 
 
 def oja(compete: Competition | int | None = None, *, reduce: Reduction = mean) -> LearningRule:
@@ -103,7 +128,7 @@ def oja(compete: Competition | int | None = None, *, reduce: Reduction = mean) -
     Raises:
         ValueError: if there are fewer winners than 1, or (in `init`, or when first traced) more than neurons.
     """
-    return _associate(compete, lambda y: y * y, reduce)
+    return associate(compete, lambda y: y * y, reduce=reduce)
 
 
 def instar(compete: Competition | int = 1, *, reduce: Reduction = mean) -> LearningRule:
@@ -117,29 +142,46 @@ def instar(compete: Competition | int = 1, *, reduce: Reduction = mean) -> Learn
     Raises:
         ValueError: if there are fewer winners than 1, or (in `init`, or when first traced) more than neurons.
     """
-    return _associate(compete, lambda y: y, reduce)
+    return associate(compete, lambda y: y, reduce=reduce)
 
 
-def _associate(compete, leak: Callable[[Array], Array], reduce: Reduction) -> LearningRule:
-    """Build `dw_i = y_i x - leak(y_i) w_i`; for so many winners without ever laying the zeros of y out."""
+def associate(
+    compete: Competition | int | None,
+    leak: Callable[[Array], Array],
+    *,
+    reduce: Reduction = mean,
+    count: Callable = winners,
+) -> LearningRule:
+    """Build `dw_i = y_i x - leak(y_i) w_i`; for so many winners without ever laying the zeros of y out.
+
+    Args:
+        compete: a competition, or so many winners; None: everyone, by their drive.
+        leak: y -> what leaks, elementwise.
+        reduce, count: see `local`.
+
+    Raises:
+        ValueError: if there are fewer winners than 1, or (in `init`, or when first traced) more than neurons.
+    """
     if not isinstance(compete, numbers.Integral):
-        return local(compete or competition.linear(), lambda u, y: Credit(y, leak(y), jnp.abs(y)), reduce=reduce)
+        credit = lambda u, y: Credit(y, leak(y), jnp.abs(y))  # noqa: E731
+        return local(compete or competition.linear(), credit, reduce=reduce, count=count)
     k = int(compete)
     competition.k_wta(k)  # refuses k < 1
 
     def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> Sums:
-        v = less(u, threshold)  # [P, N]
+        v = rivals(u, teacher, threshold)  # [P, N]
         pull, weight = sums.pull, sums.weight
         if k <= SPARSE * u.shape[1]:
-            _, order = competition.largest(v, k)  # [P, k]
+            order = competition.present(*competition.largest(v, k), u.shape[1])  # [P, k]
             first = order[:, 0]
             for place in range(k):
-                pull, weight = pull.at[order[:, place]].add(x), weight.at[order[:, place]].add(1)
+                winner = order[:, place]
+                pull, weight = pull.at[winner].add(x, mode='drop'), weight.at[winner].add(1, mode='drop')
         else:
-            first = competition.largest(v, 1)[1][:, 0]
-            y = competition.among(v, k).astype(u.dtype)  # [P, N]
+            first = _first(v)
+            y = competition.among_present(competition.among(v, k).astype(u.dtype), v)  # [P, N]
             pull, weight = pull + jnp.matmul(y.T, x, precision=lax.Precision.HIGHEST), weight + y.sum(0)
-        wins = sums.wins + winners(x, first, u.shape[1])
+        wins = sums.wins + count(x, first, u.shape[1])
         # every winner's credit is 1, so it leaks leak(1)
         return Sums(pull, leak(jnp.ones_like(weight)) * weight, weight, wins, sums.patches + len(x))
 
@@ -154,7 +196,8 @@ SPARSE = 1 / 20  # share of neurons that may learn from a patch before one produ
 def sanger(*, reduce: Reduction = mean) -> LearningRule:
     """Sanger's rule: `dw_i = y_i (x - sum_{j <= i} y_j w_j)`, `y = u`: the principal components in order (Sanger 1989).
 
-    Its leak couples neurons, so it has its own door: `dw = y' x - tril(y' y) w`.
+    Its leak couples neurons, so it has its own door: `dw = y' x - tril(y' y) w`. Nobody competes; `y = 0` for who takes
+    no part.
     """
 
     product = lambda a, b: jnp.matmul(a, b, precision=lax.Precision.HIGHEST)  # noqa: E731
@@ -163,13 +206,13 @@ def sanger(*, reduce: Reduction = mean) -> LearningRule:
         return nothing_yet(w)._replace(leak=jnp.zeros((len(w), len(w)), w.dtype))
 
     def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> Sums:
-        y = u  # [P, N]
-        _, first = competition.largest(less(u, threshold), 1)
+        v = rivals(u, teacher, threshold)  # [P, N]
+        y = u if teacher is None and threshold is None else competition.among_present(u, v)  # [P, N]
         return Sums(
             sums.pull + product(y.T, x),  # [N, D]
             sums.leak + product(y.T, y),  # [N, N]
             sums.weight + jnp.abs(y).sum(0),
-            sums.wins + winners(x, first[:, 0], u.shape[1]),
+            sums.wins + winners(x, _first(v), u.shape[1]),
             sums.patches + len(x),
         )
 
@@ -210,15 +253,16 @@ def krotov(k: int = 2, delta=0.4, p=2.0) -> LearningRule:
         return jnp.sign(w) * jnp.abs(w) ** (p - 1)
 
     def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> Sums:
-        drive, order = competition.largest(less(u, threshold), k)  # [P, k]
+        drive, order = competition.largest(rivals(u, teacher, threshold), k)  # [P, k]
+        ranked = competition.present(drive, order, u.shape[1])
         if threshold is not None:  # neurons rank by what exceeds their threshold, and leak by their drive
             drive = drive + threshold[order]
-        first, kth = order[:, 0], order[:, k - 1]
+        first, kth = ranked[:, 0], ranked[:, k - 1]
         # dw_i = sum_p g_pi x_p - (sum_p g_pi u_pi) w_i, where g has two entries a patch: 1 and -delta
         return Sums(
-            sums.pull.at[first].add(x).at[kth].add(-delta * x),
-            sums.leak.at[first].add(drive[:, 0]).at[kth].add(-delta * drive[:, k - 1]),
-            sums.weight.at[first].add(1),
+            sums.pull.at[first].add(x, mode='drop').at[kth].add(-delta * x, mode='drop'),
+            sums.leak.at[first].add(drive[:, 0], mode='drop').at[kth].add(-delta * drive[:, k - 1], mode='drop'),
+            sums.weight.at[first].add(1, mode='drop'),
             sums.wins + winners(x, first, u.shape[1]),
             sums.patches + len(x),
         )

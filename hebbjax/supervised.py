@@ -18,37 +18,10 @@ from flax.training.early_stopping import EarlyStopping
 
 from hebbjax import frozen
 from hebbjax.models import Model
+from hebbjax.schedules import Milestones, Schedule
 from hebbjax.types import Array, Key
 
 PARTS = 8  # a long epoch returns to the host so many times, so that Ctrl-C need not wait for its end
-
-
-class Schedule(NamedTuple):
-    """How long and how fast to train by gradient: Adam under reduce-on-plateau, with early stopping."""
-
-    epochs: int = 50  # at most
-    batch: int = 256
-    rate: float = 1e-3
-    factor: float = 0.5  # the rate is multiplied by this ...
-    patience: int = 5  # ... after so many epochs without a better validation accuracy
-    stop_after: int = 15  # epochs without a better validation accuracy after which training ends
-    decay: float = 0.0  # decoupled weight decay (AdamW) of arrays with two axes or more
-    average: int = 1  # steps whose mean parameters are judged and kept; 1: the last step's
-
-    def check(self, count: int) -> None:
-        """Refuse what cannot train on `count` samples.
-
-        Raises:
-            ValueError: naming the setting, its value and what would do.
-        """
-        if self.epochs < 1:
-            raise ValueError(f'{self.epochs} head epochs train nothing; use 1 or more.')
-        if not 1 <= self.batch <= count:
-            raise ValueError(f'a batch of {self.batch} does not fit {count} samples; use 1 to {count}.')
-        if self.average < 1:
-            raise ValueError(f'a mean over {self.average} steps has nothing to average; use 1 (the last) or more.')
-        if not self.rate > 0:
-            raise ValueError(f'learning rate {self.rate} does not descend; use a rate above 0.')
 
 
 class Carry(NamedTuple):
@@ -70,6 +43,14 @@ class Epoch(NamedTuple):
     rate: float
 
 
+class Snapshot(NamedTuple):
+    """A training between two epochs: all that it takes to go on, to the same bits."""
+
+    carry: Carry
+    best: tuple[Any, Any]  # (params, averages) of the best epoch so far
+    curve: np.ndarray  # [epochs of the schedule, 4], a line each; NaN for those to come
+
+
 class Fitted(NamedTuple):
     """What `fit` reached."""
 
@@ -86,22 +67,6 @@ class Fitted(NamedTuple):
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """Compute the mean softmax cross-entropy. [B, K], [B] -> scalar."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-
-@functools.lru_cache(maxsize=64)
-def adam(rate: float, decay: float) -> optax.GradientTransformation:
-    """Build Adam at a rate, with decoupled weight decay of arrays with two axes or more."""
-    return optax.adamw(rate, weight_decay=decay, mask=lambda params: jax.tree.map(lambda a: a.ndim > 1, params))
-
-
-@functools.lru_cache(maxsize=64)
-def make_plateau(factor: float, patience: int) -> tuple[Any, Callable]:
-    """Build optax's reduce-on-plateau for one value an epoch: a first state, and (state, value) -> state, jitted.
-
-    Jitted, because its eager form compiles its branches anew at every call: longer than a small epoch.
-    """
-    plateau = optax.contrib.reduce_on_plateau(factor, patience=patience, rtol=0.0, atol=1e-7)
-    return plateau.init(()), jax.jit(lambda state, value: plateau.update((), state, value=value)[1])
 
 
 def begin(tx: optax.GradientTransformation, params, averages) -> Carry:
@@ -172,21 +137,25 @@ def fit(
     key: Key,
     train: tuple[Any, Array],
     validation: tuple[Any, Array],
-    schedule: Schedule,
+    schedule: Schedule | Milestones,
     *,
     history: bool = False,
     watch: Callable[[int, Epoch], None] | None = None,
+    keep: Callable[[Snapshot], None] | None = None,
+    kept: Callable[[Snapshot], Snapshot | None] | None = None,
 ) -> Fitted:
-    """Train a model by Adam on the cross-entropy, and keep the state that is best on the validation set.
+    """Train a model on the cross-entropy, and keep the state that is best on the validation set.
 
     Args:
         model: what to train.
         key: draws its first parameters, the order of samples and its dropout.
         train: inputs (pytree of [n, ...]) and labels [n].
         validation: inputs and labels that every choice is made on.
-        schedule: rates and lengths.
+        schedule: optimizer, rates and lengths.
         history: keep every epoch's state on the host, to draw test curves with when every choice has been made.
         watch: called after each epoch with its number and line.
+        keep: called after each epoch with all that it takes to go on; its buffers are gone with the next epoch.
+        kept: called once with a snapshot of this shape: gives one that `keep` was given, to go on from, or None.
 
     Raises:
         ValueError: if the schedule does not fit the data.
@@ -196,10 +165,16 @@ def fit(
     schedule.check(len(labels))
     init_key, train_key = jax.random.split(key)
     params, averages = model.init(init_key)
-    tx = adam(schedule.rate, schedule.decay)
-    plateau_state, reduce = make_plateau(schedule.factor, schedule.patience)
+    tx = schedule.tx()
+    pace, follow = schedule.pace()
     stopping = EarlyStopping(patience=schedule.stop_after)
-    carry = begin(tx, params, averages)
+    carry, curve, best = begin(tx, params, averages), [], None
+    if kept is not None and (found := kept(Snapshot(carry, (params, averages), lines_of([], schedule)))) is not None:
+        carry, best = found.carry, (0, found.best)
+        for number, line in enumerate(np.asarray(found.curve)[np.isfinite(np.asarray(found.curve)).all(1)].tolist()):
+            curve.append(Epoch(*line))
+            best = (number, found.best) if curve[-1].validation > curve[best[0]].validation else best
+            pace, stopping = follow(pace, curve[-1].validation), stopping.update(1 - curve[-1].validation)
 
     started = time.perf_counter()
     one = jnp.ones(())
@@ -211,10 +186,10 @@ def fit(
     accuracy = compiled(make_accuracy(model), params, averages, *validation)
     ready = time.perf_counter()
 
-    curve, states, best, interrupted = [], [], None, False
+    states, interrupted = [], False
     try:
-        for number in range(schedule.epochs):
-            key, scale = jax.random.fold_in(train_key, number), plateau_state.scale
+        for number in range(len(curve), schedule.epochs if not stopping.should_stop else 0):
+            key, scale = jax.random.fold_in(train_key, number), pace.scale
             loss = right = 0.0
             for part in parts:
                 carry, sums = epoch(carry, inputs, labels, key, scale, part)
@@ -228,10 +203,11 @@ def fit(
             if history:
                 states.append(jax.tree.map(np.array, judged))
             curve.append(now)
+            if keep is not None:
+                keep(Snapshot(carry, best[1], lines_of(curve, schedule)))
             if watch is not None:
                 watch(number, now)
-            plateau_state = reduce(plateau_state, jnp.float32(1 - now.validation))
-            stopping = stopping.update(1 - now.validation)
+            pace, stopping = follow(pace, now.validation), stopping.update(1 - now.validation)
             if stopping.should_stop:
                 break
     except KeyboardInterrupt:
@@ -240,6 +216,13 @@ def fit(
         interrupted = True
     seconds = time.perf_counter() - ready
     return Fitted(*best[1], best[0], curve, states, seconds, ready - started, interrupted)
+
+
+def lines_of(curve: list[Epoch], schedule: Schedule | Milestones) -> np.ndarray:
+    """Lay a curve out as an array [epochs, 4]; epochs to come are NaN."""
+    lines = np.full((schedule.epochs, len(Epoch._fields)), np.nan)  # on the host: values as they were compared
+    lines[: len(curve)] = curve or lines[:0]
+    return lines
 
 
 def compiled(f: Callable, *args) -> Callable:

@@ -79,12 +79,26 @@ def train_step(
         if not learns[number]:
             x = layers.respond(layer, before, x)
             continue
-        after, sent, told[number] = layers.learn(layer, keys[number], before, x, labels)
+        signal = teacher_of(net, state.layers, number, labels)
+        after, sent, told[number] = layers.learn(layer, keys[number], before, x, signal)
         learned[number] = after
         if stage is not None and stage.order == 'in_order' and number + 1 < top:
             sent = layers.respond(layer, after, x)
         x = sent
     return TrainState(state.step + 1, state.key, tuple(learned)), tuple(told)
+
+
+def teacher_of(net: Network, states: Sequence[LayerState], number: int, labels) -> Array | None:
+    """Give what a layer's teacher tells its neurons of each image [B, N], or None where it has none.
+
+    Raises:
+        ValueError: if it has one, and there are no labels.
+    """
+    if net[number].teacher is None:
+        return None
+    if labels is None:
+        raise ValueError(f'layer {number} has a teacher, which needs labels; call with (state, images, labels).')
+    return net[number].teacher(labels, tuple(state.w for state in states[number + 1 :]))
 
 
 def make_train_step(net: Network, *, stage: Stage | None = None, donate: bool = False) -> Callable:

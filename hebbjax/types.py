@@ -37,7 +37,8 @@ class Sums(NamedTuple):
     pull: Array  # [N, D] sum_p pull_pi x_p
     leak: Array  # [N] sum_p leak_pi; a rule that couples neurons keeps [N, N]
     weight: Array  # [N] sum_p weight_pi: the credit that each neuron was given; of winners, their number
-    wins: Array  # [N] int32: patches for which this neuron had the largest drive; an all-zero patch is nobody's
+    wins: Array  # [N] int32: patches for which this neuron had the largest drive; an all-zero patch
+    # is nobody's, unless a rule takes it for a point like any other (`prototypes.nearest(by='distance')`)
     patches: Array  # P, int32 scalar
 
 
@@ -45,6 +46,14 @@ def nothing_yet(w: Array) -> Sums:
     """Give the sums over no patches, for weights [N, D]."""
     none = jnp.zeros_like(w[:, 0])
     return Sums(jnp.zeros_like(w), none, none, jnp.zeros(len(w), jnp.int32), jnp.zeros((), jnp.int32))
+
+
+HANDICAP = 2**31 - 1  # folded into a step's key for what a handicap draws; no chunk of a batch has this number
+
+
+def nobody_is_handicapped(key: Key, w: Array, state: State) -> None:
+    """Let everyone compete by their drive."""
+    return None
 
 
 class LearningRule(NamedTuple):
@@ -56,16 +65,24 @@ class LearningRule(NamedTuple):
     """w -> the weights [N, D] that drives are computed with: w itself, or sign(w)|w|^(p-1)."""
     gather: Callable[..., Sums]
     """(sums, key, x [P, D], u [P, N], teacher=None, threshold=None) -> sums, these patches added. Neurons compete by
-    `u - threshold` [N], where a layer has thresholds; what leaks in proportion to the drive leaks by `u`."""
+    `u - threshold` [N], where there are thresholds; what leaks in proportion to the drive leaks by `u`. `teacher`
+    [P, N], or None, is what each patch's teacher signals to each neuron (a layer gives all positions of an image its
+    one signal): where neurons compete, only those with a signal above 0 take part."""
     change: Callable[[Sums, Array, State], tuple[Array, State]]
     """(sums, w [N, D], state) -> (dw [N, D] to be added, state)."""
     start: Callable[[Array], Sums] = nothing_yet
     """w [N, D] -> the sums over no patches."""
+    handicap: Callable[[Key, Array, State], Array | None] = nobody_is_handicapped
+    """(key, w [N, D], state) -> [N] or None: what is subtracted from all drives of a learning step before neurons
+    compete, on top of a layer's thresholds; +inf: this neuron sits the step out."""
 
     def update(
         self, key: Key, x: Array, u: Array, w: Array, state: State, teacher=None, threshold=None
     ) -> tuple[Array, State]:
         """Learn from all patches at once: x [P, D], their drives u [P, N] -> (dw [N, D] to be added, state)."""
+        handicap = self.handicap(jax.random.fold_in(key, HANDICAP), w, state)  # [N]
+        if handicap is not None:
+            threshold = handicap if threshold is None else threshold + handicap
         return self.change(self.gather(self.start(w), key, x, u, teacher, threshold), w, state)
 
 

@@ -106,6 +106,51 @@ def instar(x, w, compete=None, k=1, threshold=None):
     return dw / len(x)
 
 
+def closeness(patch, w_i, by):
+    """How near a patch is to a neuron: cosine, minus half the squared distance (up to |x|^2 / 2), or drive."""
+    if by == 'drive':
+        return w_i @ patch
+    if by == 'distance':
+        return (patch @ patch - (patch - w_i) @ (patch - w_i)) / 2
+    lengths = np.sqrt(patch @ patch) * np.sqrt(w_i @ w_i)
+    return w_i @ patch / lengths if lengths > 0 else 0.0
+
+
+def nearest(x, w, compete, by='angle', reduce='weighted', threshold=None, teacher=None):
+    """Steps |y_i| (sign(y_i) x - w_i), y = compete(closeness - threshold) or what the teacher imposes.
+
+    'weighted' averages them with weights |y_i|, 'total' adds them up, 'mean' divides that by the number of patches.
+    """
+    dw = np.zeros_like(w)
+    for i in range(len(w)):
+        steps, weights = [], []
+        for number, patch in enumerate(x):
+            if by == 'angle' and compete is not None and not patch.any():
+                continue
+            near = above([closeness(patch, w_j, by) for w_j in w], threshold)
+            y_i = teacher[number][i] if compete is None else compete(near)[i]
+            steps.append(abs(y_i) * (np.sign(y_i) * patch - w[i]))
+            weights.append(abs(y_i))
+        if reduce == 'weighted':
+            dw[i] = sum(a * step for a, step in zip(weights, steps)) / (sum(weights) or 1)
+        else:
+            dw[i] = sum(steps) / (len(x) if reduce == 'mean' else 1)
+    return dw
+
+
+def som(x, w, places, radius):
+    """Each patch's winner by angle, and its neighbours by exp(-d^2 / (2 radius^2)), d the larger of two distances."""
+    steps, weights = np.zeros_like(w), np.zeros(len(w))
+    for patch in x:
+        j = ranks([closeness(patch, w_j, 'angle') for w_j in w])[0]
+        for i in range(len(w)):
+            d = max(abs(a - b) for a, b in zip(places[i], places[j]))
+            r = np.exp(-d * d / (2 * radius**2))
+            steps[i] += r * r * (patch - w[i])
+            weights[i] += r
+    return steps / weights[:, None]
+
+
 def krotov(x, w, k, delta, p, threshold=None):
     """dw_i = sum over patches of g_i (x - <w_i, x> w_i), <w_i, x> = sum_d sign(w_id) |w_id|^(p-1) x_d."""
     dw = np.zeros_like(w)

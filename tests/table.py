@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import reference
 
-from hebbjax import activations, competition, rules
+from hebbjax import activations, competition, prototypes, rules
 from hebbjax.types import LearningRule
 
 
@@ -33,6 +33,12 @@ def weighted(x, w, judge, compete, threshold=None):
 def peaks(u):
     """y = max(u - mean u, 0)."""
     return np.maximum(np.array(u) - np.mean(u), 0)
+
+
+def nearest_row(name, compete, judged, by, reduce):
+    """The rule of prototypes at one setting; `judged` is the competition in loops."""
+    judge = partial(reference.nearest, compete=judged, by=by, reduce=reduce)
+    return Row(name, lambda: prototypes.nearest(compete, by=by, reduce=getattr(rules, reduce)), judge, reduce)
 
 
 def krotov_row(k, delta, p):
@@ -76,6 +82,11 @@ RULES = [
     ),
     Row('hebb-1', lambda: rules.hebb(1), partial(reference.hebb, compete=reference.winners(1)), 'mean'),
     Row('oja-2', lambda: rules.oja(2), partial(reference.oja, compete=reference.winners(2)), 'mean'),
+    nearest_row('nearest', 1, reference.winners(1), 'angle', 'weighted'),
+    nearest_row('nearest-distance-2', 2, reference.winners(2), 'distance', 'mean'),
+    nearest_row('nearest-distance-soft_wta', competition.soft_wta(1.0), reference.shared, 'distance', 'weighted'),
+    nearest_row('nearest-linear', competition.linear(), reference.everyone, 'angle', 'weighted'),
+    nearest_row('nearest-linear-total', competition.linear(), reference.everyone, 'angle', 'total'),
     krotov_row(2, 0.4, 2),
     krotov_row(2, 0.4, 2.0),
     krotov_row(3, 0.2, 3),

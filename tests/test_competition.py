@@ -118,3 +118,19 @@ def test_a_k_that_leaves_no_winner_is_refused():
     for compete in (competition.k_wta(5), competition.rank(5, 0.4)):
         with pytest.raises(ValueError, match='k=5 is more than the 4 neurons that compete; use k <= 4'):
             compete(KEY, U)
+
+
+def test_who_takes_no_part_ranks_last_and_gets_no_credit():
+    v = competition.permitted(U, jnp.array([[0.0, 0.0, 0.1, 1.0], [0.0, 0.0, 0.0, 0.0]]))
+    inf = np.inf
+    np.testing.assert_array_equal(v, [[-inf, -inf, -2, 0.5], [-inf, -inf, -inf, -inf]])
+    assert competition.permitted(U, None) is U
+    np.testing.assert_array_equal(competition.present(*competition.largest(v, 3), 4), [[3, 2, 4], [4, 4, 4]])
+    for compete in (competition.k_wta(3), competition.k_wta(3, ties='all')):
+        np.testing.assert_array_equal(competition.among_present(compete(KEY, v), v), [[0, 0, 1, 1], [0, 0, 0, 0]])
+    np.testing.assert_array_equal(competition.among_present(competition.linear()(KEY, v), v)[0], [0, 0, -2, 0.5])
+    assert competition.among_present(competition.soft_wta(1.0)(KEY, v), v)[1].sum() == 0
+    np.testing.assert_array_equal(competition.rank(3, 0.4)(KEY, v), [[0, 0, 0, 1], [0, 0, 0, 0]])
+    np.testing.assert_allclose(competition.rank(2, 0.4)(KEY, v), [[0, 0, -0.4, 1], [0, 0, 0, 0]])
+    nan = competition.permitted(U.at[0, 3].set(jnp.nan), jnp.ones((2, 1)))
+    assert jnp.isnan(competition.among_present(competition.linear()(KEY, nan), nan)[0, 3])

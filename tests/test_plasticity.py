@@ -1,5 +1,7 @@
 """What happens to `dw` before it reaches the weights."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,6 +119,13 @@ def test_masks_are_data_under_vmap(rng):
     dw = jnp.ones((4, 6))
     moved = jax.vmap(lambda w: once(plasticity.masked(), dw, w))(w)
     np.testing.assert_array_equal(moved, w != 0)
+
+
+def test_the_falling_rate_of_published_maps_is_optax_own():
+    """Amato et al. 2019 in the authors' code: times exp(-1/1000) an update, not below 0.01. See `maps.som`."""
+    rate = optax.exponential_decay(0.1, 1, decay_rate=math.exp(-1 / 1000), end_value=0.01)
+    found = [rate(jnp.asarray(step)) for step in (0, 1250, 2500, 10**6)]
+    np.testing.assert_allclose(found, [0.1, 0.1 * np.exp(-1.25), 0.01, 0.01], rtol=1e-4)
 
 
 def test_after_a_burn_in_the_rate_begins():
