@@ -196,7 +196,8 @@ def fit(
                 loss, right = loss + float(sums[0]) / steps, right + float(sums[1]) / steps
             judged = carry.mean, carry.averages
             held_out = float(accuracy(*judged, *validation))
-            now = Epoch(loss, right, held_out, schedule.rate * float(scale))
+            # as they can be kept, so that a resumed curve is the same
+            now = Epoch(*map(float, np.float32([loss, right, held_out, schedule.rate * float(scale)])))
             # copies: the next epoch writes over these buffers
             if best is None or now.validation > curve[best[0]].validation:
                 best = number, jax.tree.map(jnp.copy, judged)
@@ -220,7 +221,7 @@ def fit(
 
 def lines_of(curve: list[Epoch], schedule: Schedule | Milestones) -> np.ndarray:
     """Lay a curve out as an array [epochs, 4]; epochs to come are NaN."""
-    lines = np.full((schedule.epochs, len(Epoch._fields)), np.nan)  # on the host: values as they were compared
+    lines = np.full((schedule.epochs, len(Epoch._fields)), np.nan, np.float32)
     lines[: len(curve)] = curve or lines[:0]
     return lines
 

@@ -16,6 +16,14 @@ def test_unit_rows_point_everywhere():
     np.testing.assert_allclose(w.mean(0), 0, atol=0.06)
 
 
+@pytest.mark.parametrize('inputs', [4, 100])
+def test_fan_in_draws_uniformly_between_bounds_that_shrink_with_the_inputs(inputs):
+    w, bound = np.asarray(initial.fan_in(key(), (2000, inputs))), inputs**-0.5
+    assert -bound <= w.min() < -0.99 * bound and 0.99 * bound < w.max() < bound
+    np.testing.assert_allclose(w.std(), bound / 3**0.5, rtol=0.02)
+    assert (initial.fan_in(jax.random.key(1), (2000, inputs)) != w).any()
+
+
 def test_pruned_rows_have_the_density_asked_for_and_length_1():
     w = initial.pruned(0.05)(key(), (400, 900))
     np.testing.assert_allclose((w != 0).mean(), 0.05, rtol=0.02)

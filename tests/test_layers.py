@@ -12,8 +12,9 @@ import reference
 from table import RULES
 
 import hebbjax
-from hebbjax import activations, competition, layers, patches, plasticity, rules
+from hebbjax import activations, competition, initial, layers, norms, patches, plasticity, prototypes, rules
 from hebbjax.layers import Layer
+from hebbjax.norms import BatchNorm, NormState
 from hebbjax.patches import Window
 
 KROTOV = optax.chain(plasticity.scale_by_max_abs(), plasticity.ascend(0.1))
@@ -133,19 +134,6 @@ def test_told_says_what_happened(rng):
     assert told.finite
 
 
-def test_a_teacher_reaches_the_rule(rng):
-    heard = []
-    plain = rules.krotov()
-
-    def gather(sums, key, x, u, teacher, threshold):
-        heard.append(teacher)
-        return plain.gather(sums, key, x, u)
-
-    layer = conv(rule=plain._replace(gather=gather))
-    layers.learn(layer, jax.random.key(1), layers.init(layer, jax.random.key(0), (6, 5, 3)), images_of(rng), 'labels')
-    assert heard == ['labels']
-
-
 @pytest.mark.parametrize(
     'settings, match',
     [
@@ -153,7 +141,10 @@ def test_a_teacher_reaches_the_rule(rng):
         ({'glimpses': 0}, 'glimpses=0 shows the layer nothing'),
         ({'chunk': 0}, 'chunk=0 looks at no image; use 1 or more, or None'),
         ({'precision': 'int4'}, "precision 'int4' is unknown; there are highest, tensorfloat32, bfloat16"),
-        ({'send': 'spikes'}, "sends 'weights' or 'seen' drives, not 'spikes'"),
+        ({'send': 'spikes'}, "sends 'weights', 'seen' or 'cosine' drives, not 'spikes'"),
+        ({'dropout': 1.0}, 'dropout 1.0 leaves nothing to learn from; use 0 <= dropout < 1'),
+        ({'dropout': -0.1}, 'dropout -0.1'),
+        ({'bias': True, 'homeostasis': hebbjax.Homeostasis()}, 'either a bias or adaptive thresholds; leave one'),
     ],
 )
 def test_a_layer_that_cannot_be_is_refused(settings, match):
@@ -215,3 +206,183 @@ def test_memory_is_a_chunks_not_a_batchs():
     memory = used.memory_analysis()
     whole = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     assert whole < 40 * 2**20
+
+
+# What is sent: cosines, biases, norms, and inputs dropped out
+
+
+def test_a_layer_sends_cosines_which_nothing_black_has(rng):
+    images = images_of(rng).at[0, :4].set(0)
+    layer = conv(rule=prototypes.nearest(), send='cosine', patch=patches.raw, fire=activations.identity)
+    state = layers.init(layer, jax.random.key(0), (6, 5, 3))
+    x = reference.patches(np.asarray(images), (3, 3), (2, 2), (1, 1))
+    w = np.asarray(state.w)
+    length = np.linalg.norm(x, axis=-1, keepdims=True) * np.linalg.norm(w, axis=1)
+    cosine = np.where(length > 0, x @ w.T / np.where(length > 0, length, 1), 0)
+    assert (length == 0).any()
+    sent = layers.respond(layer, state, images)
+    np.testing.assert_allclose(sent, cosine, atol=1e-5)
+    np.testing.assert_array_equal(np.asarray(sent)[(length == 0).all(-1)], 0)
+    slopes = jax.grad(lambda w, x: layers.respond(layer, state._replace(w=w), x).sum(), (0, 1))(state.w, images)
+    assert all(np.isfinite(slope).all() and np.abs(slope).max() > 0 for slope in slopes)
+    _, learning, _ = layers.learn(layer, jax.random.key(1), state, images)
+    np.testing.assert_allclose(learning, cosine, atol=1e-5)
+
+
+def test_a_bias_starts_small_is_subtracted_and_is_left_alone_by_hebbian_learning(rng):
+    images, layer = images_of(rng), conv(features=300, bias=True)
+    state = layers.init(layer, jax.random.key(0), (6, 5, 3))
+    bound = 27**-0.5
+    assert -bound <= state.threshold.min() < -0.95 * bound and 0.95 * bound < state.threshold.max() <= bound
+    other = layers.init(layer, jax.random.key(1), (6, 5, 3))
+    assert not np.array_equal(state.threshold, other.threshold)
+    np.testing.assert_array_equal(state.w, layers.init(conv(features=300), jax.random.key(0), (6, 5, 3)).w)
+    drive = layers.predict(layer, state.w, images)
+    expected = np.maximum(np.asarray(drive) - np.asarray(state.threshold), 0)
+    np.testing.assert_allclose(layers.respond(layer, state, images), expected, atol=1e-5)
+    after, sent, told = layers.learn(layer, jax.random.key(1), state, images)
+    np.testing.assert_array_equal(after.threshold, state.threshold)
+    np.testing.assert_allclose(sent, expected, atol=1e-5)
+    assert told.change > 0
+
+
+def test_a_bias_is_drawn_apart_from_the_connections():
+    layer = conv(features=1000, bias=True, initial=initial.pruned(0.5))
+    state = layers.init(layer, jax.random.key(0), (6, 5, 3))
+    agree = np.mean((np.asarray(state.w[:, 0]) != 0) == (np.asarray(state.threshold) < 0))
+    assert 0.4 < agree < 0.6
+
+
+NORMED = {'norm': BatchNorm(norms.uniform), 'pool': hebbjax.max_pool(2), 'patch': patches.raw}
+
+
+def normed_state(layer, rng):
+    """A state with running averages of its own, and scales of both signs, which tell where the pooling stands."""
+    state = layers.init(layer, jax.random.key(0), (6, 5, 3))
+    scale, shift, mean, var = (jnp.asarray(a, jnp.float32) for a in rng.uniform(0.5, 2, (4, 5)))
+    return state._replace(norm=NormState(scale.at[::2].multiply(-1), shift, mean, var))
+
+
+def test_what_is_pooled_is_normalised_by_running_averages_in_answers_and_by_the_batch_in_learning(rng):
+    images, layer = images_of(rng), conv(**NORMED)
+    state = normed_state(layer, rng)
+    pooled = layers.respond(dataclasses.replace(layer, norm=None), state, images)
+    found = layers.respond(layer, state, images)
+    np.testing.assert_allclose(found, norms.apply(layer.norm, state.norm, pooled), rtol=1e-5, atol=1e-5)
+    by_batch, moved = norms.learn(layer.norm, state.norm, pooled)
+    assert np.abs(found - by_batch).max() > 0.1
+    after, sent, _ = layers.learn(layer, jax.random.key(1), state, images)
+    practised, now = layers.practise(layer, state, images, jax.random.key(1))
+    for z, norm in ((sent, after.norm), (practised, now)):
+        np.testing.assert_allclose(z, by_batch, rtol=1e-4, atol=1e-5)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), norm, moved)
+    plain = layers.init(layer, jax.random.key(0), (6, 5, 3)).norm
+    assert plain.scale.min() > 0 and plain.scale.max() < 1 and len(set(plain.scale.tolist())) == 5
+
+
+@pytest.mark.parametrize('how', [{'chunk': 3}, {'glimpses': 4}], ids=str)
+def test_running_averages_move_by_the_whole_batch_however_it_is_looked_at(how, rng):
+    images = images_of(rng, 7)
+    layer = conv(**NORMED)
+    state = normed_state(layer, rng)
+    sent, norm = layers.practise(layer, state, images, jax.random.key(1))
+    after, out, _ = layers.learn(dataclasses.replace(layer, **how), jax.random.key(1), state, images)
+    np.testing.assert_allclose(out, sent, rtol=1e-4, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), after.norm, norm)
+
+
+def test_inputs_are_dropped_out_in_practice_alone_and_the_rest_makes_up_for_them(rng):
+    layer = Layer(4, rules.instar(), KROTOV, Window(1), patches.raw, dropout=0.75, fire=activations.identity)
+    images = 1 + images_of(rng, 50, (8, 8, 4))
+    state = layers.init(layer, jax.random.key(0), (8, 8, 4), jnp.eye(4))
+    np.testing.assert_allclose(layers.respond(layer, state, images), images, rtol=1e-6)
+    _, learning, _ = layers.learn(layer, jax.random.key(1), state, images)
+    np.testing.assert_allclose(learning, images, rtol=1e-6)
+    (one, none), (again, _), (other, _) = (
+        layers.practise(layer, state, images, jax.random.key(seed)) for seed in (1, 1, 2)
+    )
+    assert none is None
+    np.testing.assert_array_equal(one, again)
+    kept = np.asarray(one) != 0
+    assert 0.23 < kept.mean() < 0.27 and (kept != (np.asarray(other) != 0)).any()
+    np.testing.assert_allclose(np.asarray(one)[kept], 4 * np.asarray(images)[kept], rtol=1e-6)
+    whole, _ = layers.practise(dataclasses.replace(layer, dropout=0.0), state, images, jax.random.key(1))
+    np.testing.assert_allclose(whole, images, rtol=1e-6)
+
+
+# Who is taught, and who is held back
+
+
+def taught_rule():
+    """Learns the sum of what each patch's teacher tells a neuron, times the patch."""
+
+    def gather(sums, key, x, u, teacher, threshold):
+        return sums._replace(pull=sums.pull + teacher.T @ x)
+
+    return rules.krotov()._replace(gather=gather, change=lambda sums, w, state: (sums.pull, state))
+
+
+@pytest.mark.parametrize('how', [{'chunk': 7}, {'chunk': 2}, {'glimpses': 9}], ids=str)
+def test_a_teacher_tells_every_patch_of_its_own_image(how, rng):
+    """Images of one colour each, so that it does not matter which patches are seen."""
+    colours, signal = rng.uniform(size=(7, 3)), rng.normal(size=(7, 5))
+    images = jnp.asarray(np.broadcast_to(colours[:, None, None], (7, 5, 5, 3)), jnp.float32)
+    layer = conv(rule=taught_rule(), tx=plasticity.ascend(1.0), window=Window(3), patch=patches.raw, **how)
+    state = layers.init(layer, jax.random.key(0), (5, 5, 3))
+    after, _, _ = layers.learn(layer, jax.random.key(1), state, images, jnp.asarray(signal, jnp.float32))
+    np.testing.assert_allclose(after.w - state.w, 9 * signal.T @ np.tile(colours, 9), atol=1e-4)
+
+
+@pytest.mark.parametrize('shape', [(4,), (3, 5), (4, 6), (4, 9, 5)])
+def test_a_signal_that_is_not_one_per_image_and_neuron_is_refused(shape, rng):
+    layer = conv()
+    state = layers.init(layer, jax.random.key(0), (6, 5, 3))
+    with pytest.raises(ValueError, match=r'a teacher .*of'):
+        layers.learn(layer, jax.random.key(1), state, images_of(rng), jnp.ones(shape))
+
+
+@pytest.mark.parametrize('how', [{}, {'glimpses': 2}], ids=['all', 'glimpses'])
+def test_a_rules_handicap_is_added_to_the_thresholds_and_has_a_key_of_its_own(how, rng):
+    heard, keys = [], []
+
+    def gather(sums, key, x, u, teacher, threshold):
+        heard.append(threshold)
+        keys.append(key)
+        return rules.krotov().gather(sums, key, x, u, teacher, threshold)
+
+    def handicap(key, w, state):
+        keys.append(key)
+        return jnp.arange(5.0)
+
+    layer = conv(
+        rule=rules.krotov()._replace(gather=gather, handicap=handicap), homeostasis=hebbjax.Homeostasis(), **how
+    )
+    state = layers.init(layer, jax.random.key(0), (6, 5, 3))._replace(threshold=jnp.full(5, 0.5))
+    layers.learn(layer, jax.random.key(1), state, images_of(rng))
+    np.testing.assert_allclose(heard[0], np.arange(5) + 0.5)
+    used = [*keys, *jax.random.split(jax.random.key(1)), jax.random.key(1)]
+    own = tuple(jax.random.key_data(keys[0]).tolist())
+    assert own not in {tuple(jax.random.key_data(key).tolist()) for key in used[1:]}
+    bare = dataclasses.replace(layer, homeostasis=None)
+    layers.learn(bare, jax.random.key(1), state._replace(threshold=None), images_of(rng))
+    np.testing.assert_allclose(heard[1], np.arange(5))
+
+
+def test_who_is_held_back_without_end_wins_nothing(rng):
+    out = jnp.array([0, jnp.inf, jnp.inf, 0, jnp.inf])
+    layer = conv(rule=rules.instar()._replace(handicap=lambda key, w, state: out))
+    state = layers.init(layer, jax.random.key(0), (6, 5, 3))
+    after, _, told = layers.learn(layer, jax.random.key(1), state, images_of(rng))
+    np.testing.assert_array_equal(np.any(after.w != state.w, axis=1), np.isfinite(out))
+    assert told.wins.sum() == 36 and told.wins[np.isinf(out)].sum() == 0
+
+
+def test_a_products_slopes_are_those_of_its_definition(rng):
+    """Drives are computed as rows, for speed."""
+    x, w, c = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((2, 3, 4, 6), (5, 6), (2, 3, 4, 5)))
+    for precision, error in (('highest', 1e-5), ('bfloat16', 0.1)):
+        layer = conv(precision=precision)
+        rows = lambda x, w, layer=layer: jnp.sum(c * layers.product(layer, x, w))  # noqa: E731
+        definition = lambda x, w: jnp.sum(c * jnp.einsum('bhwd,nd->bhwn', x, w))  # noqa: E731
+        for found, slope in zip(jax.grad(rows, (0, 1))(x, w), jax.grad(definition, (0, 1))(x, w)):
+            np.testing.assert_allclose(found, slope, rtol=error, atol=error)

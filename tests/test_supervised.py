@@ -9,10 +9,10 @@ import optax
 import pytest
 
 import hebbjax
-from hebbjax import data, frozen, layers, models, patches, plasticity, readout, rules, supervised
+from hebbjax import checkpoint, data, frozen, layers, models, patches, plasticity, readout, rules, schedules, supervised
 from hebbjax.models import Model
 from hebbjax.readout import Head
-from hebbjax.supervised import Schedule
+from hebbjax.schedules import Milestones, Schedule
 
 
 @pytest.fixture(scope='module')
@@ -108,7 +108,7 @@ def test_every_epoch_is_one_program(digits, relaxed):
 def test_the_judged_parameters_are_the_mean_of_the_last_steps(digits, relaxed):
     """A plain mean while there is nothing to forget; with `average` 1 the last parameters themselves."""
     model = models.on_drives(Head(10, norm=False, power=None), 1, 64)
-    tx = supervised.adam(1e-2, 0.0)
+    tx = schedules.adam(1e-2, 0.0)
     inputs, labels = models.flat(digits[0][0]), digits[0][1]
     for average in (1, 1000):
         epoch = supervised.make_gradient_epoch(model, tx, 50, average)
@@ -124,7 +124,7 @@ def test_the_judged_parameters_are_the_mean_of_the_last_steps(digits, relaxed):
 
 def test_an_epoch_in_parts_is_the_same_epoch(digits, relaxed):
     model = models.on_drives(Head(10, norm=False, power=None), 1, 64)
-    tx = supervised.adam(1e-3, 0.0)
+    tx = schedules.adam(1e-3, 0.0)
     epoch = supervised.make_gradient_epoch(model, tx, 50)
 
     def train(*stops):
@@ -161,6 +161,13 @@ def test_dropout_silences_whole_maps_and_keeps_the_mean():
     assert abs(float(logits.mean()) - 12) < 0.5
 
 
+def test_a_head_that_drops_out_trains_with_no_key_used_twice(digits, relaxed):
+    model = models.on_drives(Head(10, norm=False, power=None, dropout=0.5), 1, 64)
+    sides = [(models.flat(images), labels) for images, labels in digits]
+    fitted = supervised.fit(model, jax.random.key(0), *sides, Schedule(epochs=1, batch=50))
+    assert np.isfinite(fitted.curve[0].loss)
+
+
 @pytest.mark.parametrize(
     ('schedule', 'sentence'),
     [
@@ -188,3 +195,94 @@ def test_an_interrupt_after_the_first_epoch_returns_what_was_reached(digits, rel
     )  # fmt: skip
     assert fitted.interrupted
     assert len(fitted.curve) == 2
+
+
+# Going on where a training was left
+
+
+def assert_same(one, other):
+    """Parameters and averages, bit for bit."""
+    for a, b in zip(jax.tree.leaves(one[:2]), jax.tree.leaves(other[:2]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    'schedule',
+    [
+        Schedule(epochs=5, batch=50, rate=3e-2, patience=1, average=3),
+        Milestones(epochs=5, batch=50, rate=3e-2, milestones=(1, 3)),
+    ],
+    ids=['plateau', 'milestones'],
+)
+def test_a_training_goes_on_to_the_same_bits(schedule, digits, relaxed, tmp_path):
+    """Interrupted after the second of five epochs, and read back from a file."""
+    model = models.on_drives(Head(10, power=None), 1, 64)
+    sides = [(models.flat(images), labels) for images, labels in digits]
+    whole, kept = supervised.fit(model, jax.random.key(0), *sides, schedule), []
+
+    def keep(snapshot):
+        kept.append(jax.tree.map(np.array, snapshot))
+        checkpoint.save(tmp_path / 'kept', snapshot)
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+
+    left = supervised.fit(model, jax.random.key(0), *sides, schedule, keep=keep)
+    assert left.interrupted and left.curve == whole.curve[:2]
+    assert not np.isfinite(kept[1].curve[2:]).any() and kept[1].curve.shape == (5, 4)
+    further = []
+    for kept_one in (lambda like: kept[1], lambda like: checkpoint.load(tmp_path / 'kept', like)):
+        done = supervised.fit(model, jax.random.key(0), *sides, schedule, kept=kept_one, keep=further.append)
+        assert_same(done, whole)
+        assert done.best == whole.best
+        np.testing.assert_allclose(done.curve, whole.curve, rtol=1e-6)
+        assert done.curve[2:] == whole.curve[2:]
+    assert done.curve == whole.curve
+    assert len(further) == 6
+
+
+def test_nothing_kept_is_a_first_start(digits, relaxed):
+    model = models.on_drives(Head(10, norm=False, power=None), 1, 64)
+    sides, seen = [(models.flat(images), labels) for images, labels in digits], []
+    schedule = Schedule(epochs=1, batch=50)
+    found = supervised.fit(model, jax.random.key(0), *sides, schedule, kept=seen.append)
+    assert_same(found, supervised.fit(model, jax.random.key(0), *sides, schedule))
+    assert len(seen) == 1 and seen[0].curve.shape == (1, 4) and np.isnan(seen[0].curve).all()
+
+
+@pytest.mark.parametrize('validation', [[0.5, 0.7, 0.7, 0.6, 0.7, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.9]])
+def test_plateau_patience_and_the_best_epoch_go_on_from_any_epoch(validation, relaxed):
+    """Whether it is left before, at or after the best epoch, or when it had stopped already."""
+    samples, kept = (jnp.arange(10.0), jnp.ones(10, jnp.int32)), []
+    schedule = Schedule(epochs=len(validation), batch=10, rate=1.0, patience=2, stop_after=4)
+    model = scripted(validation)
+
+    def fit(**how):
+        return supervised.fit(model, jax.random.key(0), samples, samples, schedule, **how)
+
+    whole = fit(keep=lambda snapshot: kept.append(jax.tree.map(np.array, snapshot)))
+    assert len(whole.curve) < len(validation) and whole.best == 5
+    assert len({line.rate for line in whole.curve}) > 2
+    for snapshot in kept:
+        done = fit(kept=lambda like, snapshot=snapshot: snapshot)
+        assert done.curve == whole.curve and done.best == 5
+        assert_same(done, whole)
+
+
+def test_an_epoch_whose_loss_is_lost_still_counts_when_going_on(relaxed):
+    """A loss that is not finite is a line of the curve like any other."""
+    model, kept = scripted([0.3, 0.8, 0.5]), []
+
+    def apply(params, epoch, inputs, key=None):
+        logits, after = model.apply(params, epoch, inputs, key)
+        return logits + jnp.where((epoch == 0) & (key is not None), jnp.nan, 0.0), after
+
+    samples = jnp.arange(10.0), jnp.ones(10, jnp.int32)
+    schedule = Schedule(epochs=3, batch=10, rate=1.0)
+
+    def fit(**how):
+        return supervised.fit(model._replace(apply=apply), jax.random.key(0), samples, samples, schedule, **how)
+
+    whole = fit(keep=lambda snapshot: kept.append(jax.tree.map(np.array, snapshot)))
+    done = fit(kept=lambda like: kept[0])
+    assert len(done.curve) == len(whole.curve) == 3
+    assert int(done.averages) == int(whole.averages)

@@ -224,15 +224,51 @@ def test_labels_are_shuffled_with_their_images():
     plain_rule = net[0].rule
 
     def gather(sums, key, x, u, teacher, threshold):
-        return sums._replace(leak=jnp.abs(teacher - x[:, 0]).max())
+        return sums._replace(leak=jnp.abs(teacher - x[:, :1]).max())
 
     def change(sums, w, state):
         return jnp.full_like(w, sums.leak), state
 
-    spy = (Layer(4, plain_rule._replace(gather=gather, change=change), plasticity.ascend(1.0)),)
+    def teach(labels, above):
+        return jnp.tile(labels[:, None], (1, 4))
+
+    rule = plain_rule._replace(gather=gather, change=change)
+    spy = (Layer(4, rule, plasticity.ascend(1.0), teacher=teach),)
     epoch = train.make_train_epoch(spy, batch=6, keep_last=True)
     assert epoch(start(net=spy), marked, jnp.arange(20.0))[1][0].change == 0
     assert epoch(start(net=spy), marked, jnp.arange(20.0)[::-1])[1][0].change > 0
+
+
+def test_a_teacher_hears_the_weights_of_the_layers_above_as_they_were(images):
+    """The lowest learns its signal as its weights; the one above has changed in the same step."""
+    heard = []
+
+    def teach(labels, above):
+        heard.append(tuple(w.shape for w in above))
+        return jnp.tile(sum(w.mean() for w in above)[None, None], (len(labels), 4))
+
+    def gather(sums, key, x, u, teacher, threshold):
+        return sums._replace(leak=teacher[0])
+
+    def change(sums, w, state):
+        return jnp.zeros_like(w) + sums.leak[:, None], state
+
+    told = Layer(
+        4, rules.krotov()._replace(gather=gather, change=change), plasticity.ascend(1.0), Window(3), teacher=teach
+    )
+    net = (told, Layer(3, rules.krotov(), TX, Window(2)), Layer(2, rules.instar(), TX))
+    state = start(net=net)
+    after, _ = train.make_train_step(net)(state, images[:6], jnp.zeros(6, int))
+    assert heard == [((3, 16), (2, 75))]
+    signal = sum(layer.w.mean() for layer in state.layers[1:])
+    np.testing.assert_allclose(after.layers[0].w - state.layers[0].w, np.full((4, 27), signal), atol=1e-5)
+
+
+def test_a_teacher_needs_labels(images):
+    net = (NET[0], Layer(5, rules.instar(), TX, teacher=lambda labels, above: jax.nn.one_hot(labels, 5)))
+    says = r'layer 1 has a teacher, which needs labels; call with \(state, images, labels\)'
+    with pytest.raises(ValueError, match=says):
+        train.train_step(net, start(net=net), images)
 
 
 def test_a_batch_larger_than_the_data_or_below_1_is_refused(images):

@@ -159,7 +159,8 @@ def done(
 ) -> tuple[Learned, bool]:
     """Find a training on the shelf, or do it and put it there; say whether it was new."""
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(training.name.encode()))
-    found = kept.get(training, seed, lambda: deep.initial_states(training, key, below_of(training, seed, kept)))
+    drawn = lambda: deep.initial_states(training, key, below_of(training, seed, kept))[training.upto :]  # noqa: E731
+    found = kept.get(training, seed, drawn)
     if found is not None:
         return found, False
     epochs = config.epochs_of(training)
@@ -213,8 +214,8 @@ class Material:
         order = np.asarray(jax.random.permutation(jax.random.key(0), len(whole.images)))
         held = round(HELD_OUT * len(order))  # the last of the order, whatever the subset
         own, others = order[:-held], order[-held:]
-        share = count / len(order)
-        own, others = own[: round(share * len(own))], others[: round(share * held)]
+        self.share = count / len(order)
+        own, others = own[: round(self.share * len(own))], others[: round(self.share * held)]
         self.splits = [data.Split(whole.images[chosen], whole.labels[chosen]) for chosen in (own, others)]
         pixels = self.splits[0].images.reshape(-1, whole.images.shape[-1])
         self.mean, self.std = (getattr(pixels, name)(0, dtype=np.float64) / 255 for name in ('mean', 'std'))
@@ -243,7 +244,7 @@ class Material:
     def test(self, whiten: bool) -> Data:
         """Give the test images."""
         split = data.load('cifar10', 'test', data_dir=self.data_dir)
-        count = max(10, round(len(split.images) * len(self.splits[1].images) / 10_000))
+        count = round(self.share * len(split.images))
         return self.prepared(data.Split(split.images[:count], split.labels[:count]), whiten)
 
 
