@@ -1,4 +1,4 @@
-"""One Hebbian step of Amato et al.'s four convolutional layers, taught by class, beside the same step as plain products."""
+"""One Hebbian step of Amato et al.'s four convolutional layers, taught by class, beside the step as plain products."""
 
 import dataclasses
 import resource
@@ -15,6 +15,8 @@ from hebbjax import cli, layers, train
 from hebbjax.jobs import deep
 from hebbjax.layers import Layer, LayerState
 
+LAYERS, WHOLE = (1, 2, 3, 4), 'four_layers'
+
 
 @dataclasses.dataclass(frozen=True)
 class Config(timing.Common):
@@ -27,7 +29,7 @@ class Config(timing.Common):
 
 
 def as_products(layer: Layer, signal: jax.Array | None, state: LayerState, images: jax.Array) -> jax.Array:
-    """Learn from the whole batch's patches at once: `w + rate (Y'X - n w) / n`, Y who won where, laid out as zeros and ones."""
+    """Learn from the whole batch's patches at once: `w + rate (Y'X - n w) / n`, Y who won where, in zeros and ones."""
     maps = layers.look(layer, images)
     x, w = maps.reshape(-1, maps.shape[-1]), state.w
     u = jnp.matmul(x, (w / jnp.linalg.norm(w, axis=1, keepdims=True)).T, precision=lax.Precision.HIGHEST)
@@ -53,35 +55,32 @@ def run(config: Config, console: Console) -> list[timing.Row]:
     calls = {name: partial(program, *args) for name, (program, args, _) in built.items()}
     check(calls, built)
     seconds = timing.in_turn(calls, config.repetitions, console)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     rows = []
     for name, (program, _, took) in built.items():
-        macs = sum(deep.MACS[number] for number in deep.PLAN if number < 5 and str(number) in name) or sum(
-            deep.MACS[number] for number in (1, 2, 3, 4)
-        )
-        flops = 2e6 * config.batch * macs
-        rows.append(timing.Row(name, seconds[name], 1, took, flops, {'mebibytes': timing.mebibytes(program)}))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    for row in rows:
-        row.more['process_mebibytes'] = peak
+        macs = sum(deep.MACS[number] for number in LAYERS if name == WHOLE or str(number) in name)
+        told = {'mebibytes': timing.mebibytes(program), 'process_mebibytes': peak}
+        rows.append(timing.Row(name, seconds[name], 1, took, 2e6 * config.batch * macs, told))
     columns = {
         **timing.TIMES,
         'GFLOP/s of the product': lambda row: f'{row.flops / row.median / 1e9:.0f}',
         'MiB': lambda row: '-' if row.more['mebibytes'] is None else f'{row.more["mebibytes"]:.0f}',
     }
-    timing.show(f'One Hebbian step of {config.batch} images; the process peaked at {peak:.0f} MiB', columns, rows, console)
+    title = f'One Hebbian step of {config.batch} images; the process peaked at {peak:.0f} MiB'
+    timing.show(title, columns, rows, console)
     timing.write(config.json, rows, dataclasses.asdict(config), device)
     return rows
 
 
 def programs(batch: int) -> dict[str, tuple]:
     """Compile every contestant: name -> (program, arguments, seconds of compiling)."""
-    net = tuple(deep.hebbian(number, 'uniform') for number in (1, 2, 3, 4))
+    net = tuple(deep.hebbian(number, 'uniform') for number in LAYERS)
     image_key, label_key, key = jax.random.split(jax.random.key(0), 3)
     images = jax.random.normal(image_key, (batch, *deep.SHAPE))
     labels = jax.random.randint(label_key, (batch,), 0, deep.CLASSES)
     state = train.init(net, key, deep.SHAPE)
     step = train.make_train_step(net)
-    built = {'four_layers': (*_compiled(step, state, images, labels),)}
+    built = {WHOLE: _compiled(step, state, images, labels)}
     x = images
     for number, (layer, own) in enumerate(zip(net, state.layers), 1):
         signal = train.teacher_of(net, state.layers, number - 1, labels)

@@ -20,6 +20,7 @@ COLUMNS = {
     'fraction_of_product': ('share of the product', '{:.2f}'),
     'times_patches_product': ('of patches + product', '{:.2f}'),
     'mebibytes': ('MiB', '{:.1f}'),
+    'process_mebibytes': ('MiB of the process, at most', '{:.0f}'),
     'difference': ('difference', '{:.0e}'),
     'times_not_watched': ('times not watched', '{:.3f}'),
 }

@@ -7,7 +7,7 @@ import pathlib
 import sys
 from statistics import fmean
 
-from hebbjax.jobs import report
+from hebbjax.jobs import amato_tables, report
 
 HERE = pathlib.Path(__file__).parent
 DOCUMENTS = (HERE / 'RESULTS.md', HERE.parent / 'README.md')
@@ -21,13 +21,20 @@ COLUMNS = {
 
 
 def table(reports: list[dict]) -> str:
-    """Lay the rows of several reports out as one Markdown table."""
+    """Lay the rows of several reports out as one Markdown table, or as Amato's tables."""
+    if 'settled' in reports[0]['rows'][0]:
+        return amato_tables.lay_out([row for one in reports for row in one['rows']]) + '\n' + told(reports)
     lay_out = of_stacks if 'l1_quadrants' in reports[0]['rows'][0] else of_heads
     lines = lay_out([row for one in reports for row in one['rows']])
+    return '\n'.join([*lines, '', told(reports)])
+
+
+def told(reports: list[dict]) -> str:
+    """Say what reports were made on."""
     versions = reports[0]['versions']
     named = ', '.join(f'{name} {versions[name]}' for name in ('jax', 'optax', 'python'))
     devices = ', '.join(sorted({one['device'] for one in reports}))
-    return '\n'.join([*lines, '', f'Device: {devices}; {named}.', ''])
+    return f'Device: {devices}; {named}.\n'
 
 
 def of_stacks(rows: list[dict]) -> list[str]:

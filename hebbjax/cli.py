@@ -17,6 +17,7 @@ Experiments: Hebbian features beside their controls, over seeds; a table at the 
   cnn         Hebbian convolution under a trained head; the default, on embedded digits
   dense       Krotov and Hopfield's dense network
   miconi      three Hebbian layers on CIFAR-10 (Miconi 2021, table 1)
+  amato       Hebbian and gradient layers on CIFAR-10 in any mixture (Amato 2019)
 
 One network at a time, watched, in a run folder.
   train cnn | dense | miconi    train a network into a new folder
@@ -28,7 +29,7 @@ One network at a time, watched, in a run folder.
 
 hebbjax cnn --help, and likewise for the others, lists the flags."""
 
-COMMANDS = ('cnn', 'dense', 'miconi', 'train', 'evaluate', 'picture', 'data')
+COMMANDS = ('cnn', 'dense', 'miconi', 'amato', 'train', 'evaluate', 'picture', 'data')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,12 +90,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_job(Data, prepare_data, rest, 'hebbjax data')
     if name == 'train':
         return train(rest)
-    from hebbjax.jobs import cnn, dense, evaluate, miconi, picture  # late: jax is slow to import; a usage text is not
+    # late: jax is slow to import; a usage text is not
+    from hebbjax.jobs import amato, cnn, dense, evaluate, miconi, picture
 
     settings, job = {
         'cnn': (cnn.Config, cnn.run),
         'dense': (dense.Config, dense.run),
         'miconi': (miconi.Config, miconi.run),
+        'amato': (amato.Config, amato.run),
         'evaluate': (evaluate.Evaluate, evaluate.run),
         'picture': (picture.Picture, picture.run),
     }[name]

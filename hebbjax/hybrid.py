@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from hebbjax import frozen, models, readout, supervised, train
+from hebbjax import frozen, initial, models, readout, rules, supervised, train
 from hebbjax.frozen import Drives
-from hebbjax.layers import LayerState
+from hebbjax.layers import Layer, LayerState
 from hebbjax.models import Model
+from hebbjax.patches import Window, raw
 from hebbjax.readout import Head
 from hebbjax.schedules import Milestones, Schedule
 from hebbjax.supervised import Fitted
@@ -45,6 +47,19 @@ class Supervised:
         most = depth if self.head is not None else depth - 1
         if not 0 <= self.start <= most:
             raise ValueError(f'training cannot be supervised from layer {self.start} on; use 0 to {most}.')
+
+
+def gradient_layer(features: int, window: Window = Window(), **how) -> Layer:
+    """Build a layer that learns by gradient alone: with a bias, on plain patches, drawn as PyTorch draws; no Hebbian
+    stage moves it.
+
+    Args:
+        features: neurons.
+        window: what they look through.
+        how: further attributes of `Layer`, such as norm, pool, fire, dropout.
+    """
+    own = {'patch': raw, 'bias': True, 'initial': initial.fan_in, 'frozen': True}
+    return Layer(features, rules.hebb(), optax.set_to_zero(), window, **own | how)
 
 
 class Taught(NamedTuple):

@@ -233,6 +233,13 @@ def test_a_layer_that_should_have_stayed_or_moved_is_found():
         deep.audit(training, before, Learned((before[0], moved), [Line(float('nan'), 0, 0, 0)], 0, 0, 0))
 
 
+@pytest.mark.parametrize('after', [2.3, 2.4, float('nan')])
+def test_a_loss_that_did_not_fall_is_found(after):
+    deep.refuse_risen(plan('G-G'), 2.3, 2.2)
+    with pytest.raises(RuntimeError, match=r'its loss should have fallen, and went from 2\.3 to'):
+        deep.refuse_risen(plan('G-G'), 2.3, after)
+
+
 def test_a_network_has_settled_within_a_point_of_its_end():
     curve = [Line(None, 0, held, 10.0 * number) for number, held in enumerate((0.3, 0.595, 0.6, 0.58))]
     assert amato.settled(curve, 2) == (2, 10.0)

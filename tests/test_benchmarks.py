@@ -17,6 +17,7 @@ from hebbjax.jobs import stack, variants
 
 HERE = pathlib.Path(__file__).resolve().parents[1] / 'benchmarks'
 sys.path.insert(0, str(HERE))
+import amato_layers  # noqa: E402
 import cold_start  # noqa: E402
 import conv_layer  # noqa: E402
 import kills  # noqa: E402
@@ -234,3 +235,20 @@ def test_a_kill_is_told_where_it_struck(tmp_path):
     assert first['identical'] and last['identical'] and last['to_epoch'] == 6
     assert last['from_epoch'] in (first['to_epoch'], first['to_epoch'] - 1)
     assert set(json.loads((tmp_path / 'x.json').read_text())) == {'rows', 'config', 'versions', 'device'}
+
+
+def test_amatos_layers_learn_alike_in_both_forms(tmp_path):
+    file = tmp_path / 'amato.json'
+    assert cli.run_job(amato_layers.Config, amato_layers.run,
+                       ['--batch', '2', '--repetitions', '1', '--json', str(file)], 'amato_layers.py') == 0  # fmt: skip
+    rows = {row['row']: row for row in json.loads(file.read_text())['rows']}
+    assert set(rows) == {'four_layers', *(f'layer{n}{form}' for n in (1, 2, 3, 4) for form in ('', '_products'))}
+    for row in rows.values():
+        assert 0 < row['mebibytes'] < row['process_mebibytes']
+
+
+def test_layers_that_learn_otherwise_are_reported():
+    state = layers.LayerState(jnp.zeros((2, 3)), (), ())
+    calls = {'layer1': lambda: (state._replace(w=state.w + 1),), 'layer1_products': lambda: state.w + 1.01}
+    with pytest.raises(ArithmeticError, match=r'layer1 differs from layer1_products by 1\.0e-02'):
+        amato_layers.check(calls, {'layer1': (None, (state,), 0.0)})

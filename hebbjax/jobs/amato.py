@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from hebbjax import data, files, frozen, runs, whitening
+from hebbjax import data, files, frozen, runs, teachers, whitening
 from hebbjax.jobs import amato_tables, cells, deep, shelf
 from hebbjax.jobs.cells import CELLS, GROUPS, TABLES, Cell, Training
 from hebbjax.jobs.deep import Data, Learned, Line
@@ -208,6 +208,7 @@ class Material:
         self.data_dir, self.held = config.data_dir, {}
         whole = data.load('cifar10', 'train', data_dir=config.data_dir)
         data.check_images(whole.images)
+        teachers.check_labels(whole.labels, deep.CLASSES)
         count = len(whole.images) if config.subset is None else config.subset
         if not 100 <= count <= len(whole.images):
             raise ValueError(f'--subset {count} does not fit {len(whole.images)} images; use 100 to that many.')

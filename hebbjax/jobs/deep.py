@@ -8,7 +8,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from hebbjax import (
     activations,
@@ -37,6 +36,7 @@ PLAN = {1: (96, 5, True), 2: (128, 3, False), 3: (192, 3, True), 4: (256, 3, Fal
 """Layer -> neurons, window, whether it is pooled (2 x 2 maxima): the paper's figure 1 and the authors' code."""
 MACS = {1: 5.64, 2: 15.93, 3: 22.12, 4: 3.98, 5: 0.69, 6: 0.01}  # millions an image, to foretell how long it takes
 RATE = 0.1  # of Hebbian layers: the step towards the mean of what was won
+SHOWN = 500  # training images by which a loss is seen to fall
 DROPOUT = 0.5  # before the classifier of a gradient network
 States = tuple[LayerState, ...]
 
@@ -68,13 +68,11 @@ def hebbian(number: int, scale: str) -> Layer:
 
 def gradient(number: int, dropout: float) -> Layer:
     """Build a layer that learns by gradient: bias, rectifier, pooling, batch norm; the classifier is linear."""
-    idle = {'rule': prototypes.nearest(1), 'tx': optax.set_to_zero(), 'frozen': True}  # it has no Hebbian part
-    own = {'patch': raw, 'bias': True, 'initial': initial.fan_in, **idle}
     if number == CLASSIFIER:
-        return Layer(CLASSES, window=Window(), fire=activations.identity, dropout=dropout, **own)
+        return hybrid.gradient_layer(CLASSES, fire=activations.identity, dropout=dropout)
     features, window, pooled = PLAN[number]
     pool = pooling.max_pool(2) if pooled else None
-    return Layer(features, window=Window(window), pool=pool, norm=BatchNorm(), **own)
+    return hybrid.gradient_layer(features, Window(window), pool=pool, norm=BatchNorm())
 
 
 @functools.lru_cache(maxsize=256)  # the same training has the same layers, so that its programs are compiled once
@@ -148,6 +146,10 @@ def learn(training: Training, key: Key, below: States, sides: tuple[Data, Data],
     run = by_gradient if training.letter == 'G' else by_hebb
     learned = run(training, train_key, states, sides, epochs, **how)
     audit(training, states, learned)
+    if training.letter == 'G':
+        loss = make_loss(network(training))
+        some = [part[:SHOWN] for part in sides[0]]
+        refuse_risen(training, float(loss(states, *some)), float(loss(learned.states, *some)))
     return learned
 
 
@@ -218,6 +220,27 @@ def make_accuracy(net: Network, block: int = 100) -> Callable:
         return jnp.mean(found == labels)
 
     return jax.jit(accuracy)
+
+
+@functools.lru_cache(maxsize=64)
+def make_loss(net: Network, block: int = 100) -> Callable:
+    """Build the jitted cross-entropy `(states, images, labels) -> scalar` of a whole network; nothing changes."""
+
+    def loss(states, images, labels):
+        logits = frozen.blockwise(lambda some: train.features(net, states, some), images, block)
+        return supervised.cross_entropy(logits, labels)
+
+    return jax.jit(loss)
+
+
+def refuse_risen(training: Training, before: float, after: float) -> None:
+    """Make sure that gradients went down.
+
+    Raises:
+        RuntimeError: if the loss did not fall.
+    """
+    if not after < before:
+        raise RuntimeError(f'{training.name}: its loss should have fallen, and went from {before:.4g} to {after:.4g}.')
 
 
 def audit(training: Training, before: States, learned: Learned) -> None:
