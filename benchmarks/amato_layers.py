@@ -11,7 +11,7 @@ import timing
 from jax import lax
 from rich.console import Console
 
-from hebbjax import cli, layers, train
+from hebbjax import cli, layers, learning, train
 from hebbjax.jobs import deep
 from hebbjax.layers import Layer, LayerState
 
@@ -26,6 +26,11 @@ class Config(timing.Common):
     """Turns of every contestant; medians are reported."""
     batch: int = 64
     """Images per step."""
+
+
+def library_step(layer: Layer, signal: jax.Array | None, state: LayerState, images: jax.Array):
+    """Learn as the library does; also what is sent on."""
+    return learning.learn(layer, jax.random.key(1), state, images, signal)[:2]
 
 
 def as_products(layer: Layer, signal: jax.Array | None, state: LayerState, images: jax.Array) -> jax.Array:
@@ -79,12 +84,13 @@ def programs(batch: int) -> dict[str, tuple]:
     images = jax.random.normal(image_key, (batch, *deep.SHAPE))
     labels = jax.random.randint(label_key, (batch,), 0, deep.CLASSES)
     state = train.init(net, key, deep.SHAPE)
-    step = train.make_train_step(net)
-    built = {WHOLE: _compiled(step, state, images, labels)}
+    built = {WHOLE: _compiled(train.make_train_step(net), state, images, labels)}
     x = images
     for number, (layer, own) in enumerate(zip(net, state.layers), 1):
         signal = train.teacher_of(net, state.layers, number - 1, labels)
-        learn = jax.jit(lambda own, x, signal, layer=layer: layers.learn(layer, jax.random.key(1), own, x, signal)[:2])
+        learn = jax.jit(
+            lambda own, x, signal, layer=layer: learning.learn(layer, jax.random.key(1), own, x, signal)[:2]
+        )
         built[f'layer{number}'] = _compiled(learn, own, x, signal)
         plain = jax.jit(lambda own, x, signal, layer=layer: as_products(layer, signal, own, x))
         built[f'layer{number}_products'] = _compiled(plain, own, x, signal)
@@ -104,7 +110,7 @@ def check(calls: dict, built: dict, tolerance: float = 1e-4) -> None:
         ArithmeticError: naming the layer that differs.
     """
     for name in [name for name in calls if f'{name}_products' in calls]:
-        before = built[name][1][0].w
+        before = built[name][1][1].w
         one, other = calls[name]()[0].w, calls[f'{name}_products']()
         apart = float(jnp.abs(one - other).max() / jnp.abs(one - before).max())
         if not apart <= tolerance:

@@ -13,7 +13,7 @@ from jax import lax
 from rich.console import Console
 
 import hebbjax
-from hebbjax import cli, competition, layers, patches, plasticity, rules
+from hebbjax import cli, competition, layers, learning, patches, plasticity, rules
 
 
 class Shape(NamedTuple):
@@ -62,7 +62,7 @@ def make_layer(shape: Shape, k: int, chunk: int | None = None) -> hebbjax.Layer:
 def library_step(layer: hebbjax.Layer, w: jax.Array, images: jax.Array) -> jax.Array:
     """Learn from one batch as the library does."""
     state = layers.LayerState(w, (), layer.tx.init(w))
-    return layers.learn(layer, jax.random.key(0), state, images)[0].w
+    return learning.learn(layer, jax.random.key(0), state, images)[0].w
 
 
 def convolve(shape: Shape, w: jax.Array, images: jax.Array) -> jax.Array:

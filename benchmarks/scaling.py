@@ -9,7 +9,7 @@ import timing
 from rich.console import Console
 
 import hebbjax
-from hebbjax import cli, layers, patches, plasticity, rules
+from hebbjax import cli, layers, learning, patches, plasticity, rules
 
 TABLES = {
     'batch': [(batch, 2000) for batch in (16, 64, 256, 1024, 4096)],
@@ -42,7 +42,7 @@ def make_turn(table: str, batch: int, hidden: int, steps: int):
     state = layers.init(layer, jax.random.key(0), images.shape[1:])
 
     def learn(state, images):
-        step = lambda _, state: layers.learn(layer, jax.random.key(2), state, images)[0]  # noqa: E731
+        step = lambda _, state: learning.learn(layer, jax.random.key(2), state, images)[0]  # noqa: E731
         return jax.lax.fori_loop(0, steps, step, state)
 
     program, seconds = timing.compiled(jax.jit(learn), state, images)

@@ -17,7 +17,7 @@ import optax
 from flax import linen, nnx
 from jax import lax
 
-from hebbjax import layers
+from hebbjax import layers, learning
 from hebbjax.interop import from_kernel, refuse
 from hebbjax.layers import Layer, LayerState
 from hebbjax.patches import Preparation, Window, raw
@@ -48,7 +48,7 @@ def _backward(layer, seed, kept, cotangent):
     w = layers.intensities(from_kernel(kernel))  # [N, D], half precision as float32
     state = LayerState(w, layer.rule.init(w), ())
     key = jax.random.fold_in(jax.random.key(seed), number)
-    sums, _ = layers.gather(layer, key, state, layers.intensities(images))
+    sums, _ = learning.gather(layer, key, state, layers.intensities(images))
     dw, _ = layer.rule.change(sums, w, state.rule)  # [N, D]
     # Zeros in full, so that no layer below is passed over in the backward pass, and with it its own change.
     return -dw.T.reshape(kernel.shape).astype(kernel.dtype), jnp.zeros_like(images), jnp.zeros_like(cotangent)

@@ -125,6 +125,7 @@ def above(
 
     def apply(params, averages, x, key=None):
         x, moved = body.apply(params[1], averages[1], x, key)
+        key = None if key is None else jax.random.fold_in(key, len(net))  # layers fold in their numbers
         logits, norm = readout.apply(head, params[0], averages[0], Drives(x), key)
         return logits, (norm, moved)
 

@@ -1,4 +1,4 @@
-"""One layer: what it is (`Layer`, static), what it has (`LayerState`, a pytree), its moment: look, learn, respond."""
+"""One layer: what it is (`Layer`, static), what it has (`LayerState`, a pytree), what it answers. See `learning`."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from hebbjax import activations, chunks, homeostasis, initial, norms, teachers
+from hebbjax import activations, chunks, homeostasis, initial, norms
 from hebbjax.homeostasis import Homeostasis
 from hebbjax.norms import BatchNorm, NormState
-from hebbjax.patches import Preparation, Window, centred, extract, glimpse, grid, raw
+from hebbjax.patches import Preparation, Window, centred, extract, grid, raw
 from hebbjax.teachers import Teacher
-from hebbjax.types import HANDICAP, Array, Key, LearningRule, State, Sums, Told
+from hebbjax.types import HANDICAP, Array, Key, LearningRule, State
 
 PRECISIONS = {'highest': lax.Precision.HIGHEST, 'tensorfloat32': lax.Precision.HIGH, 'bfloat16': None}
 
@@ -43,9 +43,11 @@ class Layer:
         prepare: images -> images, before windows are cut, in learning and prediction alike, such as
             `whitening.standardise`; None: nothing.
         homeostasis: adaptive thresholds, subtracted from drives before neurons compete and before they fire; None: no.
-        frozen: the layer answers and never learns; its state stays bit for bit, whatever stages say (`stages`).
+        frozen: the layer answers and never learns by its rule; its state stays bit for bit, whatever stages say
+            (`stages`). Gradients may move it: they start where `hybrid.Supervised` says.
         norm: batch normalisation of what is sent on, after pooling; None: no.
-        bias: a constant beside the weights, `w . x - threshold`, which gradients learn and Hebbian rules leave alone.
+        bias: a constant beside the weights, `w . x - threshold`, which gradients learn and Hebbian rules leave alone
+            (their neurons compete less it, as with adaptive thresholds).
             Weights and bias of a layer with one are what deep-learning frameworks start from where `initial` is
             `initial.fan_in`.
         dropout: share of what reaches the layer that is silenced while it learns by gradient, in [0, 1).
@@ -123,7 +125,8 @@ def init(layer: Layer, key: Key, image_shape: tuple[int, int, int], w: Array | N
     """
     ready = jax.eval_shape(lambda images: prepared(layer, images), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
     shape = (layer.features, grid(layer.window, ready.shape[1:]).inputs)
-    bias_key, norm_key = jax.random.fold_in(key, 1), jax.random.fold_in(key, 2)
+    # numbers that `split` in two, which `initial` may do, does not give
+    bias_key, norm_key = jax.random.fold_in(key, HANDICAP), jax.random.fold_in(key, 2)
     if w is None:
         w = layer.initial(key, shape)
     elif jnp.shape(w) != shape:
@@ -223,87 +226,6 @@ def send(layer: Layer, state: LayerState, u: Array) -> Array:
     """Make of drives what is sent on, but for the norm: `pool(fire(u - threshold))`. [B, H', W', N] -> [B, ..., N]."""
     sent = layer.fire(homeostasis.less(u, state.threshold))
     return sent if layer.pool is None else layer.pool(sent)
-
-
-def learn(layer: Layer, key: Key, state: LayerState, images: Array, teacher=None) -> tuple[LayerState, Array, Told]:
-    """Learn from one batch: look, compete, change, adapt; and send on what the layer made of it before it did.
-
-    Args:
-        layer: the layer.
-        key: draws the glimpses, and what the rule draws.
-        state: what it has.
-        images: [B, H, W, C], floating.
-        teacher: what each neuron is told of each image [B, N], or None.
-
-    Returns:
-        The new state, what is sent on [B, H'', W'', N] (computed only where it is used, under jit), what happened.
-
-    Raises:
-        ValueError: if the teacher's signal has another shape.
-    """
-    if teacher is not None:
-        teachers.fits(jnp.shape(teacher), len(images), layer.features)
-    sums, sent = gather(layer, key, state, images, teacher)
-    dw, rule = layer.rule.change(sums, state.w, state.rule)  # [N, D]
-    change, opt = layer.tx.update(dw, state.opt, state.w)
-    w = state.w + change
-    adapts = layer.homeostasis is not None
-    threshold = homeostasis.adapt(layer.homeostasis, state.threshold, sums) if adapts else state.threshold
-    sent, norm = (sent, None) if layer.norm is None else norms.learn(layer.norm, state.norm, sent)
-    state = LayerState(w, rule, opt, threshold, norm)
-    finite = jnp.array([jnp.all(jnp.isfinite(a)) for a in (w, threshold) if a is not None]).all()
-    return state, sent, Told(sums.wins, jnp.max(jnp.abs(change)), finite, homeostasis.rates(sums))
-
-
-def gather(layer: Layer, key: Key, state: LayerState, images: Array, teacher=None) -> tuple[Sums, Array]:
-    """Add up what the patches of a batch ask for, some images at a time, and send the layer's answer on.
-
-    A batch's patches and drives are many times the batch: 49 MiB for 100 images of 14 x 14 x 100 under 3 x 3 windows.
-    Their sum needs none of it at once. On a CPU a few images at a time stay in its cache from the moment they are cut
-    to the moment they are added (2 cores, 196 such neurons, hard winner-take-all: 41 ms a batch where patches and one
-    product of the whole batch take 86, and a convolution 124; benchmarks/NOTES.md). An accelerator wants large
-    products: it gets all that fits in a share of its memory. `Layer.chunk` overrides.
-
-    Returns:
-        The rule's sums, and what is sent on, before any norm.
-    """
-    sample_key, rule_key = jax.random.split(key)
-    learned = layer.rule.seen(state.w)  # [N, D]
-    sending = state.w if layer.send == 'weights' else learned
-    images = prepared(layer, images)
-    threshold = handicapped(layer, jax.random.fold_in(key, HANDICAP), state)
-
-    def add(sums, number, some, told):
-        key = jax.random.fold_in(rule_key, number)
-        maps = windows(layer, some)  # [b, H', W', D]
-        x = maps.reshape(-1, maps.shape[-1])  # [P, D]
-        u = product(layer, x, learned)  # [P, N]
-        predicted = sent_drive(layer, x, u if sending is learned else product(layer, x, sending))
-        sums = layer.rule.gather(sums, key, x, u, everywhere(told, len(x)), threshold)
-        return sums, send(layer, state, predicted.reshape(*maps.shape[:-1], -1))
-
-    def glance(sums):
-        x = layer.patch(glimpse(sample_key, layer.window, images, layer.glimpses))  # [P, D]
-        u = product(layer, x, learned)
-        return layer.rule.gather(sums, rule_key, x, u, everywhere(teacher, len(x)), threshold)
-
-    sums = layer.rule.start(state.w)
-    if layer.glimpses is not None:  # few patches, drawn from the whole batch
-        return glance(sums), respond(dataclasses.replace(layer, prepare=None, norm=None), state, images)
-    return chunks.fold(add, sums, chunk_of(layer, images.shape), images, teacher)
-
-
-def handicapped(layer: Layer, key: Key, state: LayerState) -> Array | None:
-    """Give what neurons compete less by in this step: thresholds, and the rule's handicap. [N] or None."""
-    handicap = layer.rule.handicap(key, state.w, state.rule)
-    if handicap is None or state.threshold is None:
-        return state.threshold if handicap is None else handicap
-    return state.threshold + handicap
-
-
-def everywhere(teacher: Array | None, patches: int) -> Array | None:
-    """Give every patch of an image what its teacher tells. [B, N] -> [P, N]."""
-    return None if teacher is None else jnp.repeat(teacher, patches // len(teacher), axis=0)
 
 
 def chunk_of(layer: Layer, shape: tuple[int, int, int, int]) -> int:

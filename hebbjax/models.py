@@ -102,8 +102,8 @@ def of_layers(net: Sequence[Layer], states: Sequence[LayerState], start: int = 0
         start: the lowest layer that learns.
         below: the lowest layer of all: inputs are what reaches it.
     """
-    own, averages = zip(*(learnable(layer, state) for layer, state in zip(net[start:], states[start:])))
-    given = own, (tuple(states[below:start]), averages)
+    found = [learnable(layer, state) for layer, state in zip(net[start:], states[start:])]
+    given = tuple(own for own, _ in found), (tuple(states[below:start]), tuple(averages for _, averages in found))
 
     def apply(params, averages, x, key=None):
         answering, averages = averages

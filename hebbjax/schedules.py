@@ -32,8 +32,6 @@ class Schedule(NamedTuple):
             ValueError: naming the setting, its value and what would do.
         """
         check(self, count)
-        if self.average < 1:
-            raise ValueError(f'a mean over {self.average} steps has nothing to average; use 1 (the last) or more.')
 
     def tx(self) -> optax.GradientTransformation:
         """Build the optimizer, the same one for the same settings."""
@@ -100,7 +98,7 @@ class Paced(NamedTuple):
 
 
 def check(schedule, count: int) -> None:
-    """Refuse epochs, batches and rates that cannot train on `count` samples.
+    """Refuse epochs, batches, rates and means that cannot train on `count` samples.
 
     Raises:
         ValueError: naming the setting, its value and what would do.
@@ -111,6 +109,8 @@ def check(schedule, count: int) -> None:
         raise ValueError(f'a batch of {schedule.batch} does not fit {count} samples; use 1 to {count}.')
     if not schedule.rate > 0:
         raise ValueError(f'learning rate {schedule.rate} does not descend; use a rate above 0.')
+    if schedule.average < 1:
+        raise ValueError(f'a mean over {schedule.average} steps has nothing to average; use 1 (the last) or more.')
 
 
 @functools.lru_cache(maxsize=64)

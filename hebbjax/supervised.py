@@ -89,7 +89,6 @@ def make_gradient_epoch(model: Model, tx: optax.GradientTransformation, batch: i
         order_key, noise_key = jax.random.split(key)
         count = len(labels)
         order = jax.random.permutation(order_key, count)[: count // batch * batch].reshape(-1, batch)
-        keys = jax.random.split(noise_key, len(order))
 
         def step(number, state):
             (params, averages, opt, smooth, count), total, hits = state
@@ -97,7 +96,7 @@ def make_gradient_epoch(model: Model, tx: optax.GradientTransformation, batch: i
             some, truth = jax.tree.map(lambda a: a[chosen], inputs), labels[chosen]
 
             def loss_of(params):
-                logits, updated = model.apply(params, averages, some, keys[number])
+                logits, updated = model.apply(params, averages, some, jax.random.fold_in(noise_key, number))
                 return cross_entropy(logits, truth), (logits, updated)
 
             (loss, (logits, averages)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
@@ -171,7 +170,8 @@ def fit(
     carry, curve, best = begin(tx, params, averages), [], None
     if kept is not None and (found := kept(Snapshot(carry, (params, averages), lines_of([], schedule)))) is not None:
         carry, best = found.carry, (0, found.best)
-        for number, line in enumerate(np.asarray(found.curve)[np.isfinite(np.asarray(found.curve)).all(1)].tolist()):
+        lines = np.asarray(found.curve)
+        for number, line in enumerate(lines[~np.isnan(lines[:, -1])].tolist()):  # a loss may be NaN, a rate is not
             curve.append(Epoch(*line))
             best = (number, found.best) if curve[-1].validation > curve[best[0]].validation else best
             pace, stopping = follow(pace, curve[-1].validation), stopping.update(1 - curve[-1].validation)

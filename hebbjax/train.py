@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax import layers, monitor, stages
+from hebbjax import layers, learning, monitor, stages
 from hebbjax.layers import Layer, LayerState
 from hebbjax.monitor import Monitor, Trace
 from hebbjax.stages import Stage
@@ -80,7 +80,7 @@ def train_step(
             x = layers.respond(layer, before, x)
             continue
         signal = teacher_of(net, state.layers, number, labels)
-        after, sent, told[number] = layers.learn(layer, keys[number], before, x, signal)
+        after, sent, told[number] = learning.learn(layer, keys[number], before, x, signal)
         learned[number] = after
         if stage is not None and stage.order == 'in_order' and number + 1 < top:
             sent = layers.respond(layer, after, x)

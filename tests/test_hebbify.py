@@ -18,6 +18,7 @@ from hebbjax import (
     hebbify,
     interop,
     layers,
+    learning,
     patches,
     plasticity,
     rules,
@@ -87,7 +88,7 @@ def own_change(rule, window, kernel, images, patch=patches.raw):
     w = interop.from_kernel(kernel)
     layer = Layer(len(w), rule, ASCEND, window, patch=patch)
     state = layers.LayerState(w, layer.rule.init(w), ASCEND.init(w))
-    return layers.learn(layer, jax.random.key(1), state, images)[0].w - w
+    return learning.learn(layer, jax.random.key(1), state, images)[0].w - w
 
 
 def gradient_of(model, images):

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import hebbjax
-from hebbjax import Homeostasis, Window, activations, layers, pooling, rules, train
+from hebbjax import Homeostasis, Window, activations, layers, learning, pooling, rules, train
 from hebbjax.plasticity import ascend
 
 key = lambda: jax.random.key(0)  # noqa: E731
@@ -31,7 +31,7 @@ def test_a_step_adapts_by_the_share_won_and_learns_by_the_threshold_before(rng):
     state = layers.init(one, key(), (6, 6, 2))._replace(threshold=jnp.asarray(rng.normal(size=6), jnp.float32))
     x = np.asarray(layers.look(one, images)).reshape(-1, 18)
     v = x @ np.asarray(state.w).T - np.asarray(state.threshold)
-    after, sent, told = layers.learn(one, key(), state, images)
+    after, sent, told = learning.learn(one, key(), state, images)
     share = np.bincount(v.argmax(1), minlength=6) / len(v)
     np.testing.assert_allclose(after.threshold, state.threshold + 0.5 * (share - 1 / 6), rtol=1e-5)
     np.testing.assert_array_equal(told.wins, share * len(v))
@@ -46,7 +46,7 @@ def test_a_step_adapts_by_the_share_won_and_learns_by_the_threshold_before(rng):
 def test_every_neuron_comes_to_win_its_share(k, rng):
     one = layer(rule=rules.instar(k, reduce=rules.total), tx=ascend(0.0), homeostasis=Homeostasis(1.0, winners=k))
     images, state = images_of(rng, 200), layers.init(one, key(), (6, 6, 2))
-    learn = jax.jit(lambda state: layers.learn(one, key(), state, images)[::2])
+    learn = jax.jit(lambda state: learning.learn(one, key(), state, images)[::2])
     first = learn(state)[1].wins
     for _ in range(150):
         state = learn(state)[0]
@@ -64,15 +64,15 @@ def test_a_nan_pixel_is_told_of(graded, rng):
     one = layer(rule=rule, tx=tx, prepare=hebbjax.whitening.standardise)
     images = images_of(rng)
     state = layers.init(one, key(), (6, 6, 2))
-    assert layers.learn(one, key(), state, images)[2].finite
-    assert not layers.learn(one, key(), state, images.at[3, 2, 2, 0].set(jnp.nan))[2].finite
+    assert learning.learn(one, key(), state, images)[2].finite
+    assert not learning.learn(one, key(), state, images.at[3, 2, 2, 0].set(jnp.nan))[2].finite
 
 
 def test_thresholds_keep_their_sum_whatever_the_credit(rng):
     """Left to itself, homeostasis evens out what there is: three winners do not run away from a target of one."""
     one = layer(rule=rules.instar(3), homeostasis=Homeostasis(1.0), tx=ascend(0.0))
     state, images = layers.init(one, key(), (6, 6, 2)), images_of(rng, 100)
-    learn = jax.jit(lambda state: layers.learn(one, key(), state, images)[::2])
+    learn = jax.jit(lambda state: learning.learn(one, key(), state, images)[::2])
     for _ in range(100):
         state, told = learn(state)
     np.testing.assert_allclose(state.threshold.sum(), 0, atol=1e-3)
@@ -83,7 +83,7 @@ def test_without_homeostasis_there_is_no_threshold(rng):
     plain = layer(homeostasis=None)
     state = layers.init(plain, key(), (6, 6, 2))
     assert state.threshold is None
-    assert layers.learn(plain, key(), state, images_of(rng))[0].threshold is None
+    assert learning.learn(plain, key(), state, images_of(rng))[0].threshold is None
 
 
 def test_features_do_not_depend_on_the_order_of_evaluation_data(rng):

@@ -38,7 +38,7 @@ ORDER = [
     {'prototypes'},
     {'maps'},
     {'layers'},
-    {'monitor', 'stages', 'frozen', 'receptive'},
+    {'learning', 'monitor', 'stages', 'frozen', 'receptive'},
     {'train', 'readout'},
     {'parallel', 'models', 'moment'},
     {'supervised'},

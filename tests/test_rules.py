@@ -9,7 +9,7 @@ import reference
 import table
 from jax import lax
 
-from hebbjax import competition, layers, plasticity, rules
+from hebbjax import competition, layers, learning, plasticity, rules
 from hebbjax.layers import Layer
 from hebbjax.patches import Window
 
@@ -119,7 +119,7 @@ def test_a_layer_learns_what_the_loops_learn(row, window, rng, x64):
         x = x - x.mean(1, keepdims=True)
     w = 0.3 * rng.normal(size=(7, x.shape[1]))
     layer = Layer(7, row.make(), plasticity.ascend(0.1), window)
-    state, _, told = layers.learn(
+    state, _, told = learning.learn(
         layer, jax.random.key(0), layers.init(layer, jax.random.key(1), (5, 5, 3), jnp.asarray(w)), jnp.asarray(images)
     )
     expected = 0.1 * row.reference(x, w)
@@ -149,7 +149,7 @@ def test_krotov_steps_equal_the_published_loops(p, k, window, per, rng, x64):
     layer = Layer(9, rules.krotov(k, 0.4, p), tx, window)
     state = layers.init(layer, jax.random.key(0), (3, 3, 2), jnp.asarray(w))
     for _ in range(2):
-        state, _, told = layers.learn(layer, jax.random.key(0), state, jnp.asarray(images))
+        state, _, told = learning.learn(layer, jax.random.key(0), state, jnp.asarray(images))
         w = reference.krotov_step(x, w, k, 0.4, p, 0.02, per=per)
         np.testing.assert_allclose(state.w, w, rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(told.change, 0.02, rtol=1e-12)

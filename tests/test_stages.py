@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import hebbjax
-from hebbjax import hybrid, layers, loop, plasticity, rules, stages, supervised, train
+from hebbjax import hybrid, layers, learning, loop, plasticity, rules, stages, supervised, train
 from hebbjax.readout import Head
 from hebbjax.stages import Stage
 
@@ -84,7 +84,7 @@ def test_in_a_sweep_each_layer_is_fed_from_before_or_after_the_update_below(orde
     keys = jax.random.split(jax.random.fold_in(state.key, 0), 3)
     x = images.astype(jnp.float32) / 255
     for number, layer in enumerate(NET):
-        then, _, _ = layers.learn(layer, keys[number], state.layers[number], x)
+        then, _, _ = learning.learn(layer, keys[number], state.layers[number], x)
         np.testing.assert_allclose(after.layers[number].w, then.w, atol=1e-5)
         x = layers.respond(layer, then if order == 'in_order' else state.layers[number], x)
 

@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 import hebbjax
-from hebbjax import data, layers, plasticity, rules, train
+from hebbjax import data, layers, learning, plasticity, rules, train
 from hebbjax.layers import Layer
 from hebbjax.patches import Window
 
@@ -78,7 +78,7 @@ def test_every_layer_learns_from_what_the_layer_below_sent_before_it_learned(ima
     keys = jax.random.split(jax.random.fold_in(state.key, 0), 2)
     x = images[:6].astype(jnp.float32) / 255
     for layer, key, before, then in zip(NET, keys, state.layers, after.layers):
-        alone, _, _ = layers.learn(layer, key, before, x)
+        alone, _, _ = learning.learn(layer, key, before, x)
         np.testing.assert_allclose(then.w, alone.w, atol=1e-5)
         x = layers.respond(layer, before, x)
 

@@ -1,0 +1,92 @@
+"""A layer's moment of learning: look, compete, change, adapt; and what it sends on meanwhile."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from hebbjax import chunks, homeostasis, layers, norms, teachers
+from hebbjax.layers import Layer, LayerState
+from hebbjax.patches import glimpse
+from hebbjax.types import HANDICAP, Array, Key, Sums, Told
+
+
+def learn(layer: Layer, key: Key, state: LayerState, images: Array, teacher=None) -> tuple[LayerState, Array, Told]:
+    """Learn from one batch: look, compete, change, adapt; and send on what the layer made of it before it did.
+
+    Args:
+        layer: the layer.
+        key: draws the glimpses, and what the rule draws.
+        state: what it has.
+        images: [B, H, W, C], floating.
+        teacher: what each neuron is told of each image [B, N], or None.
+
+    Returns:
+        The new state, what is sent on [B, H'', W'', N] (computed only where it is used, under jit), what happened.
+
+    Raises:
+        ValueError: if the teacher's signal has another shape.
+    """
+    if teacher is not None:
+        teachers.fits(jnp.shape(teacher), len(images), layer.features)
+    sums, sent = gather(layer, key, state, images, teacher)
+    dw, rule = layer.rule.change(sums, state.w, state.rule)  # [N, D]
+    change, opt = layer.tx.update(dw, state.opt, state.w)
+    w = state.w + change
+    adapts = layer.homeostasis is not None
+    threshold = homeostasis.adapt(layer.homeostasis, state.threshold, sums) if adapts else state.threshold
+    sent, norm = (sent, None) if layer.norm is None else norms.learn(layer.norm, state.norm, sent)
+    state = LayerState(w, rule, opt, threshold, norm)
+    finite = jnp.array([jnp.all(jnp.isfinite(a)) for a in (w, threshold) if a is not None]).all()
+    return state, sent, Told(sums.wins, jnp.max(jnp.abs(change)), finite, homeostasis.rates(sums))
+
+
+def gather(layer: Layer, key: Key, state: LayerState, images: Array, teacher=None) -> tuple[Sums, Array]:
+    """Add up what the patches of a batch ask for, some images at a time, and send the layer's answer on.
+
+    A batch's patches and drives are many times the batch: 49 MiB for 100 images of 14 x 14 x 100 under 3 x 3 windows.
+    Their sum needs none of it at once. On a CPU a few images at a time stay in its cache from the moment they are cut
+    to the moment they are added (2 cores, 196 such neurons, hard winner-take-all: 41 ms a batch where patches and one
+    product of the whole batch take 86, and a convolution 124; benchmarks/NOTES.md). An accelerator wants large
+    products: it gets all that fits in a share of its memory. `Layer.chunk` overrides.
+
+    Returns:
+        The rule's sums, and what is sent on, before any norm.
+    """
+    sample_key, rule_key = jax.random.split(key)
+    learned = layer.rule.seen(state.w)  # [N, D]
+    sending = state.w if layer.send == 'weights' else learned
+    images = layers.prepared(layer, images)
+    threshold = handicapped(layer, jax.random.fold_in(key, HANDICAP), state)
+
+    def add(sums, number, some, told):
+        key = jax.random.fold_in(rule_key, number)
+        maps = layers.windows(layer, some)  # [b, H', W', D]
+        x = maps.reshape(-1, maps.shape[-1])  # [P, D]
+        u = layers.product(layer, x, learned)  # [P, N]
+        predicted = layers.sent_drive(layer, x, u if sending is learned else layers.product(layer, x, sending))
+        sums = layer.rule.gather(sums, key, x, u, everywhere(told, len(x)), threshold)
+        return sums, layers.send(layer, state, predicted.reshape(*maps.shape[:-1], -1))
+
+    def glance(sums):
+        x = layer.patch(glimpse(sample_key, layer.window, images, layer.glimpses))  # [P, D]
+        u = layers.product(layer, x, learned)
+        return layer.rule.gather(sums, rule_key, x, u, everywhere(teacher, len(x)), threshold)
+
+    sums = layer.rule.start(state.w)
+    if layer.glimpses is not None:  # few patches, drawn from the whole batch
+        return glance(sums), layers.respond(dataclasses.replace(layer, prepare=None, norm=None), state, images)
+    return chunks.fold(add, sums, layers.chunk_of(layer, images.shape), images, teacher)
+
+
+def handicapped(layer: Layer, key: Key, state: LayerState) -> Array | None:
+    """Give what neurons compete less by in this step: thresholds, and the rule's handicap. [N] or None."""
+    handicap = layer.rule.handicap(key, state.w, state.rule)
+    if handicap is None or state.threshold is None:
+        return state.threshold if handicap is None else handicap
+    return state.threshold + handicap
+
+
+def everywhere(teacher: Array | None, patches: int) -> Array | None:
+    """Give every patch of an image what its teacher tells. [B, N] -> [P, N]."""
+    return None if teacher is None else jnp.repeat(teacher, patches // len(teacher), axis=0)
