@@ -15,7 +15,11 @@ STATISTICS = ('mean', 'variance', 'sparsity')
 
 
 def curves(
-    lines: Mapping[str, Mapping[str, Sequence[float]]], *, epochs: Sequence[float] | None = None, title: str = ''
+    lines: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    epochs: Sequence[float] | None = None,
+    title: str = '',
+    over: str = 'head epoch',
 ) -> Figure:
     """Draw accuracy over epochs: a colour per network, solid for test, dashed for training, dotted for validation.
 
@@ -24,6 +28,7 @@ def curves(
             was interrupted) the axes stay empty.
         epochs: at which they were read; lines that end early take the first of them. None: 1, 2, ...
         title: above the axes (Talloen et al., figure 3).
+        over: below the axis of epochs.
 
     Raises:
         ValueError: if a part is none of these, or has more accuracies than there are epochs.
@@ -42,7 +47,7 @@ def curves(
     keys += [Line2D([], [], color='0.3', linestyle=STYLES[part], label=part) for part in STYLES if part in drawn]
     if keys:
         figure.legend(handles=keys, loc='outside right upper', fontsize='small', handlelength=3)
-    axes.set_xlabel('head epoch')
+    axes.set_xlabel(over)
     axes.set_ylabel('accuracy (%)')
     return figure
 

@@ -136,7 +136,9 @@ def small(monkeypatch):
 
 def test_a_run_is_reported_kept_and_gone_on_with(small, tmp_path, monkeypatch):
     folder, file, text = tmp_path / 'run', tmp_path / 'r.json', tmp_path / 't.md'
-    config = amato.Config(cell=('RHG-G', 'H-H'), epochs=6, run=folder, json=file, markdown=text)
+    config = amato.Config(
+        cell=('RHG-G', 'H-H'), epochs=6, run=folder, json=file, markdown=text, figure=tmp_path / 'f.png'
+    )
     first = amato.run(config, QUIET)
     rows = json.loads(file.read_text())['rows']
     assert [row['row'] for row in rows] == ['RHG-G', 'H-H']
@@ -145,6 +147,7 @@ def test_a_run_is_reported_kept_and_gone_on_with(small, tmp_path, monkeypatch):
     assert all(len(row['curves'][0]) == 6 and 0 <= row['test_accuracy'][0] <= 100 for row in rows)
     assert rows[1]['test_accuracy'][0] > 20, 'class means tell classes apart'
     assert '| H-H |' in text.read_text()
+    assert (tmp_path / 'f.png').stat().st_size > 10_000
 
     with monkeypatch.context() as patched:  # what is finished is not done again
         patched.setattr(deep, 'learn', None)
@@ -212,6 +215,12 @@ def test_bad_input_is_met_with_a_sentence(small, tmp_path, capsys, flags, says):
     said = capsys.readouterr().err
     assert says in ' '.join(said.split())
     assert 'Traceback' not in said
+
+
+def test_the_command_is_there(capsys):
+    assert cli.main(['amato', '--cell', 'GGG']) == 2
+    assert "hebbjax amato: error: 'GGG' is no network" in capsys.readouterr().err
+    assert 'amato ' in cli.USAGE
 
 
 # what a training promises

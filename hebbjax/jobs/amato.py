@@ -9,9 +9,10 @@ import zlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 from rich.console import Console
 
-from hebbjax import data, files, frozen, runs, teachers, whitening
+from hebbjax import charts, data, files, frozen, runs, teachers, visualize, whitening
 from hebbjax.jobs import amato_tables, cells, deep, shelf
 from hebbjax.jobs.cells import CELLS, GROUPS, TABLES, Cell, Training
 from hebbjax.jobs.deep import Data, Learned, Line
@@ -54,6 +55,8 @@ class Config:
     """File for all results, with configuration, versions and curves."""
     markdown: pathlib.Path | None = None
     """File for the tables, as Markdown."""
+    figure: pathlib.Path | None = None
+    """File for a picture of validation accuracy over the epochs of each network's last training, first seed."""
 
     def chosen(self) -> tuple[Cell, ...]:
         """Give the cells that are asked for, each once.
@@ -112,7 +115,8 @@ def run(config: Config, console: Console | None = None) -> Report:
     """
     console = console or Console(quiet=True)
     config = config.resolve()
-    files.check_writable(config.json, config.markdown)
+    files.check_writable(config.json, config.markdown, config.figure)
+    visualize.check_format(config.figure)
     material = Material(config)
     folder = shelf.opened(config.run, 'amato', config.lasting())
     if folder is None:
@@ -151,6 +155,8 @@ def train_all(config: Config, kept: Shelf, material: 'Material', console: Consol
     result.write(config.json)
     if config.markdown is not None:
         files.write_whole(config.markdown, lambda file: file.write_text(text))
+    if config.figure is not None:
+        files.write_whole(config.figure, picture(result).savefig)
     return result
 
 
@@ -324,6 +330,14 @@ def rows_of(chosen: tuple[Cell, ...], config: Config, kept: Shelf) -> list[Row]:
         }
         rows.append(row)
     return rows
+
+
+def picture(result: Report) -> Figure:
+    """Draw how validation accuracy went, of each network's last training on the first seed."""
+    lines = {
+        row.row: {'validation': [100 * line['validation'] for line in row.more['curves'][0]]} for row in result.rows
+    }
+    return charts.curves(lines, title='Epochs of what was trained last', over='epoch')
 
 
 def settled(curve: list[Line], best: int) -> tuple[int, float]:
