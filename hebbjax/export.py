@@ -18,6 +18,7 @@ from jax import export as jax_export
 from hebbjax import files, train
 from hebbjax.interop import from_kernel, to_kernel
 from hebbjax.layers import LayerState
+from hebbjax.norms import NormState
 from hebbjax.train import Network
 from hebbjax.types import Array
 
@@ -98,7 +99,8 @@ def save_weights(path: str | os.PathLike, net: Network, states: Sequence[LayerSt
     """Write weights under flat names, in flax's layout; an old file is replaced only when the new one is whole.
 
     'layer_0.kernel' is [kh, kw, C, N], or [D, N] for a dense layer; 'layer_0.threshold' [N] is there where the layer
-    has thresholds. Kernels are the weights themselves, for patches prepared as the layer prepares them; one for raw
+    has thresholds, or a bias, which it is the negative of; 'layer_0.scale', '.shift', '.mean' and '.var' [N] where it
+    has a norm. Kernels are the weights themselves, for patches prepared as the layer prepares them; one for raw
     images comes from `interop.to_linen`.
 
     Args:
@@ -116,6 +118,8 @@ def save_weights(path: str | os.PathLike, net: Network, states: Sequence[LayerSt
         arrays[f'layer_{number}.kernel'] = to_kernel(state.w, layer.window.size)
         if state.threshold is not None:
             arrays[f'layer_{number}.threshold'] = state.threshold
+        if state.norm is not None:
+            arrays |= {f'layer_{number}.{name}': a for name, a in state.norm._asdict().items()}
     arrays = {name: np.ascontiguousarray(a) for name, a in arrays.items()}  # safetensors writes others scrambled
 
     def fill(name):
@@ -130,11 +134,12 @@ def save_weights(path: str | os.PathLike, net: Network, states: Sequence[LayerSt
     files.write_whole(pathlib.Path(path), fill)
 
 
-def load_weights(path: str | os.PathLike) -> tuple[list[Array], list[Array | None]]:
+def load_weights(path: str | os.PathLike) -> tuple[list[Array], list[Array | None], list[NormState | None]]:
     """Read weights of hebbjax, whoever wrote them under its names.
 
     Returns:
-        Per layer, bottom first, weights [N, D] for `train.init(weights=...)`; and thresholds [N], or None.
+        Per layer, bottom first, weights [N, D] for `train.init(weights=...)`; thresholds [N], or None; and norms, or
+        None. The latter two go into the states: `state._replace(threshold=threshold, norm=norm)`.
 
     Raises:
         ImportError: for .safetensors, without safetensors.
@@ -150,17 +155,20 @@ def load_weights(path: str | os.PathLike) -> tuple[list[Array], list[Array | Non
     count = sum(name.endswith('.kernel') for name in arrays)
     kernels = [arrays.pop(f'layer_{number}.kernel', None) for number in range(count)]
     thresholds = [arrays.pop(f'layer_{number}.threshold', None) for number in range(count)]
-    for kernel, threshold in zip(kernels, thresholds):
+    norms = [[arrays.pop(f'layer_{number}.{name}', None) for name in NormState._fields] for number in range(count)]
+    for kernel, threshold, norm in zip(kernels, thresholds, norms):
         fits = kernel is not None and kernel.ndim in (2, 4) and kernel.dtype.kind == 'f'
-        if not fits or (threshold is not None and threshold.shape != kernel.shape[-1:]):
+        beside = [a for a in (threshold, *norm) if a is not None]
+        if not fits or any(a.shape != kernel.shape[-1:] for a in beside) or len({a is None for a in norm}) > 1:
             count = 0
     if not count or arrays:
         raise ValueError(
             f"{path} holds no weights of hebbjax; they are called 'layer_0.kernel' ([kh, kw, C, N] or [D, N]) and so "
-            "on from 0, and 'layer_0.threshold' ([N])."
+            "on from 0, 'layer_0.threshold', and 'layer_0.scale', '.shift', '.mean' and '.var' together ([N])."
         )
     weights = [from_kernel(jnp.asarray(kernel)) for kernel in kernels]
-    return weights, [None if threshold is None else jnp.asarray(threshold) for threshold in thresholds]
+    thresholds = [None if threshold is None else jnp.asarray(threshold) for threshold in thresholds]
+    return weights, thresholds, [None if norm[0] is None else NormState(*map(jnp.asarray, norm)) for norm in norms]
 
 
 def _unzip(data):

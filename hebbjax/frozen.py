@@ -32,7 +32,7 @@ def drives(layer: Layer, w: Array, images: Array, pool: int = 1, scale: Array | 
     """Compute a layer's pooled drives.
 
     Args:
-        layer: the layer; its `send` and `patch` decide what a drive is.
+        layer: the layer; its `send` ('weights' or 'seen') and `patch` decide what a drive is.
         w: its weights [N, D].
         images: [B, H, W, C], floating.
         pool: side of the pooling blocks, in positions; rows and columns that fill no block are not pooled, yet count
@@ -43,8 +43,9 @@ def drives(layer: Layer, w: Array, images: Array, pool: int = 1, scale: Array | 
         `high` and `low` (with `scale`: `high` alone, the minimum where scale < 0); the means unless pool is 1.
 
     Raises:
-        ValueError: if a pooling block is larger than the map.
+        ValueError: if a pooling block is larger than the map, or the layer sends more than drives (`check_layer`).
     """
+    check_layer(layer)
     x = layers.look(layer, images)  # [B, H', W', D]
     batch, h, width, _ = x.shape
     check_pool(pool, (h, width))
@@ -67,11 +68,30 @@ def shape(layer: Layer, image_shape: tuple[int, int, int], pool: int = 1) -> tup
     """Say how many pooling blocks Q and neurons N a head will find, for images of shape (H, W, C).
 
     Raises:
-        ValueError: if the window or the pooling does not fit.
+        ValueError: if the window or the pooling does not fit, or the layer sends more than drives (`check_layer`).
     """
+    check_layer(layer)
     g = patches.grid(layer.window, image_shape)
     check_pool(pool, g.out)
     return (g.out[0] // pool) * (g.out[1] // pool), layer.features
+
+
+def check_layer(layer: Layer) -> None:
+    """Refuse a layer that sends something else than what becomes of `x . w` or `x . W` in a head.
+
+    Raises:
+        ValueError: naming what it has.
+    """
+    if layer.send not in ('weights', 'seen'):
+        own = f'sends {layer.send!r}'
+    elif layer.bias or layer.norm is not None:
+        own = 'has a bias' if layer.bias else 'has a norm'
+    else:
+        return
+    raise ValueError(
+        f'pooled drives know neither cosines nor projections, biases nor norms, and this layer {own}; '
+        'read the layer out with hybrid.learn.'
+    )
 
 
 def check_pool(pool: int, positions: tuple[int, int]) -> None:

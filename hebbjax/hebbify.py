@@ -74,7 +74,7 @@ def nnx_model(
 
     Raises:
         ValueError: if there is no such layer; when first traced, if it is a convolution that is not 2-D, or dilated or
-            grouped, or if the rule has a state or refuses the weights.
+            grouped, or if the rule has a state, imposes a teacher or refuses the weights.
     """
     found = {
         '/'.join(map(str, path)): module
@@ -212,5 +212,24 @@ def _learn(rule, patch, seed, window, kernel, images, y):
             'a rule with a state of its own has no place to keep it in a flax layer; '
             'use one without, or train a hebbjax.Layer and take its kernel over.'
         )
+    if not _takes(rule, w, taught=False) and _takes(rule, w, taught=True):
+        raise ValueError(
+            'a rule that imposes a teacher hears of no labels in a flax layer; '
+            'use one whose neurons compete, or train a hebbjax.Layer with a teacher and take its kernel over.'
+        )
     nothing = lambda u: u[..., :0]  # noqa: E731  what such a layer would send is not asked for
     return teach(Layer(len(w), rule, optax.identity(), window, patch=patch, fire=nothing), seed, kernel, images, y)
+
+
+def _takes(rule, w, taught) -> bool:
+    """Say whether a rule takes a patch in, with a teacher or without; nothing is computed."""
+
+    def gather(w):
+        x, u = jnp.zeros_like(w[:1]), jnp.zeros_like(w[:, 0])[None]
+        return rule.gather(rule.start(w), jax.random.key(0), x, u, u if taught else None)
+
+    try:
+        jax.eval_shape(gather, jax.ShapeDtypeStruct(w.shape, jnp.float32))
+    except ValueError:
+        return False
+    return True

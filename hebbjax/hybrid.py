@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hebbjax import frozen, initial, models, readout, rules, supervised, train
+from hebbjax import frozen, initial, models, readout, rules, supervised, teachers, train
 from hebbjax.frozen import Drives
 from hebbjax.layers import Layer, LayerState
 from hebbjax.models import Model
@@ -117,9 +117,11 @@ def above(
         flat = lambda x, averages: (x.reshape(len(x), -1), averages)  # noqa: E731
         return Model(body.init, lambda *given: flat(*body.apply(*given)))
 
+    one = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)  # a model must not hold on to its data
+
     def init(key):
         given, averages = body.init(key)
-        blocks = jax.eval_shape(lambda x: body.apply(given, averages, x)[0], inputs[:1]).shape[1:]
+        blocks = jax.eval_shape(lambda x: body.apply(given, averages, x)[0], one).shape[1:]
         params, norm = readout.init(head, key, blocks)
         return (params, given), (norm, averages)
 
@@ -158,9 +160,14 @@ def learn(
         how: further arguments of `supervised.fit`.
 
     Raises:
-        ValueError: if the stage or its schedule does not fit.
+        ValueError: if the stage, its schedule or a label does not fit.
     """
     stage.check(len(net))
+    classes = net[-1].features if stage.head is None else stage.head.classes
+    for images, labels in (train, validation):
+        teachers.check_labels(labels, classes)
+        if len(images) != len(labels):
+            raise ValueError(f'{len(labels)} labels do not fit {len(images)} images; give one for each.')
     start, sides = stage.start, (train, validation)
     count = sum(len(labels) for _, labels in sides)
     below = start if present_bytes(net, states, start, count, train[0].shape[1:]) <= room else 0

@@ -36,18 +36,29 @@ def to_linen(layer: Layer, state: LayerState) -> dict[str, Array]:
     """Give the linen parameters of a Conv, or of a Dense on flattened images, that answers with the layer's drives.
 
     They are the drives that the layer predicts with, on raw images: what it does to patches is folded into the kernel,
-    its thresholds into a bias. Activation and pooling come after, and stay yours.
+    its thresholds or its bias into a bias. Activation and pooling come after, and stay yours.
 
     Returns:
-        {'kernel': [kh, kw, C, N] or [D, N]}, and 'bias' [N] where the layer has thresholds.
+        {'kernel': [kh, kw, C, N] or [D, N]}, and 'bias' [N] where the layer has thresholds or a bias.
 
     Raises:
-        ValueError: if the layer prepares images, or patches in a way that no kernel can.
+        ValueError: if the layer prepares images, or patches in a way that no kernel can; if it sends cosines, or has a
+            norm.
     """
     if layer.prepare is not None:
         raise ValueError(
             f'no kernel prepares images as {getattr(layer.prepare, "__name__", layer.prepare)} does; '
             'prepare them before the model, and pass dataclasses.replace(layer, prepare=None).'
+        )
+    if layer.send == 'cosine':
+        raise ValueError(
+            'no kernel divides by the length of each patch, as a layer does that sends cosines; '
+            'take the whole layer out with export.export.'
+        )
+    if layer.norm is not None:
+        raise ValueError(
+            'no kernel normalises what is sent on after pooling; pass dataclasses.replace(layer, norm=None), and give '
+            'scale, shift, mean and var of state.norm to a BatchNorm of your own after pooling.'
         )
     params = {'kernel': to_kernel(fold(layer.patch, layers.seen(layer, state.w)), layer.window.size)}
     return params if state.threshold is None else params | {'bias': -state.threshold}
@@ -74,14 +85,19 @@ def to_nnx(layer: Layer, state: LayerState) -> nnx.Conv | nnx.Linear:
     return nnx.Conv(inputs, features, tuple(size), stride, padding=[(side, side) for side in padding], **own)
 
 
-def from_flax(layer: nnx.Conv | nnx.Linear | Mapping[str, Array]) -> Array:
+def from_flax(layer: nnx.Conv | nnx.Linear | Mapping[str, Array], *, bias: bool = False) -> Array | tuple[Array, Array]:
     """Take the weights [N, D] out of a flax layer, for `train.init(weights=...)`.
 
     Args:
         layer: an nnx.Conv or nnx.Linear, or the linen parameters of a Conv or Dense, {'kernel': ...}.
+        bias: take its bias as well, for a layer with `bias=True`, as the threshold that it is there; 0 if it has none.
+
+    Returns:
+        Weights [N, D]; with `bias`, (weights, threshold [N]), `threshold = -bias`, for
+        `state._replace(threshold=threshold)`.
 
     Raises:
-        ValueError: if it is something else, is dilated or grouped, or has a bias that is not zero.
+        ValueError: if it is something else, is dilated or grouped, or has a bias that is not zero and is not asked for.
     """
     if isinstance(layer, nnx.Conv | nnx.Linear):
         refuse(layer, 'input_dilation', 'kernel_dilation', 'feature_group_count')
@@ -92,9 +108,15 @@ def from_flax(layer: nnx.Conv | nnx.Linear | Mapping[str, Array]) -> Array:
         raise ValueError(
             f"{layer!r:.40} has no weights to take; give an nnx.Conv, an nnx.Linear or parameters {{'kernel': ...}}."
         )
+    w = from_kernel(layer['kernel'])
+    if bias:
+        return w, -layer['bias'] if 'bias' in layer else jnp.zeros(len(w), w.dtype)
     if 'bias' in layer and bool(jnp.any(layer['bias'] != 0)):
-        raise ValueError("a bias that is not zero has no place in a layer; pass {'kernel': ...} alone to drop it.")
-    return from_kernel(layer['kernel'])
+        raise ValueError(
+            'a bias that is not zero has no place among weights; take it with from_flax(..., bias=True) for a layer '
+            "with bias=True, or pass {'kernel': ...} alone to drop it."
+        )
+    return w
 
 
 def refuse(convolution, *settings):

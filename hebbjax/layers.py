@@ -12,10 +12,11 @@ from jax import lax
 from hebbjax import activations, chunks, homeostasis, initial, norms
 from hebbjax.homeostasis import Homeostasis
 from hebbjax.norms import BatchNorm, NormState
-from hebbjax.patches import Preparation, Window, centred, extract, grid, raw
+from hebbjax.patches import Preparation, Window, centred, extract, grid, l2, raw
 from hebbjax.teachers import Teacher
 from hebbjax.types import HANDICAP, Array, Key, LearningRule, State
 
+SENDS = ('weights', 'seen', 'projection', 'cosine')
 PRECISIONS = {'highest': lax.Precision.HIGHEST, 'tensorfloat32': lax.Precision.HIGH, 'bfloat16': None}
 
 
@@ -31,8 +32,8 @@ class Layer:
         patch: how patches are prepared, in learning and in prediction alike (`patches.raw`, `centred`, `l2`,
             `centred_l2`, or a function on rows of your own). None: centred for a convolution, raw for a dense layer.
         glimpses: windows drawn at random per image and learning step; None: all of them.
-        send: what is predicted with: 'weights', `w . x`; 'seen', the drive of the rule (`|w|^(p-1)` for krotov, the
-            projection `w . x / |w|` for a rule that measures angles); 'cosine', that drive over the patch's length.
+        send: what is predicted with: 'weights', `w . x`; 'seen', the drive of the rule (`|w|^(p-1)` for krotov);
+            'projection', `w . x / |w|`; 'cosine', `w . x / |w| |x|` (with `activations.identity`; clipped with `relu`).
         fire: activation on the drives, less thresholds.
         pool: images -> images after the activation, such as `max_pool(2)`; None: nothing.
         initial: (key, (N, D)) -> first weights; standard normal, as Krotov and Hopfield. Others: `hebbjax.initial`.
@@ -82,8 +83,8 @@ class Layer:
             raise ValueError(f'glimpses={self.glimpses} shows the layer nothing; use 1 or more, or None for all.')
         if self.chunk is not None and self.chunk < 1:
             raise ValueError(f'chunk={self.chunk} looks at no image; use 1 or more, or None to let the library choose.')
-        if self.send not in ('weights', 'seen', 'cosine'):
-            raise ValueError(f"a layer sends 'weights', 'seen' or 'cosine' drives, not {self.send!r}.")
+        if self.send not in SENDS:
+            raise ValueError(f'a layer sends {", ".join(map(repr, SENDS))} drives, not {self.send!r}.')
         if not 0 <= self.dropout < 1:
             raise ValueError(f'dropout {self.dropout} leaves nothing to learn from; use 0 <= dropout < 1.')
         if self.bias and self.homeostasis is not None:
@@ -173,8 +174,8 @@ def product(layer: Layer, x: Array, w: Array) -> Array:
 
 
 def seen(layer: Layer, w: Array) -> Array:
-    """Give the weights that a layer predicts with: `w`, or the rule's `W`. [N, D] -> [N, D]."""
-    return w if layer.send == 'weights' else layer.rule.seen(w)
+    """Give the weights that a layer predicts with: `w`, the rule's `W`, or unit rows. [N, D] -> [N, D]."""
+    return {'weights': lambda w: w, 'seen': layer.rule.seen}.get(layer.send, l2)(w)
 
 
 def predict(layer: Layer, w: Array, images: Array) -> Array:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from hebbjax import chunks, homeostasis, layers, norms, teachers
 from hebbjax.layers import Layer, LayerState
-from hebbjax.patches import glimpse
+from hebbjax.patches import glimpse, l2
 from hebbjax.types import HANDICAP, Array, Key, Sums, Told
 
 
@@ -37,7 +37,7 @@ def learn(layer: Layer, key: Key, state: LayerState, images: Array, teacher=None
     threshold = homeostasis.adapt(layer.homeostasis, state.threshold, sums) if adapts else state.threshold
     sent, norm = (sent, None) if layer.norm is None else norms.learn(layer.norm, state.norm, sent)
     state = LayerState(w, rule, opt, threshold, norm)
-    finite = jnp.array([jnp.all(jnp.isfinite(a)) for a in (w, threshold) if a is not None]).all()
+    finite = jnp.array([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves((w, threshold, norm))]).all()
     return state, sent, Told(sums.wins, jnp.max(jnp.abs(change)), finite, homeostasis.rates(sums))
 
 
@@ -55,7 +55,8 @@ def gather(layer: Layer, key: Key, state: LayerState, images: Array, teacher=Non
     """
     sample_key, rule_key = jax.random.split(key)
     learned = layer.rule.seen(state.w)  # [N, D]
-    sending = state.w if layer.send == 'weights' else learned
+    same = layer.send == 'seen' or (layer.send in ('projection', 'cosine') and layer.rule.seen is l2)
+    sending = learned if same else layers.seen(layer, state.w)
     images = layers.prepared(layer, images)
     threshold = handicapped(layer, jax.random.fold_in(key, HANDICAP), state)
 
@@ -64,7 +65,7 @@ def gather(layer: Layer, key: Key, state: LayerState, images: Array, teacher=Non
         maps = layers.windows(layer, some)  # [b, H', W', D]
         x = maps.reshape(-1, maps.shape[-1])  # [P, D]
         u = layers.product(layer, x, learned)  # [P, N]
-        predicted = layers.sent_drive(layer, x, u if sending is learned else layers.product(layer, x, sending))
+        predicted = layers.sent_drive(layer, x, u if same else layers.product(layer, x, sending))
         sums = layer.rule.gather(sums, key, x, u, everywhere(told, len(x)), threshold)
         return sums, layers.send(layer, state, predicted.reshape(*maps.shape[:-1], -1))
 

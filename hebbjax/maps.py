@@ -1,6 +1,8 @@
 """Self-organising maps: neurons on a lattice, where the winner's neighbours learn with it (Kohonen 1982)."""
 
 import math
+import numbers
+import operator
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -125,7 +127,7 @@ def som(
 
 
 def _shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    shape = tuple(map(operator.index, (shape,) if isinstance(shape, numbers.Integral) else shape))
     if not shape or min(shape) < 1:
         raise ValueError(f'a lattice of shape {shape} has no neurons; use at least one axis, of 1 or more.')
     return shape

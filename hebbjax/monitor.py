@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax import layers, measures, patches
+from hebbjax import layers, measures, norms, patches
 from hebbjax.layers import Layer, LayerState
 from hebbjax.types import Array, Told
 
@@ -52,7 +52,7 @@ class Glance(NamedTuple):
 
     norms: Array  # [N] sum_d |w_id|^p
     converged: Array  # share of neurons whose norm is within the tolerance of 1, from above or below
-    mean: Array  # of the layer's answers fire(u - threshold), before pooling, over images, positions and neurons
+    mean: Array  # of the layer's answers fire(u - threshold), before pooling and norm, over images, positions, neurons
     variance: Array  # of the same
     sparsity: Array  # share of them that are exactly 0
 
@@ -75,16 +75,17 @@ def look(monitor: Monitor, net: Sequence[Layer], states: Sequence[LayerState], i
     """Look at every layer, which is shown images [b, H, W, C]."""
     x, seen = layers.intensities(images), []
     for layer, state in zip(net, states):
-        y = layers.respond(dataclasses.replace(layer, pool=None), state, x)  # [b, H', W', N]
+        y = layers.respond(dataclasses.replace(layer, pool=None, norm=None), state, x)  # [b, H', W', N]
         seen.append(Glance(*of_norms(monitor, state.w), jnp.mean(y), jnp.var(y), jnp.mean(y == 0)))
         x = y if layer.pool is None else layer.pool(y)
+        x = x if layer.norm is None else norms.apply(layer.norm, state.norm, x)
     return tuple(seen)
 
 
 def of_norms(monitor: Monitor, w: Array) -> tuple[Array, Array]:
     """Give norms `sum_d |w_id|^p` and the share of those that have converged. [N, D] -> [N], scalar."""
-    norms = jnp.sum(jnp.abs(w) ** monitor.p, axis=1)
-    return norms, measures.unit_convergence(w, monitor.p, monitor.tolerance)
+    lengths = jnp.sum(jnp.abs(w) ** monitor.p, axis=1)
+    return lengths, measures.unit_convergence(w, monitor.p, monitor.tolerance)
 
 
 def now_and_then(

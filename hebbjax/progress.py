@@ -26,7 +26,8 @@ def bar(console: Console, phase: str, total: int, done: int = 0) -> Iterator[Cal
         done: epochs before this one began.
 
     Yields:
-        A function to call after each epoch, with a few words about it, and how many there will be if that has changed.
+        A function to call after each epoch, with a few words about it, and how many there will be, or are done, where
+        that is not what one would think.
     """
     columns = (
         SpinnerColumn(),
@@ -39,4 +40,9 @@ def bar(console: Console, phase: str, total: int, done: int = 0) -> Iterator[Cal
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(phase, total=total, completed=done, note='')
-        yield lambda note='', total=total: progress.update(task, advance=1, note=note, total=total)
+
+        def tick(note='', total=total, done=None):
+            moved = {'advance': 1} if done is None else {'completed': done}
+            progress.update(task, note=note, total=total, **moved)
+
+        yield tick

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from hebbjax import rules
+from hebbjax.patches import l2
 from hebbjax.types import Array, Competition, Credit, Key, LearningRule, State, Sums
 
 
@@ -77,13 +78,7 @@ def _by_angle(rule: LearningRule, imposed: bool) -> LearningRule:
             teacher = jnp.where(length == 0, 0, asked)
         return rule.gather(sums, key, x, cosine, teacher, threshold)
 
-    return rule._replace(seen=directions, gather=gather)
-
-
-def directions(w: Array) -> Array:
-    """Give rows of length 1, `w_i / |w_i|`; an all-zero row stays so. [N, D] -> [N, D]."""
-    length = jnp.linalg.norm(w, axis=1, keepdims=True)
-    return w / jnp.where(length == 0, 1, length)
+    return rule._replace(seen=l2, gather=gather)
 
 
 class Abstention(NamedTuple):

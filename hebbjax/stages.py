@@ -5,6 +5,9 @@ Three ways to train a stack, which are three different algorithms:
     parallel    all layers learn in every sweep, each fed by the layer below as it was before this step's update
     in_order    all layers learn in every sweep, each fed by the layer below as it is after this step's update
     layerwise   one layer after the other, bottom first, each to its end on finished layers below
+
+What is fed on after an update is what the layer answers (`layers.respond`): where it has a norm, in_order normalises by
+the running averages, which the step has just moved, parallel by the batch.
 """
 
 import dataclasses

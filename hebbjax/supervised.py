@@ -41,6 +41,7 @@ class Epoch(NamedTuple):
     train: float  # accuracy on training batches, as they passed
     validation: float
     rate: float
+    seconds: float  # of training and validating until its end, over all sessions
 
 
 class Snapshot(NamedTuple):
@@ -48,7 +49,7 @@ class Snapshot(NamedTuple):
 
     carry: Carry
     best: tuple[Any, Any]  # (params, averages) of the best epoch so far
-    curve: np.ndarray  # [epochs of the schedule, 4], a line each; NaN for those to come
+    curve: np.ndarray  # [epochs of the schedule, 5], a line each; NaN for those to come
 
 
 class Fitted(NamedTuple):
@@ -59,7 +60,7 @@ class Fitted(NamedTuple):
     best: int  # its number, from 0
     curve: list[Epoch]
     history: list[tuple[Any, Any]]  # (params, averages) after every epoch, on the host; empty unless asked for
-    seconds: float  # of training and validating
+    seconds: float  # of training and validating, over all sessions
     compile_seconds: float
     interrupted: bool  # the user ended it early; the state is the best until then
 
@@ -151,7 +152,8 @@ def fit(
         train: inputs (pytree of [n, ...]) and labels [n].
         validation: inputs and labels that every choice is made on.
         schedule: optimizer, rates and lengths.
-        history: keep every epoch's state on the host, to draw test curves with when every choice has been made.
+        history: keep every epoch's state on the host, to draw test curves with when every choice has been made; those
+            of this session, where it goes on from another.
         watch: called after each epoch with its number and line.
         keep: called after each epoch with all that it takes to go on; its buffers are gone with the next epoch.
         kept: called once with a snapshot of this shape: gives one that `keep` was given, to go on from, or None.
@@ -187,6 +189,7 @@ def fit(
     ready = time.perf_counter()
 
     states, interrupted = [], False
+    before = curve[-1].seconds if curve else 0.0
     try:
         for number in range(len(curve), schedule.epochs if not stopping.should_stop else 0):
             key, scale = jax.random.fold_in(train_key, number), pace.scale
@@ -197,7 +200,8 @@ def fit(
             judged = carry.mean, carry.averages
             held_out = float(accuracy(*judged, *validation))
             # as they can be kept, so that a resumed curve is the same
-            now = Epoch(*map(float, np.float32([loss, right, held_out, schedule.rate * float(scale)])))
+            spent = before + time.perf_counter() - ready
+            now = Epoch(*map(float, np.float32([loss, right, held_out, schedule.rate * float(scale), spent])))
             # copies: the next epoch writes over these buffers
             if best is None or now.validation > curve[best[0]].validation:
                 best = number, jax.tree.map(jnp.copy, judged)
@@ -215,12 +219,12 @@ def fit(
         if not curve:
             raise
         interrupted = True
-    seconds = time.perf_counter() - ready
+    seconds = before + time.perf_counter() - ready
     return Fitted(*best[1], best[0], curve, states, seconds, ready - started, interrupted)
 
 
 def lines_of(curve: list[Epoch], schedule: Schedule | Milestones) -> np.ndarray:
-    """Lay a curve out as an array [epochs, 4]; epochs to come are NaN."""
+    """Lay a curve out as an array [epochs, 5]; epochs to come are NaN."""
     lines = np.full((schedule.epochs, len(Epoch._fields)), np.nan, np.float32)
     lines[: len(curve)] = curve or lines[:0]
     return lines

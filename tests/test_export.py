@@ -19,6 +19,7 @@ from hebbjax import (
     activations,
     export,
     layers,
+    norms,
     patches,
     plasticity,
     pooling,
@@ -122,14 +123,30 @@ def test_weights_come_back_bit_by_bit_with_equal_answers(ending, trained, answer
     path = tmp_path / f'weights{ending}'
     export.save_weights(path, NET, states)
     assert list(tmp_path.iterdir()) == [path]
-    weights, thresholds = export.load_weights(path)
+    weights, thresholds, found = export.load_weights(path)
     fresh = hebbjax.init(NET, jax.random.key(7), SHAPE, weights).layers
     fresh = [state._replace(threshold=threshold) for state, threshold in zip(fresh, thresholds)]
     for old, new in zip(states, fresh):
         np.testing.assert_array_equal(new.w, old.w)
     np.testing.assert_array_equal(fresh[0].threshold, states[0].threshold)
-    assert thresholds[1] is None
+    assert thresholds[1] is None and found == [None, None]
     np.testing.assert_array_equal(jax.jit(lambda images: hebbjax.features(NET, fresh, images))(images), answers[0])
+
+
+@pytest.mark.parametrize('ending', ENDINGS)
+def test_a_norm_and_a_bias_come_back_bit_by_bit(ending, tmp_path):
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    layer = Layer(4, rules.instar(1), ASCEND, bias=True, norm=norms.BatchNorm())
+    state = layers.LayerState(draw(4, 6), (), (), draw(4), norms.NormState(*draw(4, 4)))
+    path = tmp_path / f'weights{ending}'
+    export.save_weights(path, (layer, NET[1]), (state, state._replace(threshold=None, norm=None)))
+    weights, thresholds, found = export.load_weights(path)
+    np.testing.assert_array_equal(weights[0], state.w)
+    np.testing.assert_array_equal(thresholds[0], state.threshold)
+    assert thresholds[1] is None and found[1] is None
+    for new, old in zip(found[0], state.norm, strict=True):
+        np.testing.assert_array_equal(new, old)
 
 
 @pytest.mark.parametrize('ending', ENDINGS)
@@ -175,6 +192,8 @@ def test_damaged_missing_and_foreign_weights_are_one_sentence(ending, trained, t
         {'layer_0.kernel': np.ones((3, 2), np.int32)},
         kernel | {'layer_0.threshold': np.ones(3, np.float32)},
         kernel | {'layer_0.bias': np.ones(2, np.float32)},
+        kernel | {'layer_0.scale': np.ones(2, np.float32)},
+        kernel | {f'layer_0.{name}': np.ones(3, np.float32) for name in norms.NormState._fields},
         {},
     ):
         if ending == '.npz':

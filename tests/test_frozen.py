@@ -1,5 +1,7 @@
 """Cached drives and the head on them equal batch norm -> RePU -> max pool -> linear on the whole map."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import reference
 
 import hebbjax
-from hebbjax import frozen, layers, models, patches, plasticity, readout, rules, supervised
+from hebbjax import frozen, layers, models, norms, patches, plasticity, readout, rules, supervised
 from hebbjax.readout import Head
 
 
@@ -111,3 +113,19 @@ def test_gradients_through_the_pooled_form_equal_those_through_the_whole_map(ima
 def test_a_pool_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match='pooling blocks of 8 do not fit maps of 7 x 7'):
         frozen.shape(layer_of(), (9, 9, 2), 8)
+
+
+@pytest.mark.parametrize(
+    'settings, says',
+    [
+        ({'send': 'cosine'}, "sends 'cosine'"),
+        ({'send': 'projection'}, "sends 'projection'"),
+        ({'bias': True}, 'has a bias'),
+        ({'norm': norms.BatchNorm()}, 'has a norm'),
+    ],
+)
+def test_layers_that_send_more_than_drives_are_refused(settings, says, images, w):
+    layer = dataclasses.replace(layer_of(), **settings)
+    for call in (lambda: frozen.drives(layer, w, images), lambda: frozen.shape(layer, images.shape[1:])):
+        with pytest.raises(ValueError, match=f'know neither cosines .* this layer {says}; read .* with hybrid.learn'):
+            call()

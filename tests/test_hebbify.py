@@ -21,6 +21,7 @@ from hebbjax import (
     learning,
     patches,
     plasticity,
+    prototypes,
     rules,
 )
 from hebbjax.types import Credit
@@ -278,6 +279,7 @@ def test_what_cannot_learn_is_refused(linen_case):
     for rule, settings, says in (
         (stateful, {}, 'a rule with a state of its own has no place'),
         (rules.instar(6), {}, '6'),
+        (prototypes.nearest(None), {}, 'imposes a teacher hears of no labels in a flax layer; use one whose neurons'),
         (KROTOV, {'kernel_dilation': 2}, r'rhs_dilation=\(2, 2\) makes of a convolution what no window is'),
         (KROTOV, {'input_dilation': (1, 2)}, 'lhs_dilation'),
     ):

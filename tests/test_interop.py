@@ -15,6 +15,7 @@ from hebbjax import (
     init,
     interop,
     layers,
+    norms,
     patches,
     plasticity,
     rules,
@@ -42,6 +43,7 @@ CASES = {
     'centred on padding': {'window': Window(3, padding=1), 'patch': patches.centred},
     'seen': {'window': Window(3), 'send': 'seen', 'patch': patches.centred},
     'thresholds, centred as is usual': {'window': Window(2), 'homeostasis': Homeostasis()},
+    'bias, projected': {'window': Window(2), 'send': 'projection', 'bias': True},
     'dense': {'window': Window()},
     'dense, centred': {'window': Window(), 'patch': patches.centred, 'send': 'seen'},
 }
@@ -90,6 +92,16 @@ def test_a_layer_answers_as_the_flax_layer_that_it_was_made_of(size, rng):
     assert interop.from_flax(nnx.Linear(3, 2, kernel_init=first, rngs=nnx.Rngs(0))).shape == (2, 3)  # its bias is zero
 
 
+def test_a_bias_comes_back_as_the_threshold_that_it_was():
+    layer = Layer(4, rules.oja(), ASCEND, bias=True)
+    w, threshold = np.eye(4, 6, dtype=np.float32), np.arange(4, dtype=np.float32)
+    state = layers.LayerState(jnp.asarray(w), (), (), jnp.asarray(threshold))
+    for source in (interop.to_linen(layer, state), interop.to_nnx(layer, state)):
+        for found, wanted in zip(interop.from_flax(source, bias=True), (w, threshold)):
+            np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(interop.from_flax({'kernel': jnp.ones((3, 2))}, bias=True)[1], np.zeros(2))
+
+
 def test_weights_that_no_kernel_holds_are_refused(rng):
     images = normal(rng, 2, 6, 5, 3)
 
@@ -104,6 +116,10 @@ def test_weights_that_no_kernel_holds_are_refused(rng):
         out(prepare=whitening.standardise)
     with pytest.raises(ValueError, match=r'weights \(4, 27\) do not fill windows of 5 x 2'):
         interop.to_kernel(jnp.ones((4, 27)), (5, 2))
+    with pytest.raises(ValueError, match=r'sends cosines; take the whole layer out with export\.export'):
+        out(send='cosine')
+    with pytest.raises(ValueError, match=r'normalises .* after pooling; pass dataclasses.replace\(layer, norm=None\)'):
+        out(norm=norms.BatchNorm())
     own = {'rngs': nnx.Rngs(0), 'kernel_init': first, 'use_bias': False}
     for name, module in {
         'kernel_dilation': nnx.Conv(2, 4, (2, 2), kernel_dilation=2, **own),
@@ -111,7 +127,7 @@ def test_weights_that_no_kernel_holds_are_refused(rng):
     }.items():
         with pytest.raises(ValueError, match=f'{name}=.* makes of a convolution what no window is'):
             interop.from_flax(module)
-    with pytest.raises(ValueError, match='a bias that is not zero has no place'):
+    with pytest.raises(ValueError, match=r'no place among weights; take it with from_flax\(..., bias=True\)'):
         interop.from_flax({'kernel': jnp.ones((3, 2)), 'bias': jnp.ones(2)})
     with pytest.raises(ValueError, match=r"weights to take; give an nnx.Conv, an nnx.Linear or parameters \{'kernel'"):
         interop.from_flax({'scale': jnp.ones(3)})

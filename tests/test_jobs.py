@@ -119,7 +119,7 @@ def test_heads_see_the_same_cached_or_not(few_digits, relaxed):
         (['--precision', 'int4'], '--precision int4 is unknown; there are highest'),
         (['--rows', 'hebian'], '--rows hebian is unknown'),
         (['--maximum', 'world'], "not per 'world'"),
-        (['--send', 'nothing'], "not 'nothing'"),
+        (['--send', 'nothing'], '--send nothing is unknown; there are weights, seen'),
         (['--validation', '1.5'], '1.5'),
         (['--json', 'no/such/folder/x.json'], 'no/such/folder'),
         (['--figure', 'picture.docx'], '.docx'),

@@ -27,6 +27,7 @@ def change(rule, x, w, state=None):
 def test_neurons_are_as_far_apart_as_along_their_farthest_axis():
     np.testing.assert_array_equal(maps.lattice(4)[1], [1, 0, 1, 2])
     np.testing.assert_array_equal(maps.lattice((2, 3))[0], [0, 1, 2, 1, 1, 2])
+    np.testing.assert_array_equal(maps.lattice(np.int64(4)), maps.lattice((np.int32(4),)))
     cube = maps.lattice((2, 3, 4))
     assert cube.shape == (24, 24) and cube.max() == 3
     np.testing.assert_array_equal(cube, cube.T)

@@ -1,5 +1,7 @@
 """Monitors: what they tell is what is there, they change nothing, and cost no second compilation."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import optax
 import pytest
 
 import hebbjax
-from hebbjax import layers, measures, monitor, plasticity, rules, stages, train
+from hebbjax import layers, measures, monitor, norms, plasticity, rules, stages, train
 from hebbjax.monitor import Monitor
 
 SHAPE = (8, 8, 1)
@@ -153,3 +155,30 @@ def test_a_dead_neuron_is_counted_dead():
 def test_a_look_is_a_pure_function(images, state):
     (first, second) = monitor.look(Monitor(), NET, state.layers, images[:2])
     assert first.norms.shape == (6,) and second.norms.shape == (5,)
+
+
+def test_a_look_tells_what_fires_and_passes_up_what_is_pooled_and_normalised(images):
+    plain = hebbjax.Layer(6, rules.instar(1), TX, hebbjax.Window(3))
+    below = dataclasses.replace(plain, pool=hebbjax.max_pool(2), norm=norms.BatchNorm(), bias=True)
+    above = hebbjax.Layer(5, rules.instar(1), TX, hebbjax.Window(2), patch=hebbjax.patches.raw)
+    rng = np.random.default_rng(1)
+    draw = lambda *shape: jnp.asarray(rng.uniform(0.1, 1, shape), jnp.float32)  # noqa: E731
+    states = (
+        layers.LayerState(draw(6, 9) - 0.5, (), (), draw(6) - 0.5, norms.NormState(*draw(4, 6))),
+        layers.LayerState(draw(5, 24) - 0.5, (), ()),
+    )
+    x = layers.intensities(images[:4])
+
+    @jax.jit
+    def both(x):
+        fired = (
+            layers.respond(plain, states[0], x),
+            layers.respond(above, states[1], layers.respond(below, states[0], x)),
+        )
+        return monitor.look(Monitor(), (below, above), states, x), fired
+
+    for seen, y in zip(*both(x)):
+        np.testing.assert_allclose(seen.mean, y.mean(), rtol=1e-4)
+        np.testing.assert_allclose(seen.variance, y.var(), rtol=1e-4)
+        np.testing.assert_allclose(seen.sparsity, (y == 0).mean(), rtol=1e-6)
+        assert 0 < float(seen.sparsity) < 1

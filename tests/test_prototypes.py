@@ -7,7 +7,7 @@ import pytest
 import reference
 from jax import lax
 
-from hebbjax import activations, competition, prototypes, rules, types
+from hebbjax import activations, competition, patches, prototypes, rules, types
 
 
 def drives(rule, x, w):
@@ -86,8 +86,8 @@ def test_by_distance_an_all_zero_patch_is_a_point(bank):
 
 def test_zero_weights_are_nobodys_direction_and_a_nan_patch_is_found(bank):
     x, w = bank
-    np.testing.assert_allclose(jnp.linalg.norm(prototypes.directions(w), axis=1), 1, rtol=1e-6)
-    np.testing.assert_array_equal(prototypes.directions(0 * w), 0)
+    np.testing.assert_allclose(jnp.linalg.norm(patches.l2(w), axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(patches.l2(0 * w), 0)
     assert jnp.isnan(change(prototypes.nearest(), x.at[3, 2].set(jnp.nan), w)).any()
 
 
@@ -182,7 +182,7 @@ def test_an_imposed_label_pulls_its_neuron_to_the_mean_of_its_class(bank, rng):
     np.testing.assert_allclose(w + dw, [x[labels == c].mean(0) for c in range(3)], atol=1e-6)
     sums = gathered(rule, x, w, jax.nn.one_hot(jnp.asarray(labels), 3))
     np.testing.assert_array_equal(sums.weight, 4)
-    cosine = np.asarray(x @ prototypes.directions(w).T)[1:]
+    cosine = np.asarray(x @ patches.l2(w).T)[1:]
     np.testing.assert_array_equal(sums.wins, np.bincount(cosine.argmax(1), minlength=3))
 
 

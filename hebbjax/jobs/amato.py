@@ -1,28 +1,28 @@
 """Amato et al. 2019, tables 1 and 2: Hebbian and gradient layers on CIFAR-10 in any mixture."""
 
+import contextlib
 import dataclasses
-import functools
 import pathlib
 import time
 import zlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from hebbjax import charts, data, files, frozen, runs, teachers, visualize, whitening
+from hebbjax import charts, files, runs, visualize
 from hebbjax.jobs import amato_tables, cells, deep, shelf
 from hebbjax.jobs.cells import CELLS, GROUPS, TABLES, Cell, Training
 from hebbjax.jobs.deep import Data, Learned, Line
+from hebbjax.jobs.left import Left
+from hebbjax.jobs.material import Material
 from hebbjax.jobs.report import Report, Row
 from hebbjax.jobs.settings import plain, refuse_idle, refuse_unknown
 from hebbjax.jobs.shelf import Shelf
 from hebbjax.progress import bar
-from hebbjax.types import Array
+from hebbjax.types import Key
 
-HELD_OUT = 0.2  # of the training images: 10,000 of 50,000, by which epochs are chosen
 EPOCHS = {'G': 20, 'H': 2, 'R': 0}
 
 
@@ -50,7 +50,7 @@ class Config:
     data_dir: pathlib.Path | None = None
     """Where prepared data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, tensorflow-datasets' own default."""
     run: pathlib.Path | None = None
-    """Run folder, a new one, or one to go on in: what was finished there is not done again."""
+    """Folder for finished trainings, a new one, or one to go on in: what is there is not done again."""
     json: pathlib.Path | None = None
     """File for all results, with configuration, versions and curves."""
     markdown: pathlib.Path | None = None
@@ -87,11 +87,7 @@ class Config:
 
     def as_json(self) -> dict:
         """Give all settings but the names of files, as plain JSON values."""
-        return plain(self)
-
-    def lasting(self) -> dict:
-        """Give the settings that all trainings in a run folder must share."""
-        return {'subset': self.subset, 'epochs': self.epochs}
+        return {name: value for name, value in plain(self).items() if name != 'markdown'}
 
     def epochs_of(self, training: Training) -> int:
         """Give the epochs of a training."""
@@ -117,70 +113,78 @@ def run(config: Config, console: Console | None = None) -> Report:
     config = config.resolve()
     files.check_writable(config.json, config.markdown, config.figure)
     visualize.check_format(config.figure)
-    material = Material(config)
-    folder = shelf.opened(config.run, 'amato', config.lasting())
-    if folder is None:
-        return train_all(config, Shelf(), material, console)
-    with runs.held(folder):
-        config = dataclasses.replace(config, json=config.json or folder / 'results.json')
+    material = Material(config.subset, config.data_dir)
+    lasting = {'subset': config.subset, 'epochs': config.epochs, 'data': material.digest}
+    folder = shelf.opened(config.run, 'amato', lasting)
+    with contextlib.nullcontext() if folder is None else runs.held(folder):
         return train_all(config, Shelf(folder), material, console)
 
 
-def train_all(config: Config, kept: Shelf, material: 'Material', console: Console) -> Report:
+def train_all(config: Config, kept: Shelf, material: Material, console: Console) -> Report:
     """Do what is not on the shelf yet, and report after every cell."""
     chosen = config.chosen()
-    wanted = cells.order(chosen)
+    wanted = [(training, seed) for seed in range(config.seeds) for training in cells.order(chosen)]
     asked = {cell.training.name for cell in chosen}
-    left = Left([(one, seed, config.epochs_of(one)) for seed in range(config.seeds) for one in wanted])
+    for training, seed in wanted:
+        if training.on is None or kept.has(training.on, seed):
+            kept.get(training, seed, lambda one=training, seed=seed: drawn(one, seed, kept))
+    left = Left([(one, seed, config.epochs_of(one)) for one, seed in wanted if not kept.has(one, seed)])
     result = Report(config.as_json())
     try:
-        for seed in range(config.seeds):
-            for training in wanted:
-                learned, new = done(training, seed, config, kept, material, left, console)
-                if training.name in asked and 'test' not in kept.reached[training.name, seed]:
-                    kept.note(training, seed, **accuracies(training, seed, kept, material))
+        for training, seed in wanted:
+            new = not kept.has(training, seed)
+            if new:
+                kept.put(training, seed, trained(training, seed, config, kept, material, left, console))
                 left.drop(training, seed)
-                if new and training.name in asked:
-                    console.print(line_of(training, seed, kept, learned, left), highlight=False, soft_wrap=True)
-                    result.rows = rows_of(chosen, config, kept)
-                    result.write(config.json)  # hours may follow
+            if training.name in asked and 'test' not in kept.reached[training.name, seed]:
+                kept.note(training, seed, **accuracies(training, seed, kept, material))
+            if training.name in asked and new:
+                console.print(line_of(training, seed, kept, left), highlight=False, soft_wrap=True)
+                result.rows = rows_of(chosen, config, kept)
+                result.write(config.json)  # hours may follow
     except KeyboardInterrupt:
         result.interrupted = True
     result.rows = rows_of(chosen, config, kept)
     if not result.rows:
-        where = f'finished trainings are kept in {kept.folder}' if kept.folder else 'no network was finished'
-        raise KeyboardInterrupt(where)
-    text = amato_tables.lay_out([row.as_json() for row in result.rows])
+        raise KeyboardInterrupt(
+            f'what was reached is kept in {kept.folder}' if kept.folder else 'no network was finished'
+        )
     amato_tables.show(result, console)
     result.write(config.json)
     if config.markdown is not None:
+        text = amato_tables.lay_out([row.as_json() for row in result.rows])
         files.write_whole(config.markdown, lambda file: file.write_text(text))
     if config.figure is not None:
         files.write_whole(config.figure, picture(result).savefig)
+    refuse_risen(result)
     return result
 
 
-def done(
-    training: Training, seed: int, config: Config, kept: Shelf, material: 'Material', left: 'Left', console: Console
-) -> tuple[Learned, bool]:
-    """Find a training on the shelf, or do it and put it there; say whether it was new."""
-    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(training.name.encode()))
-    drawn = lambda: deep.initial_states(training, key, below_of(training, seed, kept))[training.upto :]  # noqa: E731
-    found = kept.get(training, seed, drawn)
-    if found is not None:
-        return found, False
+def key_of(training: Training, seed: int) -> Key:
+    """Give a training's own key, the same whatever else is trained."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(training.name.encode()))
+
+
+def drawn(training: Training, seed: int, kept: Shelf) -> deep.States:
+    """Give a training's own layers in the shapes that they have."""
+    states = deep.initial_states(training, key_of(training, seed), below_of(training, seed, kept))
+    return states[training.upto :]
+
+
+def trained(
+    training: Training, seed: int, config: Config, kept: Shelf, material: Material, left: Left, console: Console
+) -> Learned:
+    """Do one training, or what is left of it."""
     epochs = config.epochs_of(training)
-    below = below_of(training, seed, kept)
     with bar(console, f'{training.name}, seed {seed}', epochs) as tick:
 
         def watch(number: int, line: Line) -> None:
             left.spent(training, seed, number + 1, epochs, line.seconds)
-            tick(f'validation {100 * line.validation:.1f} %, {left}')
+            tick(f'validation {100 * line.validation:.1f} %, {left}', done=number + 1)
 
         how = {'watch': watch, **(kept.partly(training, seed) if training.letter == 'G' else {})}
-        learned = deep.learn(training, key, below, material.sides(training.whiten), epochs, **how)
-    kept.put(training, seed, learned)
-    return learned, True
+        sides = () if training.letter == 'R' else material.sides(training.whiten)
+        return deep.learn(training, key_of(training, seed), below_of(training, seed, kept), sides, epochs, **how)
 
 
 def below_of(training: Training, seed: int, kept: Shelf) -> deep.States:
@@ -192,7 +196,7 @@ def below_of(training: Training, seed: int, kept: Shelf) -> deep.States:
     return (*below_of(on, seed, kept), *own)[: training.upto]
 
 
-def accuracies(training: Training, seed: int, kept: Shelf, material: 'Material') -> dict[str, float]:
+def accuracies(training: Training, seed: int, kept: Shelf, material: Material) -> dict[str, float]:
     """Read the test images once, and as many training images, through a whole network; percent."""
     states = (*below_of(training, seed, kept), *kept.finished[training.name, seed].states)
     accuracy = deep.make_accuracy(deep.network(training))
@@ -201,106 +205,9 @@ def accuracies(training: Training, seed: int, kept: Shelf, material: 'Material')
     return {name: 100 * float(accuracy(states, *side)) for name, side in (('train', some), ('test', test))}
 
 
-class Material:
-    """CIFAR-10, split by key, normalised per channel, whitened where asked for; made when first asked for."""
-
-    def __init__(self, config: Config):
-        """Read the training images.
-
-        Raises:
-            ValueError: if the subset does not leave a batch to learn from.
-            OSError: if they cannot be read.
-        """
-        self.data_dir, self.held = config.data_dir, {}
-        whole = data.load('cifar10', 'train', data_dir=config.data_dir)
-        data.check_images(whole.images)
-        teachers.check_labels(whole.labels, deep.CLASSES)
-        count = len(whole.images) if config.subset is None else config.subset
-        if not 100 <= count <= len(whole.images):
-            raise ValueError(f'--subset {count} does not fit {len(whole.images)} images; use 100 to that many.')
-        order = np.asarray(jax.random.permutation(jax.random.key(0), len(whole.images)))
-        held = round(HELD_OUT * len(order))  # the last of the order, whatever the subset
-        own, others = order[:-held], order[-held:]
-        self.share = count / len(order)
-        own, others = own[: round(self.share * len(own))], others[: round(self.share * held)]
-        self.splits = [data.Split(whole.images[chosen], whole.labels[chosen]) for chosen in (own, others)]
-        pixels = self.splits[0].images.reshape(-1, whole.images.shape[-1])
-        self.mean, self.std = (getattr(pixels, name)(0, dtype=np.float64) / 255 for name in ('mean', 'std'))
-
-    def normalised(self, images: np.ndarray) -> Array:
-        """Give every channel mean 0 and variance 1, by the training images'."""
-        as_floats = images.astype(np.float32) / 255
-        return jnp.asarray((as_floats - self.mean.astype(np.float32)) / self.std.astype(np.float32))
-
-    @functools.cached_property
-    def zca(self) -> whitening.Whitening:
-        """Fit the authors' whitening to the normalised training images."""
-        return whitening.fit(self.normalised(self.splits[0].images), **whitening.RECIPES['amato'])
-
-    def prepared(self, split: data.Split, whiten: bool) -> Data:
-        """Prepare a split."""
-        images = self.normalised(split.images)
-        return Data(in_blocks(self.zca, images) if whiten else images, jnp.asarray(split.labels))
-
-    def sides(self, whiten: bool) -> tuple[Data, Data]:
-        """Give the images to learn from, and those to choose by; those of one kind are held at a time."""
-        if whiten not in self.held:
-            self.held = {whiten: tuple(self.prepared(split, whiten) for split in self.splits)}
-        return self.held[whiten]
-
-    def test(self, whiten: bool) -> Data:
-        """Give the test images."""
-        split = data.load('cifar10', 'test', data_dir=self.data_dir)
-        count = round(self.share * len(split.images))
-        return self.prepared(data.Split(split.images[:count], split.labels[:count]), whiten)
-
-
-@jax.jit
-def in_blocks(zca: whitening.Whitening, images: Array) -> Array:
-    """Whiten images, some at a time."""
-    return frozen.blockwise(lambda some: whitening.apply(zca, some), images, 500)
-
-
-class Left:
-    """An estimate of what is left, from the work of trainings and the time that work has taken so far."""
-
-    def __init__(self, trainings: list[tuple[Training, int, int]]):
-        self.todo = {(one.name, seed): (one.letter, deep.work(one, epochs)) for one, seed, epochs in trainings}
-        self.partly = {}  # share of a training that is done
-        self.time = {}  # letter -> [work, seconds]
-
-    def spent(self, training: Training, seed: int, epoch: int, epochs: int, seconds: float) -> None:
-        """Take note of an epoch's end."""
-        _, work = self.todo[training.name, seed]
-        self.partly[training.name, seed] = epoch / epochs
-        if seconds > 0:
-            self.time[training.letter, training.name] = (work * epoch / epochs, seconds)
-
-    def drop(self, training: Training, seed: int) -> None:
-        """Take note of a training's end."""
-        self.todo.pop((training.name, seed), None)
-
-    def seconds(self) -> float | None:
-        """Foretell the seconds left; None before anything was measured."""
-        if not self.time:
-            return None
-        pace = {}
-        for letters in ('G', 'H', 'GH'):
-            found = [one for (letter, _), one in self.time.items() if letter in letters]
-            pace[letters] = sum(s for _, s in found) / sum(w for w, _ in found) if found else None
-        return sum(
-            work * (1 - self.partly.get(name, 0)) * (pace.get(letter) or pace['GH'])
-            for name, (letter, work) in self.todo.items()
-        )
-
-    def __str__(self) -> str:
-        seconds = self.seconds()
-        return '' if seconds is None else f'about {amato_tables.duration(seconds)} left in all'
-
-
-def line_of(training: Training, seed: int, kept: Shelf, learned: Learned, left: Left) -> str:
+def line_of(training: Training, seed: int, kept: Shelf, left: Left) -> str:
     """Say in a line what a network has reached."""
-    reached = kept.reached[training.name, seed]
+    reached, learned = kept.reached[training.name, seed], kept.finished[training.name, seed]
     clock = time.strftime('%H:%M')
     return (
         f'{clock} {training.name}, seed {seed}: test {reached["test"]:.2f} %, train {reached["train"]:.2f} %, '
@@ -323,6 +230,8 @@ def rows_of(chosen: tuple[Cell, ...], config: Config, kept: Shelf) -> list[Row]:
         row.compile_seconds = float(np.mean([one.compile_seconds for one in learned]))
         row.more = {
             'trainings': [one.name for one in training.chain],
+            'letter': training.letter,
+            'loss': [one.loss for one in learned],
             'validation_accuracy': [100 * one.curve[one.best].validation for one in learned],
             'kept_epoch': [one.best + 1 for one in learned],
             'settled': [settled(one.curve, one.best) for one in learned],
@@ -330,6 +239,17 @@ def rows_of(chosen: tuple[Cell, ...], config: Config, kept: Shelf) -> list[Row]:
         }
         rows.append(row)
     return rows
+
+
+def refuse_risen(result: Report) -> None:
+    """Make sure that what learned by gradient went down; said in the end, when everything is written.
+
+    Raises:
+        ValueError: naming the networks whose loss did not fall.
+    """
+    risen = [row.row for row in result.rows if any(loss and not loss[1] < loss[0] for loss in row.more['loss'])]
+    if risen:
+        raise ValueError(f'the loss of {", ".join(risen)} did not fall; all results are written.')
 
 
 def picture(result: Report) -> Figure:

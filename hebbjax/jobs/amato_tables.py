@@ -6,11 +6,10 @@ from statistics import fmean
 from rich.console import Console
 
 from hebbjax.jobs import report
-from hebbjax.jobs.cells import TABLES, Cell, Group
+from hebbjax.jobs.cells import LETTERS, TABLES, Cell, Group
 from hebbjax.jobs.report import Report
 
 Rows = Mapping[str, Mapping]  # cell -> its row, as it stands in the JSON
-LEARNERS = ('gradient', 'Hebbian')
 
 
 def lay_out(rows: Sequence[Mapping]) -> str:
@@ -80,9 +79,15 @@ def settling(found: Rows) -> list[str]:
     for row in found.values():
         last = row['trainings'][-1]
         epochs, seconds = zip(*row['settled'])
-        kind = LEARNERS['H' in last.rpartition('.')[2].removeprefix('whitened-').removeprefix('ones-')[0]]
         lines.append(
-            [row['row'], last, kind, f'{fmean(epochs):.1f}', f'{fmean(seconds):.0f}', str(len(row['curves'][0]))]
+            [
+                row['row'],
+                last,
+                LETTERS[row['letter']],
+                f'{fmean(epochs):.1f}',
+                f'{fmean(seconds):.0f}',
+                str(len(row['curves'][0])),
+            ]
         )
     lines.sort(key=lambda line: line[2])
     head = ['network', 'trained last', 'by', 'epochs', 'seconds', 'epochs in all']
@@ -98,17 +103,9 @@ def show(result: Report, console: Console) -> None:
     for row in rows:
         cell = known.get(row['row']) or Cell(row['row'])
         paper = '-' if cell.paper is None else f'{cell.paper:.2f}'
-        epochs, _ = row['settled'][0]
+        epochs = fmean(epochs for epochs, _ in row['settled'])
         run = f'{row["seconds"]:.0f}'
-        cells.append((cell.name, ours(found, cell), paper, difference(found, cell) or '-', str(epochs), run))
+        cells.append((cell.name, ours(found, cell), paper, difference(found, cell) or '-', f'{epochs:.1f}', run))
     note = ' (interrupted: networks that were finished)' if result.interrupted else ''
     headings = ('', 'test %', 'paper', 'diff.', 'settled', 'run s')
     report.print_table(f'CIFAR-10, test accuracy in percent{note}', headings, cells, console)
-
-
-def duration(seconds: float) -> str:
-    """Say a duration as people do: 40 s, 12 min, 2 h 5 min."""
-    minutes = round(seconds / 60)
-    if minutes < 2:
-        return f'{seconds:.0f} s'
-    return f'{minutes} min' if minutes < 60 else f'{minutes // 60} h {minutes % 60} min'

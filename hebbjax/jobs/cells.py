@@ -38,9 +38,9 @@ class Training:
     def name(self) -> str:
         """What was done, bottom first: `whitened-H123456.2.G6` is a gradient classifier on two Hebbian layers."""
         own = self.letter + ''.join(map(str, self.layers))
-        if self.on is not None:
-            return f'{self.on.name}.{self.upto}.{own}'
-        return 'whitened-' * self.whiten + 'ones-' * (self.scale == 'ones') + own
+        if self.scale == 'ones' and (self.on is None or self.on.scale != self.scale):
+            own = f'ones-{own}'
+        return 'whitened-' * self.whiten + own if self.on is None else f'{self.on.name}.{self.upto}.{own}'
 
     @property
     def chain(self) -> tuple['Training', ...]:
@@ -106,14 +106,15 @@ def plan(letters: str, whiten: bool | None = None, scale: str = 'uniform') -> Tr
         count = len([*run])
         runs.append((letter, tuple(range(number, number + count))))
         number += count
-    below, upto = None, 0
+    below, upto, scaled = None, 0, 'uniform'
     for letter, own in runs:
         learned = (*own, CLASSIFIER)
         if letter == 'R':
             learned = own
         elif (letter == 'H' and own != (1,)) or (letter == 'G' and len(runs) == 1):
             learned = (*range(own[0], DEPTH + 1), CLASSIFIER)
-        below, upto = Training(letter, learned, whiten, scale if 'H' in layers else 'uniform', below, upto), own[-1]
+        scaled = scale if letter == 'H' else scaled  # of no matter to layers below the first Hebbian one
+        below, upto = Training(letter, learned, whiten, scaled, below, upto), own[-1]
     if below.letter == classifier and below.layers[-2:] == (upto, CLASSIFIER):
         return below  # it was trained under just this classifier
     return Training(classifier, (CLASSIFIER,), whiten, below.scale, below, upto)

@@ -67,6 +67,7 @@ class Hebbian:
         full = dataclasses.replace(self, **{name: value for name, value in own.items() if getattr(self, name) is None})
         refuse_idle(full, self.COUNTS, self.RATES)
         refuse_unknown('patch', full.patch, patches.PREPARATIONS)
+        refuse_unknown('send', full.send, ('weights', 'seen'))
         refuse_unknown('precision', full.precision, PRECISIONS)
         if not math.isfinite(full.delta):
             raise ValueError(f'--delta {full.delta} is no strength; use a number, 0 or more.')

@@ -11,6 +11,8 @@ from hebbjax.jobs.cells import Training
 from hebbjax.jobs.deep import Learned, Line, States
 from hebbjax.supervised import Snapshot
 
+TOLD = ('curve', 'best', 'seconds', 'compile_seconds', 'loss')  # of `Learned`, in its order, behind the states
+
 
 @dataclasses.dataclass
 class Shelf:
@@ -45,13 +47,19 @@ class Shelf:
         found = self.finished.get((training.name, seed))
         if found is not None or self.folder is None or not self.path(training, seed, 'json').is_file():
             return found
-        told = files.read_json(self.path(training, seed, 'json'))
-        states = checkpoint.load(self.path(training, seed, 'npz'), draw())
-        curve = [Line(*line) for line in told['curve']]
-        learned = Learned(states, curve, told['best'], told['seconds'], told['compile_seconds'])
-        self.finished[training.name, seed] = learned
-        self.reached[training.name, seed] = told['reached']
+        path = self.path(training, seed, 'json')
+        told, states = files.read_json(path), checkpoint.load(self.path(training, seed, 'npz'), draw())
+        try:
+            curve, rest = [Line(*line) for line in told['curve']], [told[name] for name in TOLD[1:]]
+            self.reached[training.name, seed] = dict(told['reached'])
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f'{path} is damaged; delete it, and what it tells of is trained anew.') from None
+        learned = self.finished[training.name, seed] = Learned(states, curve, *rest)
         return learned
+
+    def has(self, training: Training, seed: int) -> bool:
+        """Say whether a training is finished, and here."""
+        return (training.name, seed) in self.finished
 
     def put(self, training: Training, seed: int, learned: Learned) -> None:
         """Keep a training's own layers and its curve."""
@@ -73,7 +81,7 @@ class Shelf:
     def write(self, training: Training, seed: int) -> None:
         """Write what is known of a finished training, beside its layers."""
         one = self.finished[training.name, seed]
-        told = {name: getattr(one, name) for name in ('curve', 'best', 'seconds', 'compile_seconds')}
+        told = {name: getattr(one, name) for name in TOLD}
         files.write_json(self.path(training, seed, 'json'), told | {'reached': self.reached[training.name, seed]})
 
     def partly(self, training: Training, seed: int) -> dict[str, Callable]:
@@ -84,7 +92,12 @@ class Shelf:
         path.parent.mkdir(exist_ok=True)
 
         def kept(like: Snapshot) -> Snapshot | None:
-            return checkpoint.load(path, like) if path.is_file() else None
+            if not path.is_file():
+                return None
+            try:
+                return checkpoint.load(path, like)
+            except ValueError as error:
+                raise ValueError(f'{error} Delete it, and this training begins anew.') from None
 
         return {'keep': lambda snapshot: checkpoint.save(path, snapshot), 'kept': kept}
 
@@ -99,6 +112,8 @@ def opened(folder: pathlib.Path | None, job: str, settings: dict) -> pathlib.Pat
     if folder is None:
         return None
     if not (folder / runs.CONFIG).is_file():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise FileExistsError(f'{folder} is not empty and holds no run; name a new folder with --run.')
         return runs.create(folder, {'job': job, 'settings': settings}, report.surroundings())
     found = runs.config_of(folder)
     if found['job'] != job:
