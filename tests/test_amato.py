@@ -199,6 +199,7 @@ def test_an_interrupted_gradient_training_goes_on_to_the_same_bits(small, tmp_pa
     'flags, says',
     [
         (['--cell', 'GGHHGG'], "'GGHHGG' is no network"),
+        (['--cell', 'GG-G.odd'], "'GG-G.odd' ends in 'odd'; behind a dot stands plain, whitened, ones"),
         (['--group', '9'], '--group 9 is unknown; there are gradient, means'),
         (['--table', '3'], '--table 3 is unknown; there are 1, 2, more'),
         (['--subset', '20'], '--subset 20 does not fit 300 images; use 100 to that many'),

@@ -36,7 +36,7 @@ class Config:
     """
 
     cell: tuple[str, ...] | None = None
-    """Networks, such as GGHHG-G or H-G; of the paper's, H-H.plain goes without whitening, H-G.ones has scales of 1."""
+    """Networks, such as GGHHG-G; behind them .plain is without whitening, .whitened with it, .ones with scales of 1."""
     group: tuple[str, ...] | None = None
     """Groups of networks: of table 1 gradient, means, hebbian; of table 2 1 to 8; others class, ones, ones-class."""
     table: tuple[str, ...] | None = None
@@ -64,9 +64,7 @@ class Config:
         Raises:
             ValueError: naming the cell, group or table that is none, and what there is.
         """
-        found = [CELLS.get(name) or Cell(name) for name in self.cell or ()]
-        for one in found:
-            cells.parse(one.letters)
+        found = [cells.cell_of(name) for name in self.cell or ()]
         for name in self.group or ():
             refuse_unknown('group', name, GROUPS)
             found += GROUPS[name].cells

@@ -6,7 +6,7 @@ from statistics import fmean
 from rich.console import Console
 
 from hebbjax.jobs import report
-from hebbjax.jobs.cells import LETTERS, TABLES, Cell, Group
+from hebbjax.jobs.cells import CELLS, LETTERS, TABLES, Cell, Group, cell_of
 from hebbjax.jobs.report import Report
 
 Rows = Mapping[str, Mapping]  # cell -> its row, as it stands in the JSON
@@ -27,8 +27,7 @@ def lay_out(rows: Sequence[Mapping]) -> str:
 
 def others(found: Rows) -> tuple[Cell, ...]:
     """Give the networks that are none of the paper's."""
-    known = {cell.name for groups in TABLES.values() for group in groups for cell in group.cells}
-    return tuple(Cell(name) for name in found if name not in known)
+    return tuple(cell_of(name) for name in found if name not in CELLS)
 
 
 def table_1(found: Rows, groups: Sequence[Group]) -> list[str]:
@@ -98,10 +97,9 @@ def show(result: Report, console: Console) -> None:
     """Print a line per network, with the paper's number."""
     rows = [row.as_json() for row in result.rows]
     found = {row['row']: row for row in rows}
-    known = {cell.name: cell for groups in TABLES.values() for group in groups for cell in group.cells}
     cells = []
     for row in rows:
-        cell = known.get(row['row']) or Cell(row['row'])
+        cell = cell_of(row['row'])
         paper = '-' if cell.paper is None else f'{cell.paper:.2f}'
         epochs = fmean(epochs for epochs, _ in row['settled'])
         run = f'{row["seconds"]:.0f}'

@@ -120,6 +120,10 @@ def plan(letters: str, whiten: bool | None = None, scale: str = 'uniform') -> Tr
     return Training(classifier, (CLASSIFIER,), whiten, below.scale, below, upto)
 
 
+NOTES = {'': {}, 'plain': {'whiten': False}, 'whitened': {'whiten': True}, 'ones': {'scale': 'ones'}}
+"""What may stand behind a network's letters, `H-G.ones`: images whitened or not, scales of 1 in Hebbian layers."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """One number of the paper.
@@ -127,7 +131,7 @@ class Cell:
     Attributes:
         letters: the network.
         paper: percent, or None.
-        note: what else tells it from its neighbours: 'plain', without whitening; 'ones', scales of 1.
+        note: what else tells it from its neighbours; one of `NOTES`.
     """
 
     letters: str
@@ -142,8 +146,7 @@ class Cell:
     @property
     def training(self) -> Training:
         """The last of its trainings."""
-        whiten = False if self.note == 'plain' else None
-        return plan(self.letters, whiten, 'ones' if self.note == 'ones' else 'uniform')
+        return plan(self.letters, **NOTES[self.note])
 
 
 class Group(NamedTuple):
@@ -192,6 +195,21 @@ TABLES = {
 }
 GROUPS = {group.name: group for groups in TABLES.values() for group in groups}
 CELLS = {cell.name: cell for group in GROUPS.values() for cell in group.cells}
+
+
+def cell_of(name: str) -> Cell:
+    """Give the paper's cell of this name, or another network as a cell of its own.
+
+    Raises:
+        ValueError: if the letters are no network, or what stands behind them is unknown.
+    """
+    if name in CELLS:
+        return CELLS[name]
+    letters, _, note = name.partition('.')
+    parse(letters)
+    if note not in NOTES:
+        raise ValueError(f'{name!r} ends in {note!r}; behind a dot stands {", ".join(filter(None, NOTES))}.')
+    return Cell(letters, note=note)
 
 
 def order(cells: Iterable[Cell]) -> tuple[Training, ...]:
