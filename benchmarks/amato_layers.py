@@ -88,12 +88,8 @@ def programs(batch: int) -> dict[str, tuple]:
     x = images
     for number, (layer, own) in enumerate(zip(net, state.layers), 1):
         signal = train.teacher_of(net, state.layers, number - 1, labels)
-        learn = jax.jit(
-            lambda own, x, signal, layer=layer: learning.learn(layer, jax.random.key(1), own, x, signal)[:2]
-        )
-        built[f'layer{number}'] = _compiled(learn, own, x, signal)
-        plain = jax.jit(lambda own, x, signal, layer=layer: as_products(layer, signal, own, x))
-        built[f'layer{number}_products'] = _compiled(plain, own, x, signal)
+        for name, form in ((f'layer{number}', library_step), (f'layer{number}_products', as_products)):
+            built[name] = _compiled(jax.jit(partial(form, layer)), signal, own, x)
         x = layers.respond(layer, own, x)
     return built
 

@@ -46,7 +46,7 @@ def test_the_tables_hold_every_number_of_the_paper():
         ('HGGGG-G', ['whitened-H16', 'whitened-H16.1.G23456']),
         ('HHHGG-G', ['whitened-H123456', 'whitened-H123456.3.G456']),
         ('HHHHH-G', ['whitened-H123456', 'whitened-H123456.5.G6']),
-        ('RRGGG-G', ['R12', 'R12.2.G3456']),
+        ('RRGGG-G', ['whitened-R12', 'whitened-R12.2.G3456']),
         ('GGHHH-H', ['G126', 'G126.2.H3456']),  # gradient layers below Hebbian ones had a classifier of their own
         ('GGHHG-G', ['G126', 'G126.2.H3456', 'G126.2.H3456.4.G56']),
         ('GHHHH-G', ['G16', 'G16.1.H23456', 'G16.1.H23456.5.G6']),
@@ -148,7 +148,7 @@ def test_a_run_is_reported_kept_and_gone_on_with(small, tmp_path, monkeypatch):
     first = amato.run(config, QUIET)
     rows = json.loads(file.read_text())['rows']
     assert [row['row'] for row in rows] == ['RHG-G', 'H-H']
-    assert rows[0]['trainings'] == ['R1', 'R1.1.H23456', 'R1.1.H23456.2.G36']
+    assert rows[0]['trainings'] == ['whitened-R1', 'whitened-R1.1.H23456', 'whitened-R1.1.H23456.2.G36']
     assert rows[1]['paper'] == 41.84
     assert all(len(row['curves'][0]) == 6 and 0 <= row['test_accuracy'][0] <= 100 for row in rows)
     assert rows[1]['test_accuracy'][0] > 20, 'class means tell classes apart'
@@ -162,7 +162,7 @@ def test_a_run_is_reported_kept_and_gone_on_with(small, tmp_path, monkeypatch):
 
     with pytest.raises(ValueError, match=r'holds trainings with epochs = 6, asked are 1; name another folder'):
         amato.run(amato.Config(cell=('H-H',), epochs=1, run=folder), QUIET)
-    (folder / 'seed0' / 'R1.1.H23456.npz').write_bytes(b'no npz')
+    (folder / 'seed0' / 'whitened-R1.1.H23456.npz').write_bytes(b'no npz')
     with pytest.raises(ValueError, match='damaged or no saved state'):
         amato.run(config, QUIET)
 

@@ -151,7 +151,7 @@ def test_no_permission_to_write_is_refused_before_training(tmp_path, monkeypatch
 
 def test_unknown_commands_and_flags_exit_with_2(capsys):
     assert cli.main(['dance']) == 2
-    assert 'cnn, dense, miconi, train, evaluate, picture, data' in capsys.readouterr().err
+    assert 'cnn, dense, miconi, amato, train, evaluate, picture, data' in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         cli.main(['--seads', '3'])
     assert ended.value.code == 2

@@ -141,7 +141,7 @@ def test_told_says_what_happened(rng):
         ({'glimpses': 0}, 'glimpses=0 shows the layer nothing'),
         ({'chunk': 0}, 'chunk=0 looks at no image; use 1 or more, or None'),
         ({'precision': 'int4'}, "precision 'int4' is unknown; there are highest, tensorfloat32, bfloat16"),
-        ({'send': 'spikes'}, "sends 'weights', 'seen' or 'cosine' drives, not 'spikes'"),
+        ({'send': 'spikes'}, "sends 'weights', 'seen', 'projection', 'cosine' drives, not 'spikes'"),
         ({'dropout': 1.0}, 'dropout 1.0 leaves nothing to learn from; use 0 <= dropout < 1'),
         ({'dropout': -0.1}, 'dropout -0.1'),
         ({'bias': True, 'homeostasis': hebbjax.Homeostasis()}, 'either a bias or adaptive thresholds; leave one'),

@@ -160,7 +160,8 @@ def test_a_supervised_stage_is_the_same_from_a_checkpoint_before_it(images, rela
     kept = []
     whole = loop.fit(NET, start(), images, labels, callbacks=[kept.append], **how)
     rest = loop.fit(NET, kept[-1].state, images, labels, position=kept[-1].position, **how)
-    assert whole.taught.fitted.curve == rest.taught.fitted.curve
+    ours, theirs = ([line[:-1] for line in one.taught.fitted.curve] for one in (whole, rest))  # but for the seconds
+    assert ours == theirs
 
 
 @pytest.mark.parametrize('stopped', [False, True])

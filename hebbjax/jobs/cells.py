@@ -93,14 +93,15 @@ def plan(letters: str, whiten: bool | None = None, scale: str = 'uniform') -> Tr
 
     Args:
         letters: such as 'GGHHG-G'.
-        whiten: images; None: where the lowest layer is Hebbian, as in the paper.
+        whiten: images; None: where the lowest layer is Hebbian, as in the paper, or random: the paper does not say, but
+            whitened the random networks come nearer to its numbers.
         scale: of batch normalisation in Hebbian layers: 'uniform' as published, or 'ones'.
 
     Raises:
         ValueError: if the letters are no network.
     """
     layers, classifier = parse(letters)
-    whiten = layers[0] == 'H' if whiten is None else whiten
+    whiten = layers[0] != 'G' if whiten is None else whiten
     runs, number = [], 1
     for letter, run in itertools.groupby(layers):
         count = len([*run])
