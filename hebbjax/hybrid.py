@@ -168,8 +168,7 @@ def learn(
     classes = net[-1].features if stage.head is None else stage.head.classes
     for images, labels in (train, validation):
         teachers.check_labels(labels, classes)
-        if len(images) != len(labels):
-            raise ValueError(f'{len(labels)} labels do not fit {len(images)} images; give one for each.')
+        teachers.check_count(labels, len(images))
     start, sides = stage.start, (train, validation)
     count = sum(len(labels) for _, labels in sides)
     below = start if present_bytes(net, states, start, count, train[0].shape[1:]) <= room else 0

@@ -175,7 +175,12 @@ def product(layer: Layer, x: Array, w: Array) -> Array:
 
 def seen(layer: Layer, w: Array) -> Array:
     """Give the weights that a layer predicts with: `w`, the rule's `W`, or unit rows. [N, D] -> [N, D]."""
-    return {'weights': lambda w: w, 'seen': layer.rule.seen}.get(layer.send, l2)(w)
+    return sight(layer)(w)
+
+
+def sight(layer: Layer) -> Callable[[Array], Array]:
+    """Give the function by which weights become those that a layer predicts with."""
+    return {'weights': activations.identity, 'seen': layer.rule.seen}.get(layer.send, l2)
 
 
 def predict(layer: Layer, w: Array, images: Array) -> Array:

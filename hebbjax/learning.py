@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from hebbjax import chunks, homeostasis, layers, norms, teachers
 from hebbjax.layers import Layer, LayerState
-from hebbjax.patches import glimpse, l2
+from hebbjax.patches import glimpse
 from hebbjax.types import HANDICAP, Array, Key, Sums, Told
 
 
@@ -55,8 +55,8 @@ def gather(layer: Layer, key: Key, state: LayerState, images: Array, teacher=Non
     """
     sample_key, rule_key = jax.random.split(key)
     learned = layer.rule.seen(state.w)  # [N, D]
-    same = layer.send == 'seen' or (layer.send in ('projection', 'cosine') and layer.rule.seen is l2)
-    sending = learned if same else layers.seen(layer, state.w)
+    # the very same array where it is the same: then there is one product, not two
+    sending = learned if layers.sight(layer) is layer.rule.seen else layers.seen(layer, state.w)
     images = layers.prepared(layer, images)
     threshold = handicapped(layer, jax.random.fold_in(key, HANDICAP), state)
 
@@ -65,7 +65,7 @@ def gather(layer: Layer, key: Key, state: LayerState, images: Array, teacher=Non
         maps = layers.windows(layer, some)  # [b, H', W', D]
         x = maps.reshape(-1, maps.shape[-1])  # [P, D]
         u = layers.product(layer, x, learned)  # [P, N]
-        predicted = layers.sent_drive(layer, x, u if same else layers.product(layer, x, sending))
+        predicted = layers.sent_drive(layer, x, u if sending is learned else layers.product(layer, x, sending))
         sums = layer.rule.gather(sums, key, x, u, everywhere(told, len(x)), threshold)
         return sums, layers.send(layer, state, predicted.reshape(*maps.shape[:-1], -1))
 

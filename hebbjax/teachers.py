@@ -152,6 +152,16 @@ def check_labels(labels, classes: int) -> None:
         )
 
 
+def check_count(labels, count: int) -> None:
+    """Refuse labels that are not one per image; traced ones as well.
+
+    Raises:
+        ValueError: naming both numbers.
+    """
+    if len(labels) != count:
+        raise ValueError(f'{len(labels)} labels do not fit {count} images; give one for each.')
+
+
 def _some(classes: int) -> None:
     if classes < 1:
         raise ValueError(f'{classes} classes cannot be taught; use 1 or more.')

@@ -386,3 +386,19 @@ def test_a_products_slopes_are_those_of_its_definition(rng):
         definition = lambda x, w: jnp.sum(c * jnp.einsum('bhwd,nd->bhwn', x, w))  # noqa: E731
         for found, slope in zip(jax.grad(rows, (0, 1))(x, w), jax.grad(definition, (0, 1))(x, w)):
             np.testing.assert_allclose(found, slope, rtol=error, atol=error)
+
+
+@pytest.mark.parametrize(
+    'rule, send, products',
+    [
+        (rules.krotov(), 'weights', 1),
+        (rules.krotov(p=3.0), 'seen', 1),
+        (rules.krotov(p=3.0), 'weights', 2),
+        (prototypes.nearest(), 'cosine', 1),
+    ],
+)
+def test_what_is_sent_comes_from_the_product_that_was_learned_from(rule, send, products):
+    layer = conv(features=40, rule=rule, send=send)
+    state = layers.init(layer, jax.random.key(0), (6, 5, 3))
+    step = jax.make_jaxpr(lambda state, x: learning.learn(layer, jax.random.key(1), state, x)[:2])
+    assert str(step(state, jnp.ones((2, 6, 5, 3)))).count('dot_general[') == products

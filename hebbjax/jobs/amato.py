@@ -1,6 +1,5 @@
 """Amato et al. 2019, tables 1 and 2: Hebbian and gradient layers on CIFAR-10 in any mixture."""
 
-import contextlib
 import dataclasses
 import pathlib
 import time
@@ -85,7 +84,7 @@ class Config:
 
     def as_json(self) -> dict:
         """Give all settings but the names of files, as plain JSON values."""
-        return {name: value for name, value in plain(self).items() if name != 'markdown'}
+        return plain(self)
 
     def epochs_of(self, training: Training) -> int:
         """Give the epochs of a training."""
@@ -112,9 +111,11 @@ def run(config: Config, console: Console | None = None) -> Report:
     files.check_writable(config.json, config.markdown, config.figure)
     visualize.check_format(config.figure)
     material = Material(config.subset, config.data_dir)
+    if config.run is None:
+        return train_all(config, Shelf(), material, console)
     lasting = {'subset': config.subset, 'epochs': config.epochs, 'data': material.digest}
     folder = shelf.opened(config.run, 'amato', lasting)
-    with contextlib.nullcontext() if folder is None else runs.held(folder):
+    with runs.held(folder):
         return train_all(config, Shelf(folder), material, console)
 
 

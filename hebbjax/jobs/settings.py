@@ -148,7 +148,7 @@ def krotov_layer(
     )
 
 
-FILES = ('json', 'figure', 'figures', 'curves', 'data_dir', 'run')  # settings that say where, not what
+FILES = ('json', 'figure', 'figures', 'curves', 'markdown', 'data_dir', 'run')  # settings that say where, not what
 
 
 def plain(config) -> dict:

@@ -102,15 +102,13 @@ class Shelf:
         return {'keep': lambda snapshot: checkpoint.save(path, snapshot), 'kept': kept}
 
 
-def opened(folder: pathlib.Path | None, job: str, settings: dict) -> pathlib.Path | None:
+def opened(folder: pathlib.Path, job: str, settings: dict) -> pathlib.Path:
     """Open a run folder: a new one, or one of the same settings, to go on in.
 
     Raises:
         OSError: if there is something else in that place, or it cannot be made.
         ValueError: if it was made with other settings, naming the first.
     """
-    if folder is None:
-        return None
     if not (folder / runs.CONFIG).is_file():
         if folder.is_dir() and any(folder.iterdir()):
             raise FileExistsError(f'{folder} is not empty and holds no run; name a new folder with --run.')
