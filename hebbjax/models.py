@@ -1,6 +1,7 @@
 """Models: what gradient training needs of a network, as a pair of pure functions; heads on drives, whole networks."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -43,6 +44,31 @@ def on_images(head: Head, layer: Layer, w: Array, image_shape: tuple[int, int, i
         return readout.apply(head, params, norm, found, key)
 
     return Model(lambda key: readout.init(head, key, frozen.shape(layer, image_shape, pool)), apply)
+
+
+@functools.lru_cache(maxsize=64)
+def on_pixels(head: Head, image_shape: tuple[int, int, int]) -> Model:
+    """Put a head on images as they are: one block of H W C neurons. Inputs are images."""
+    model = on_drives(head, 1, math.prod(image_shape))
+    return Model(model.init, lambda params, norm, images, key=None: model.apply(params, norm, flat(images), key))
+
+
+@functools.lru_cache(maxsize=64)
+def augmented(model: Model, change: Callable[[Key, Array], Array]) -> Model:
+    """Let a model that takes images train on changed ones, such as `augment.shift(1)`; it answers to them as they are.
+
+    Args:
+        model: the model.
+        change: (key, images) -> images; drawn anew for every batch.
+    """
+
+    def apply(params, averages, images, key=None):
+        if key is not None:
+            key, change_key = jax.random.split(key)
+            images = change(change_key, images)
+        return model.apply(params, averages, images, key)
+
+    return Model(model.init, apply)
 
 
 @functools.lru_cache(maxsize=64)

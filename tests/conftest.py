@@ -10,7 +10,10 @@ refuses. Tests that train by gradient ask for it; the core's own tests do not.
 import os
 import signal
 
-os.environ.setdefault('JAX_PLATFORMS', 'cpu')  # before jax is imported
+# Before jax is imported, for the commands that tests start too: a CPU, and little of LLVM's optimising, which takes
+# longer than what it saves in programs that run once on a few images.
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0'
 
 import jax
 import numpy as np

@@ -32,8 +32,8 @@ def test_the_tables_hold_every_number_of_the_paper():
     ]
     assert [len(group.cells) for group in second] == [2, 5, 5, 5, 4, 3, 2, 1]
     assert sum(cell.paper for group in second for cell in group.cells) == pytest.approx(1752.01)
-    assert len(CELLS) == 48
-    assert len(cells.order(CELLS.values())) == 57
+    assert len(CELLS) == 52
+    assert len(cells.order(CELLS.values())) == 61
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,9 @@ def test_whitening_and_scales_are_part_of_what_a_training_is():
     assert names('H-G', whiten=False) == ['H16', 'H16.1.G6']
     assert names('HH-G', scale='ones') == ['whitened-ones-H123456', 'whitened-ones-H123456.2.G6']
     assert names('GG-G', scale='ones') == names('GG-G')  # a gradient network has no Hebbian scales
+    assert names('RRGGG-G', scale='drawn') == ['whitened-R12', 'whitened-R12.2.drawn-G3456']
+    assert names('GHHGG-G', scale='drawn') == ['drawn-G16', 'drawn-G16.1.H23456', 'drawn-G16.1.H23456.3.G456']
+    assert names('H-H', scale='drawn') == names('H-H')  # Hebbian scales are drawn anyway
     assert [one.name for one in plan('GH-H', scale='ones').chain] == [
         'G16',
         'G16.1.ones-H23456',
@@ -112,6 +115,23 @@ def test_the_network_is_the_papers():
     assert [layer.dropout for layer in deep.network(plan('GGGGG-G'))] == [0] * 5 + [0.5]
     assert [layer.dropout for layer in deep.network(plan('GG-G'))] == [0] * 3
     assert [layer.frozen for layer in deep.network(plan('GGHHG-G'))] == [True, True, False, False, True, True]
+
+
+def test_random_layers_are_gradient_layers_that_never_saw_an_image():
+    training = plan('RR-G').chain[0]
+    below = deep.learn(training, jax.random.key(0), (), (), 0).states
+    for layer, state in zip(deep.network(training), below, strict=True):
+        assert layer.bias and layer.frozen and layer.send == 'weights'
+        assert 0 <= state.norm.scale.min() < 0.1 and 0.9 < state.norm.scale.max() <= 1
+        np.testing.assert_array_equal(state.norm.mean, 0)
+        np.testing.assert_array_equal(state.norm.var, 1)
+
+
+@pytest.mark.parametrize('scale, lowest', [('uniform', 1), ('ones', 1), ('drawn', 0)])
+def test_gradient_layers_start_at_scales_of_1_or_drawn(scale, lowest):
+    states = deep.initial_states(plan('GGGGG-G', scale=scale), jax.random.key(0), ())
+    scales = np.concatenate([state.norm.scale for state in states[:-1]])
+    assert scales.max() == pytest.approx(1, abs=0.01) and scales.min() == pytest.approx(lowest, abs=0.01)
 
 
 # whole runs, on small images and small layers
@@ -199,7 +219,7 @@ def test_an_interrupted_gradient_training_goes_on_to_the_same_bits(small, tmp_pa
     'flags, says',
     [
         (['--cell', 'GGHHGG'], "'GGHHGG' is no network"),
-        (['--cell', 'GG-G.odd'], "'GG-G.odd' ends in 'odd'; behind a dot stands plain, whitened, ones"),
+        (['--cell', 'GG-G.odd'], "'GG-G.odd' ends in 'odd'; behind a dot stands plain, whitened, ones, drawn"),
         (['--group', '9'], '--group 9 is unknown; there are gradient, means'),
         (['--table', '3'], '--table 3 is unknown; there are 1, 2, more'),
         (['--subset', '20'], '--subset 20 does not fit 300 images; use 100 to that many'),

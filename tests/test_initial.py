@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hebbjax import augment, initial
+from hebbjax import initial
 
 key = lambda: jax.random.key(0)  # noqa: E731
 
@@ -49,12 +49,3 @@ def test_every_key_has_its_own_pattern():
 def test_a_density_that_leaves_nothing_is_refused(density):
     with pytest.raises(ValueError, match=rf'density of {density} leaves no connections'):
         initial.pruned(density)
-
-
-def test_flips_mirror_about_half_of_the_images(rng):
-    images = jnp.asarray(rng.normal(size=(400, 2, 3, 1)))
-    flipped = jax.jit(augment.flip)(key(), images)
-    same, mirrored = (np.asarray(flipped == other).all((1, 2, 3)) for other in (images, images[:, :, ::-1]))
-    assert (same ^ mirrored).all()
-    assert 150 < mirrored.sum() < 250
-    assert (augment.flip(jax.random.key(1), images) != flipped).any()

@@ -1,5 +1,6 @@
 """The jobs, used as people use them: flags in, a table, files and an exit code out."""
 
+import dataclasses
 import json
 import pathlib
 import signal
@@ -90,6 +91,14 @@ def test_hebbian_and_untrained_start_from_the_same_filters_and_only_one_learns(f
     assert np.abs(learned - first).max() > 0.01
 
 
+def test_every_arm_can_learn_from_shifted_images(few_digits, relaxed):
+    config = cnn.Config(seeds=1, epochs=1, head_epochs=2, backprop_epochs=2, features=6, shift=1)
+    plain, shifted = cnn.run(dataclasses.replace(config, shift=0)), cnn.run(config)
+    for one, other in zip(plain.rows, shifted.rows, strict=True):
+        assert one.more['curve']['train'] != other.more['curve']['train'], one.row
+        assert 0 < other.test_accuracy[0] <= 100
+
+
 def test_heads_see_the_same_cached_or_not(few_digits, relaxed):
     config = cnn.Config(seeds=1, epochs=1, head_epochs=2, features=6, rows=('untrained',))
     cached = cnn.run(config).rows[0].test_accuracy[0]
@@ -115,6 +124,7 @@ def test_heads_see_the_same_cached_or_not(few_digits, relaxed):
         (['--head-batch', '5000'], 'a batch of 5000 does not fit'),
         (['--power', '0.5'], 'repu(n=0.5)'),
         (['--dropout', '1'], 'dropout 1.0'),
+        (['--shift', '-1'], 'images cannot be shifted by at most -1 pixels'),
         (['--patch', 'sideways'], '--patch sideways is unknown'),
         (['--precision', 'int4'], '--precision int4 is unknown; there are highest'),
         (['--rows', 'hebian'], '--rows hebian is unknown'),

@@ -35,9 +35,11 @@ class Config:
     """
 
     cell: tuple[str, ...] | None = None
-    """Networks, such as GGHHG-G; behind them .plain is without whitening, .whitened with it, .ones with scales of 1."""
+    """Networks, such as GGHHG-G; behind them .plain is without whitening, .whitened with it, .ones with Hebbian
+    scales of 1, .drawn with gradient layers, too, that start at scales from U(0, 1), as in the published runs."""
     group: tuple[str, ...] | None = None
-    """Groups of networks: of table 1 gradient, means, hebbian; of table 2 1 to 8; others class, ones, ones-class."""
+    """Groups of networks: of table 1 gradient, means, hebbian; of table 2 1 to 8; others class, ones, ones-class,
+    drawn."""
     table: tuple[str, ...] | None = None
     """Tables: 1, 2, more. Left out, with cell and group: all of them."""
     subset: int | None = None

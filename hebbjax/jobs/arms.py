@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from hebbjax import competition, frozen, layers, loop, measures, models, rules, supervised, train
+from hebbjax import augment, competition, frozen, layers, loop, measures, models, rules, supervised, train
 from hebbjax.jobs.report import Row
 from hebbjax.layers import Layer
 from hebbjax.models import Model
@@ -93,53 +93,45 @@ def _cache(layer, pool, w, images):
 
 
 def on_frozen(
-    layer: Layer, learned: Learned, head: Head, key: Key, material: Material, *, pool: int, schedule: Schedule,
-    limit: float | None, history: bool, console: Console, name: str,
+    layer: Layer, learned: Learned, head: Head, key: Key, material: Material, *, pool: int, limit: float | None,
+    shift: int, **training,
 ) -> Trained:  # fmt: skip
-    """Train a head on a frozen layer: on cached drives where they fit in `limit` bytes, on images otherwise."""
+    """Train a head on a frozen layer: on cached drives where they fit in `limit` bytes, else, or shifted, on images."""
     w = learned.w
     everything = (len(material.images) + len(material.validation_images), *material.shape)
     size = frozen.cache_bytes(layer, jax.ShapeDtypeStruct(everything, material.images.dtype), pool)
-    fits = size <= (limit or 0.6 * memory())
-    if fits:
+    if size <= (limit or 0.6 * memory()) and not shift:
         present = functools.partial(_cache, layer, pool, w)
         model = models.on_drives(head, *frozen.shape(layer, material.shape, pool))
     else:
-        present = lambda images: images  # noqa: E731
+        present = as_they_are
         model = models.on_images(head, layer, w, material.shape, pool)
-    return _fit(model, present, lambda params: w, learned, key, material, schedule, history, console, name)
+    return _fit(model, present, lambda params: w, learned, key, material, shift=shift, **training)
 
 
-def end_to_end(
-    layer: Layer, head: Head, key: Key, material: Material, *, pool: int, schedule: Schedule, history: bool,
-    console: Console, name: str,
-) -> Trained:  # fmt: skip
+def end_to_end(layer: Layer, head: Head, key: Key, material: Material, *, pool: int, **training) -> Trained:
     """Train layer and head together by backprop."""
     model = models.end_to_end(head, layer, material.shape, pool)
-    return _fit(
-        model,
-        lambda images: images,
-        lambda params: params[1],
-        Learned(None),
-        key,
-        material,
-        schedule,
-        history,
-        console,
-        name,
-    )
+    return _fit(model, as_they_are, lambda params: params[1], Learned(None), key, material, **training)
 
 
-def on_pixels(
-    classes: int, key: Key, material: Material, *, schedule: Schedule, history: bool, console: Console, name: str
-) -> Trained:
+def on_pixels(classes: int, key: Key, material: Material, **training) -> Trained:
     """Train a linear head on raw pixels, without any features: the floor."""
-    head = Head(classes, norm=False, power=None)
-    model = models.on_drives(head, 1, int(np.prod(material.shape)))
-    return _fit(model, models.flat, lambda params: None, Learned(None), key, material, schedule, history, console, name)
+    model = models.on_pixels(Head(classes, norm=False, power=None), material.shape)
+    return _fit(model, as_they_are, lambda params: None, Learned(None), key, material, **training)
 
 
-def _fit(model, present, filters, learned, key, material, schedule, history, console, name) -> Trained:
+def as_they_are(images: Array) -> Array:
+    """Present images to a model that takes them."""
+    return images
+
+
+def _fit(
+    model: Model, present: Callable, filters: Callable, learned: Learned, key: Key, material: Material, *,
+    schedule: Schedule, shift: int, history: bool, console: Console, name: str,
+) -> Trained:  # fmt: skip
+    if shift:
+        model = models.augmented(model, augment.shift(shift))
     started = time.perf_counter()
     inputs = jax.block_until_ready(present(material.images))
     held_out = present(material.validation_images)

@@ -126,7 +126,7 @@ def train_row(row: str, seed: int, config: Job, stuff: Material, console: Consol
     layer = layer_of(row, config, len(stuff.images))
     head = head_of(row, config, stuff)
     schedule = config.head_schedule(config.head_rate, config.head_epochs)
-    common = {'console': console, 'name': f'{row}, seed {seed}', 'history': seed == 0}
+    common = {'console': console, 'name': f'{row}, seed {seed}', 'history': seed == 0, 'shift': config.shift}
     if row == 'raw_pixels':
         return arms.on_pixels(head.classes, head_key, stuff, schedule=schedule, **common)
     if row == 'backprop':

@@ -67,23 +67,36 @@ def hebbian(number: int, scale: str) -> Layer:
     )
 
 
-def gradient(number: int, dropout: float) -> Layer:
+def gradient(number: int, dropout: float, scale: Callable = norms.ones) -> Layer:
     """Build a layer that learns by gradient: bias, rectifier, pooling, batch norm; the classifier is linear."""
     if number == CLASSIFIER:
         return hybrid.gradient_layer(CLASSES, fire=activations.identity, dropout=dropout)
     features, window, pooled = PLAN[number]
     pool = pooling.max_pool(2) if pooled else None
-    return hybrid.gradient_layer(features, Window(window), pool=pool, norm=BatchNorm())
+    return hybrid.gradient_layer(features, Window(window), pool=pool, norm=BatchNorm(scale=scale))
+
+
+def random(number: int) -> Layer:
+    """Build a layer that stays as it was drawn: a gradient layer whose batch norm has never seen an image.
+
+    It answers by mean 0, variance 1 and scales from U(0, 1), as PyTorch 1.0 drew them, so that answers shrink from
+    layer to layer. Five such layers leave a classifier at chance, as in the paper (9.52 %); the answers of random
+    Hebbian layers, which are cosines, do not.
+    """
+    return gradient(number, 0.0, norms.uniform)
 
 
 @functools.lru_cache(maxsize=256)  # the same training has the same layers, so that its programs are compiled once
 def network(training: Training) -> tuple[Layer, ...]:
     """Build the network that a training ends with, those layers included that it stands on."""
     below = () if training.on is None else network(training.on)[: training.upto]
-    if training.letter == 'G':
-        dropout = DROPOUT if DEPTH in training.layers else 0.0
-        return (*below, *(gradient(number, dropout) for number in training.layers))
-    return (*below, *(hebbian(number, training.scale) for number in training.layers))
+    dropout = DROPOUT if DEPTH in training.layers else 0.0
+    build = {
+        'G': lambda number: gradient(number, dropout, norms.uniform if training.scale == 'drawn' else norms.ones),
+        'H': lambda number: hebbian(number, training.scale),
+        'R': random,
+    }
+    return (*below, *map(build[training.letter], training.layers))
 
 
 def initial_states(training: Training, key: Key, below: Sequence[LayerState]) -> States:

@@ -21,7 +21,7 @@ IMAGES = {
     'seeds': 3, 'epochs': 25, 'head_epochs': 30, 'backprop_epochs': 20, 'backprop_seeds': 1, 'features': 2000,
     'patch': 'l2', 'k': 2, 'delta': 0.4, 'p': 2.0, 'maximum': 'unit', 'spread': 1.0, 'rate': 0.04, 'batch': 1000,
     'power': 2.0, 'threshold': 0.0, 'dropout': 0.0, 'head_batch': 256, 'head_rate': 3e-4, 'head_decay': 0.0,
-    'head_patience': 2, 'head_average': 1000, 'backprop_rate': 3e-4, 'validation': 1 / 12,
+    'head_patience': 2, 'head_average': 1000, 'shift': 0, 'backprop_rate': 3e-4, 'validation': 1 / 12,
 }  # fmt: skip
 DIGITS = IMAGES | {
     'seeds': 5, 'backprop_seeds': 5, 'features': 100, 'batch': 100, 'head_batch': 50, 'head_rate': 3e-3,

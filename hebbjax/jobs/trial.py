@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
+from hebbjax import augment
 from hebbjax.jobs.settings import Hebbian, refuse_unknown
 from hebbjax.supervised import Schedule
 
@@ -56,6 +57,8 @@ class Job(Hebbian):
     """Epochs without a better validation accuracy before the rate falls to 0.3; one more than twice as many end it."""
     head_average: int | None = None
     """Steps over which a network's parameters are averaged before it is judged; 1: the last ones alone."""
+    shift: int | None = None
+    """Pixels by which gradient training moves its images at most, anew in every epoch; 0: none."""
     backprop_rate: float | None = None
     """Adam's first rate in the end-to-end twin."""
     cache_gib: float | None = None
@@ -73,6 +76,7 @@ class Job(Hebbian):
             ValueError: naming the setting, its value and what would do.
         """
         full = super().resolve()
+        augment.shift(full.shift)  # refuses what is below 0
         for row in full.rows or ():
             refuse_unknown('rows', row, self.ROWS)
         return full if full.rows else dataclasses.replace(full, rows=self.ROWS)
