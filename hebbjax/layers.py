@@ -12,7 +12,7 @@ from jax import lax
 from hebbjax import activations, chunks, homeostasis, initial, norms
 from hebbjax.homeostasis import Homeostasis
 from hebbjax.norms import BatchNorm, NormState
-from hebbjax.patches import Preparation, Window, centred, extract, grid, l2, raw
+from hebbjax.patches import Preparation, Window, centred, extract, glimpse, grid, l2, raw
 from hebbjax.teachers import Teacher
 from hebbjax.types import HANDICAP, Array, Key, LearningRule, State
 
@@ -142,6 +142,24 @@ def init(layer: Layer, key: Key, image_shape: tuple[int, int, int], w: Array | N
         threshold = initial.fan_in(bias_key, shape)[:, 0]
     norm = None if layer.norm is None else norms.init(layer.norm, norm_key, layer.features)
     return LayerState(w, layer.rule.init(w), layer.tx.init(w), threshold, norm)
+
+
+def exemplars(layer: Layer, key: Key, images: Array) -> Array:
+    """Cut first weights out of images, one window for each neuron, prepared as in learning. [n, H, W, C] -> [N, D].
+
+    Neurons that start from something that is there to be seen win something from the beginning.
+
+    Args:
+        layer: the layer.
+        key: draws the images, each once before any comes again, and the places.
+        images: uint8, or floating: what reaches the layer.
+
+    Raises:
+        ValueError: if the window does not fit.
+    """
+    order_key, place_key = jax.random.split(key)
+    chosen = jax.random.permutation(order_key, len(images))[jnp.arange(layer.features) % len(images)]
+    return layer.patch(glimpse(place_key, layer.window, prepared(layer, intensities(images[chosen])), 1))
 
 
 def prepared(layer: Layer, images: Array) -> Array:

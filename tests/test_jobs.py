@@ -91,6 +91,17 @@ def test_hebbian_and_untrained_start_from_the_same_filters_and_only_one_learns(f
     assert np.abs(learned - first).max() > 0.01
 
 
+def test_filters_may_start_from_patches_untrained_ones_too(few_digits, relaxed):
+    config = dense.Config(dataset='digits', epochs=1, head_epochs=1, features=6, start='patches').resolve()
+    stuff, console = compare.material(config), report.Console(quiet=True)
+    first, learned = (
+        np.asarray(compare.train_row(row, 0, config, stuff, console).w) for row in ('untrained', 'hebbian')
+    )
+    pixels = np.asarray(stuff.images, np.float32).reshape(len(stuff.images), -1)
+    np.testing.assert_allclose((first @ pixels.T / np.linalg.norm(pixels, axis=1)).max(1), 1, atol=1e-5)
+    assert 1e-3 < np.abs(learned - first).max() < 0.5, 'learning goes on from them'
+
+
 def test_every_arm_can_learn_from_shifted_images(few_digits, relaxed):
     config = cnn.Config(seeds=1, epochs=1, head_epochs=2, backprop_epochs=2, features=6, shift=1)
     plain, shifted = cnn.run(dataclasses.replace(config, shift=0)), cnn.run(config)
@@ -124,6 +135,7 @@ def test_heads_see_the_same_cached_or_not(few_digits, relaxed):
         (['--head-batch', '5000'], 'a batch of 5000 does not fit'),
         (['--power', '0.5'], 'repu(n=0.5)'),
         (['--dropout', '1'], 'dropout 1.0'),
+        (['--start', 'zeros'], '--start zeros is unknown; there are drawn, patches.'),
         (['--shift', '-1'], 'images cannot be shifted by at most -1 pixels'),
         (['--patch', 'sideways'], '--patch sideways is unknown'),
         (['--precision', 'int4'], '--precision int4 is unknown; there are highest'),

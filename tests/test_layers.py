@@ -71,6 +71,20 @@ def test_given_weights_are_taken_as_they_are(rng):
         layers.init(conv(), jax.random.key(0), (6, 5, 3), w[:4])
 
 
+@pytest.mark.parametrize('size', [None, 3])
+def test_exemplars_are_prepared_windows_of_images_each_of_another(size, rng):
+    layer = Layer(7, rules.instar(), KROTOV, Window(size), patches.l2)
+    images = rng.integers(1, 256, (7, 5, 5, 2)).astype(np.uint8)
+    w = np.asarray(layers.exemplars(layer, jax.random.key(0), jnp.asarray(images)))
+    every = np.asarray(layers.look(layer, layers.intensities(jnp.asarray(images))))  # [B, H', W', D]
+    near = np.abs(every.reshape(7, -1, 1, w.shape[1]) - w[None, None]).max(-1).min(1)  # [image, exemplar]
+    np.testing.assert_allclose(near.min(0), 0, atol=1e-6)
+    assert sorted(near.argmin(0)) == list(range(7)), 'every image gives one'
+    more = layers.exemplars(dataclasses.replace(layer, features=20), jax.random.key(0), jnp.asarray(images))
+    assert more.shape == (20, w.shape[1]), 'images come again where there are too few'
+    assert (layers.exemplars(layer, jax.random.key(1), jnp.asarray(images)) != w).any()
+
+
 def test_drawn_weights_are_standard_normal_and_follow_the_key():
     big = conv(features=400)
     w = layers.init(big, jax.random.key(0), (6, 5, 3)).w

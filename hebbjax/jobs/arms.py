@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from hebbjax import augment, competition, frozen, layers, loop, measures, models, rules, supervised, train
+from hebbjax import augment, competition, frozen, layers, loop, measures, models, rules, supervised
 from hebbjax.jobs.report import Row
 from hebbjax.layers import Layer
 from hebbjax.models import Model
@@ -19,6 +19,7 @@ from hebbjax.progress import bar
 from hebbjax.readout import Head
 from hebbjax.stages import Stage
 from hebbjax.supervised import Fitted, Schedule
+from hebbjax.train import TrainState
 from hebbjax.types import Array, Key
 
 
@@ -57,15 +58,14 @@ class Trained(NamedTuple):
 
 
 def hebbian(
-    layer: Layer, key: Key, material: Material, *, epochs: int, batch: int, console: Console, name: str
+    layer: Layer, state: TrainState, material: Material, *, epochs: int, batch: int, console: Console, name: str
 ) -> Learned:
-    """Learn one layer's weights without labels.
+    """Learn one layer's weights without labels, from such a state on.
 
     Raises:
         ValueError: if weights are no longer finite.
         KeyboardInterrupt: if the user ends it.
     """
-    state = train.init((layer,), key, material.shape)
     with bar(console, f'{name}: Hebbian epochs', epochs) as tick:
         outcome = loop.fit(
             (layer,),

@@ -23,9 +23,9 @@ from hebbjax.jobs.trial import Job
 IMAGES = {
     'seeds': 3, 'epochs': 300, 'head_epochs': 20, 'backprop_epochs': 15, 'backprop_seeds': 1, 'features': 400,
     'window': 5, 'pool': 4, 'patch': 'centred_l2', 'k': 2, 'delta': 0.4, 'p': 2.0, 'maximum': 'layer', 'spread': 1.0,
-    'rate': 0.04, 'batch': 1000, 'glimpses': 1, 'power': 1.0, 'threshold': 1.5, 'dropout': 0.0, 'head_batch': 256,
-    'head_rate': 1e-3, 'head_decay': 0.0, 'head_patience': 2, 'head_average': 1000, 'shift': 0, 'backprop_rate': 3e-4,
-    'validation': 1 / 12,
+    'start': 'drawn', 'rate': 0.04, 'batch': 1000, 'glimpses': 1, 'power': 1.0, 'threshold': 1.5, 'dropout': 0.0,
+    'head_batch': 256, 'head_rate': 1e-3, 'head_decay': 0.0, 'head_patience': 2, 'head_average': 1000, 'shift': 0,
+    'backprop_rate': 3e-4, 'validation': 1 / 12,
 }  # fmt: skip
 DIGITS = IMAGES | {
     'seeds': 5, 'epochs': 60, 'head_epochs': 60, 'backprop_epochs': 60, 'backprop_seeds': 5, 'features': 32,

@@ -133,11 +133,13 @@ def train_row(row: str, seed: int, config: Job, stuff: Material, console: Consol
         # batch norm's running averages belong to the last filters, not to a mean of filters
         schedule = config.head_schedule(config.backprop_rate, config.backprop_epochs)._replace(average=1)
         return arms.end_to_end(layer, head, head_key, stuff, pool=config.blocks(), schedule=schedule, **common)
+    cut = layers.exemplars(layer, jax.random.fold_in(layer_key, 2), stuff.images) if config.start == 'patches' else None
+    state = train.init((layer,), layer_key, stuff.shape, [cut])
     if row == 'untrained':
-        learned = Learned(train.init((layer,), layer_key, stuff.shape).layers[0].w)
+        learned = Learned(state.layers[0].w)
     else:
         learned = arms.hebbian(
-            layer, layer_key, stuff, epochs=config.epochs, batch=config.batch, console=console, name=common['name']
+            layer, state, stuff, epochs=config.epochs, batch=config.batch, console=console, name=common['name']
         )
     limit = None if config.cache_gib is None else config.cache_gib * GIB
     return arms.on_frozen(

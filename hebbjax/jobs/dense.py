@@ -19,9 +19,14 @@ from hebbjax.jobs.trial import Job
 # Chosen on validation splits; experiments/RESULTS.md says how.
 IMAGES = {
     'seeds': 3, 'epochs': 25, 'head_epochs': 30, 'backprop_epochs': 20, 'backprop_seeds': 1, 'features': 2000,
-    'patch': 'l2', 'k': 2, 'delta': 0.4, 'p': 2.0, 'maximum': 'unit', 'spread': 1.0, 'rate': 0.04, 'batch': 1000,
-    'power': 2.0, 'threshold': 0.0, 'dropout': 0.0, 'head_batch': 256, 'head_rate': 3e-4, 'head_decay': 0.0,
-    'head_patience': 2, 'head_average': 1000, 'shift': 0, 'backprop_rate': 3e-4, 'validation': 1 / 12,
+    'patch': 'l2', 'k': 2, 'delta': 0.4, 'p': 2.0, 'maximum': 'unit', 'spread': 1.0, 'start': 'drawn', 'rate': 0.04,
+    'batch': 1000, 'power': 2.0, 'threshold': 0.0, 'dropout': 0.0, 'head_batch': 256, 'head_rate': 3e-4,
+    'head_decay': 0.0, 'head_patience': 2, 'head_average': 1000, 'shift': 0, 'backprop_rate': 3e-4,
+    'validation': 1 / 12,
+}  # fmt: skip
+MNIST = IMAGES | {
+    'epochs': 5, 'start': 'patches', 'delta': 1.0, 'maximum': 'layer', 'power': 3.0, 'threshold': -1.0, 'shift': 1,
+    'head_epochs': 50, 'head_rate': 1e-3, 'head_patience': 3, 'backprop_epochs': 30,
 }  # fmt: skip
 DIGITS = IMAGES | {
     'seeds': 5, 'backprop_seeds': 5, 'features': 100, 'batch': 100, 'head_batch': 50, 'head_rate': 3e-3,
@@ -39,7 +44,7 @@ class Config(Job):
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         'digits': DIGITS,
-        'mnist': IMAGES,
+        'mnist': MNIST,
         'fashion_mnist': IMAGES,
         'cifar10': IMAGES | {'validation': 1 / 10},
     }

@@ -10,6 +10,7 @@ from hebbjax.jobs.settings import Hebbian, refuse_unknown
 from hebbjax.supervised import Schedule
 
 GIB = 2**30
+STARTS = ('drawn', 'patches')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Job(Hebbian):
     """File for a picture of the first seed's filters (png, pdf, svg)."""
     curves: pathlib.Path | None = None
     """File for a picture of accuracy over head epochs, first seed."""
+    start: str | None = None
+    """First weights: drawn (see spread), or patches, cut out of training images; of untrained filters, too."""
     power: float | None = None
     """n of RePU(n)."""
     threshold: float | None = None
@@ -77,6 +80,7 @@ class Job(Hebbian):
         """
         full = super().resolve()
         augment.shift(full.shift)  # refuses what is below 0
+        refuse_unknown('start', full.start, STARTS)
         for row in full.rows or ():
             refuse_unknown('rows', row, self.ROWS)
         return full if full.rows else dataclasses.replace(full, rows=self.ROWS)
