@@ -1,5 +1,6 @@
 """Going through a batch some images at a time: the sums are the same, and little lies in memory at once."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,12 @@ def at_once(count: int, floats: int) -> int:
     if most >= count:
         return count
     return next((size for size in range(most, most // 2, -1) if count % size == 0), most)
+
+
+def memory() -> int:
+    """Say how many bytes the default device can hold: its own limit, or the machine's memory."""
+    stats = jax.devices()[0].memory_stats() or {}
+    return stats.get('bytes_limit') or os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
 
 
 def fold(add: Callable, sums: Any, size: int, images: Array, teacher: Any = None) -> tuple[Any, Array]:

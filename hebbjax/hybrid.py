@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hebbjax import frozen, initial, models, readout, rules, supervised, teachers, train
+from hebbjax import chunks, frozen, initial, models, readout, rules, supervised, teachers, train
 from hebbjax.frozen import Drives
 from hebbjax.layers import Layer, LayerState
 from hebbjax.models import Model
@@ -20,7 +20,7 @@ from hebbjax.supervised import Fitted
 from hebbjax.train import Network
 from hebbjax.types import Array, Key
 
-ROOM = 8 * 2**30  # bytes of lower layers' answers that are held rather than computed anew
+ROOM = 0.3  # share of the device's memory that lower layers' answers may fill, rather than be computed anew
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +144,7 @@ def learn(
     train: tuple[Array, Array],
     validation: tuple[Array, Array],
     *,
-    room: int = ROOM,
+    room: float | None = None,
     **how,
 ) -> Taught:
     """Train the upper layers and a head by gradient; lower layers answer and stay as they are, bit for bit.
@@ -158,7 +158,7 @@ def learn(
         key: draws the head, the order of images and dropout.
         train: images and labels.
         validation: images and labels that every choice is made on.
-        room: bytes that lower layers' answers may fill.
+        room: bytes that lower layers' answers may fill; None: a share of the device's memory.
         how: further arguments of `supervised.fit`.
 
     Raises:
@@ -171,6 +171,7 @@ def learn(
         teachers.check_count(labels, len(images))
     start, sides = stage.start, (train, validation)
     count = sum(len(labels) for _, labels in sides)
+    room = ROOM * chunks.memory() if room is None else room
     below = start if present_bytes(net, states, start, count, train[0].shape[1:]) <= room else 0
     sides = [(present(net, states, below, images), labels) for images, labels in sides]
     model = above(stage.head, net, states, start, sides[0][0], below)

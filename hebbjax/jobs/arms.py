@@ -1,7 +1,6 @@
 """The networks that a job compares, each trained on one seed: Hebbian features, frozen features, backprop, pixels."""
 
 import functools
-import os
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from hebbjax import augment, competition, frozen, layers, loop, measures, models, rules, supervised
+from hebbjax import augment, chunks, competition, frozen, layers, loop, measures, models, rules, supervised
 from hebbjax.jobs.report import Row
 from hebbjax.layers import Layer
 from hebbjax.models import Model
@@ -81,12 +80,6 @@ def hebbian(
     return Learned(outcome.state.layers[0].w, outcome.seconds, outcome.compile_seconds)
 
 
-def memory() -> int:
-    """Say how many bytes the default device can hold: its own limit, or the machine's memory."""
-    stats = jax.devices()[0].memory_stats() or {}
-    return stats.get('bytes_limit') or os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _cache(layer, pool, w, images):
     return frozen.cache(layer, w, images, pool)
@@ -100,7 +93,7 @@ def on_frozen(
     w = learned.w
     everything = (len(material.images) + len(material.validation_images), *material.shape)
     size = frozen.cache_bytes(layer, jax.ShapeDtypeStruct(everything, material.images.dtype), pool)
-    if size <= (limit or 0.6 * memory()) and not shift:
+    if size <= (limit or 0.6 * chunks.memory()) and not shift:
         present = functools.partial(_cache, layer, pool, w)
         model = models.on_drives(head, *frozen.shape(layer, material.shape, pool))
     else:
