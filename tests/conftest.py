@@ -20,6 +20,11 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+# Test workers keep to a core each, where there is one for each: their threads would only stand in each other's way.
+worker, cores = os.environ.get('PYTEST_XDIST_WORKER', ''), sorted(getattr(os, 'sched_getaffinity', lambda _: [])(0))
+if worker and len(cores) >= int(os.environ['PYTEST_XDIST_WORKER_COUNT']):
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix('gw'))]})
+
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_debug_key_reuse', True)
