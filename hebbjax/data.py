@@ -1,4 +1,4 @@
-"""Image data sets as two arrays, and the checks that images and labels pass before anything learns from them.
+"""Image data sets as two arrays.
 
 `digits` comes embedded in scikit-learn. The others are read from what tensorflow-datasets has prepared on disk, through
 its `data_source`, which needs no TensorFlow. `hebbjax.prepare` makes such a directory.
@@ -12,10 +12,11 @@ import pathlib
 import shlex
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from hebbjax.checks import check_images
+
+__all__ = ['NAMES', 'Split', 'check_images', 'load', 'split_validation']
 NAMES = ('digits', 'mnist', 'fashion_mnist', 'cifar10')
 
 
@@ -86,29 +87,6 @@ def split_validation(labels, fraction, seed) -> tuple[np.ndarray, np.ndarray]:
         )
     sides = train_test_split(np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed)
     return np.sort(sides[0]), np.sort(sides[1])
-
-
-def check_images(images):
-    """Return `images` unchanged, or refuse what no layer could learn from.
-
-    Args:
-      images: [n, H, W, C], n >= 1, uint8 or floating point, all finite; a numpy or a jax array.
-
-    Raises:
-      ValueError: for another shape or dtype, and for nan or inf.
-    """
-    shape, dtype = np.shape(images), getattr(images, 'dtype', type(images).__name__)
-    if len(shape) != 4 or 0 in shape:
-        raise ValueError(f'images must be [n, H, W, C] with n >= 1, got shape {shape}')
-    floating = not isinstance(dtype, str) and jnp.issubdtype(dtype, jnp.floating)
-    if not floating and dtype != np.uint8:
-        raise ValueError(f'images must be a uint8 or a floating point array, got {dtype}; convert them first')
-    if floating:
-        xp = jnp if isinstance(images, jax.Array) else np
-        bad = np.asarray((~xp.isfinite(images)).sum(axis=(1, 2, 3)))  # [n]
-        if bad.any():
-            raise ValueError(f'images hold {bad.sum()} non-finite values, the first in image {bad.argmax()}')
-    return images
 
 
 def check_name(name):

@@ -516,36 +516,3 @@ def test_split_validation_too_small(labels):
     with pytest.raises(ValueError) as error:
         data.split_validation(labels, 0.2, seed=0)
     assert f'{len(labels)} images of {len(set(labels))} classes are too few' in sentence(error)
-
-
-@pytest.mark.parametrize('dtype', [jnp.uint8, jnp.float32, jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize('xp', [np, jnp])
-def test_check_images_passes(xp, dtype):
-    images = xp.ones((2, 3, 3, 1), dtype)
-    assert data.check_images(images) is images
-
-
-@pytest.mark.parametrize('shape', [(3, 3, 1), (0, 3, 3, 1), (2, 3, 0, 1), (1, 2, 3, 3, 1), ()])
-def test_check_images_shape(shape):
-    with pytest.raises(ValueError) as error:
-        data.check_images(np.zeros(shape, np.uint8))
-    assert sentence(error) == f'images must be [n, H, W, C] with n >= 1, got shape {shape}'
-
-
-def test_check_images_dtype():
-    for images, got in ((np.zeros((1, 2, 2, 1), np.int64), 'int64'), (np.zeros((1, 2, 2, 1), bool), 'bool')):
-        with pytest.raises(ValueError) as error:
-            data.check_images(images)
-        assert sentence(error) == f'images must be a uint8 or a floating point array, got {got}; convert them first'
-    with pytest.raises(ValueError) as error:
-        data.check_images([[[[1.0]]]])
-    assert 'got list;' in sentence(error)
-
-
-@pytest.mark.parametrize('xp', [np, jnp])
-def test_check_images_finite(xp):
-    images = np.zeros((4, 3, 3, 2), np.float32)
-    images[2, 0, 0, 1], images[2, 1, 1, 0], images[3, 2, 2, 1] = np.nan, np.inf, -np.inf
-    with pytest.raises(ValueError) as error:
-        data.check_images(xp.asarray(images))
-    assert sentence(error) == 'images hold 3 non-finite values, the first in image 2'

@@ -14,7 +14,7 @@ import hebbjax
 
 ROOT = pathlib.Path(hebbjax.__file__).parent
 ORDER = [
-    {'types'},
+    {'types', 'checks'},
     {
         'chunks',
         'patches',
