@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from hebbjax import checks
 from hebbjax.types import Array, Key
 
 
@@ -26,7 +27,7 @@ def shift(most: int) -> Callable[[Key, Array], Array]:
     Raises:
         ValueError: if it is negative.
     """
-    if most < 0:
+    if not checks.is_count(most, 0):
         raise ValueError(f'images cannot be shifted by at most {most} pixels; use 0 or more.')
 
     def move(key: Key, images: Array) -> Array:

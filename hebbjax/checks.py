@@ -50,9 +50,10 @@ def check_pixels(images) -> None:
     Raises:
         ValueError: naming what came and what to do.
     """
-    if not hasattr(images, 'shape') or not hasattr(images, 'dtype'):
-        kind = type(images).__name__
-        raise ValueError(f'images must be one array [n, H, W, C], got {_article(kind)}; stack them with numpy.stack.')
+    if not isinstance(images, np.ndarray | jax.Array):
+        way = 'numpy.stack' if isinstance(images, list | tuple) else 'numpy.asarray'
+        came = _article(type(images).__name__)
+        raise ValueError(f'images must be one numpy or jax array [n, H, W, C], got {came}; make one with {way}.')
     shape, dtype = tuple(images.shape), images.dtype
     if len(shape) != 4 or 0 in shape:
         raise ValueError(f'images must be [n, H, W, C] with n >= 1, got shape {shape}{_way_to_4d(shape)}.')

@@ -45,11 +45,12 @@ def _forward(layer, seed, kernel, images, y):
 
 def _backward(layer, seed, kept, cotangent):
     kernel, images, number = kept
-    w = layers.intensities(from_kernel(kernel))  # [N, D], half precision as float32
+    w = layers.widened(from_kernel(kernel))  # [N, D]
     state = LayerState(w, layer.rule.init(w), ())
     key = jax.random.fold_in(jax.random.key(seed), number)
-    sums, _ = learning.gather(layer, key, state, layers.intensities(images))
+    sums, _, finite = learning.gather(layer, key, state, layers.intensities(images))
     dw, _ = layer.rule.change(sums, w, state.rule)  # [N, D]
+    dw = jnp.where(finite, dw, jnp.nan)  # so that NaN reaches the weights and is found there
     # Zeros in full, so that no layer below is passed over in the backward pass, and with it its own change.
     return -dw.T.reshape(kernel.shape).astype(kernel.dtype), jnp.zeros_like(images), jnp.zeros_like(cotangent)
 

@@ -30,7 +30,12 @@ def one_hot(classes: int) -> Teacher:
         ValueError: if there are fewer classes than 1.
     """
     _some(classes)
-    return lambda labels, above: jax.nn.one_hot(labels, classes)
+
+    def teach(labels: Array, above: tuple[Array, ...]) -> Array:
+        return jax.nn.one_hot(labels, classes)
+
+    teach.classes = classes  # so that labels can be checked before anything is taught
+    return teach
 
 
 def groups(classes: int, per_class: int, common: int = 0, *, features: int | None = None) -> Teacher:
@@ -66,6 +71,7 @@ def groups(classes: int, per_class: int, common: int = 0, *, features: int | Non
         own = jnp.repeat(jax.nn.one_hot(labels, classes), per_class, axis=1)  # [B, K per_class]
         return jnp.concatenate([own, jnp.ones((len(own), common), own.dtype)], 1)
 
+    teach.classes = classes
     return teach
 
 
@@ -102,6 +108,7 @@ def feedback(classes: int, features: int) -> Teacher:
         largest = jnp.max(jnp.abs(t), 1, keepdims=True)
         return t / jnp.where(largest > 0, largest, 1)
 
+    teach.classes = classes
     return teach
 
 

@@ -25,7 +25,7 @@ def test_ascend_goes_up():
 
 
 def test_a_negative_rate_is_refused():
-    with pytest.raises(ValueError, match=r'learning rate -0\.1 would unlearn; use a rate >= 0'):
+    with pytest.raises(ValueError, match=r'learning rate -0\.1 would unlearn; use a finite rate >= 0, or a schedule'):
         plasticity.ascend(-0.1)
     with pytest.raises(ValueError, match='learning rate nan'):
         plasticity.ascend(float('nan'))
