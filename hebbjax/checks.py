@@ -229,8 +229,8 @@ def misfits(value, fits: Callable[[float], bool]) -> bool:
 
 
 def is_count(value, least: int = 1) -> bool:
-    """Say whether a setting is a whole number, `least` or more; True and False are none."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_) and value >= least
+    """Say whether a setting is a whole number from `least` to what 32 bits count; True and False are none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_) and least <= value < 2**31
 
 
 def _by(shape) -> str:

@@ -201,7 +201,7 @@ def check_rank(name: str, k: int, delta) -> None:
         ValueError: if k is no whole number of 2 or more, or delta not finite and 0 or more.
     """
     if not checks.is_count(k, 2):
-        raise ValueError(f'{name}(k={k}) would punish the winner itself; use a whole number, 2 to the number of neurons.')
+        raise ValueError(f'{name}(k={k}) would punish the winner itself; use a whole number from 2 to that of neurons.')
     if checks.misfits(delta, lambda delta: delta >= 0):
         raise ValueError(f'{name}(delta={delta}) has no strength to unlearn with; use a finite number, 0 or more.')
 

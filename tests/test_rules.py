@@ -199,7 +199,7 @@ def test_of_equal_neurons_the_first_wins_and_the_second_is_second():
 
 def test_a_winner_that_is_its_own_kth_cannot_be():
     for k in (1, 0, -3):
-        with pytest.raises(ValueError, match=rf'krotov\(k={k}\) .* use a whole number, 2 to the number of neurons\.'):
+        with pytest.raises(ValueError, match=rf'krotov\(k={k}\) .* use a whole number from 2 to that of neurons\.'):
             rules.krotov(k)
 
 

@@ -13,6 +13,7 @@ import hebbjax
 from hebbjax import data, layers, learning, plasticity, rules, train
 from hebbjax.layers import Layer
 from hebbjax.patches import Window
+from hebbjax.stages import Stage
 
 SHAPE = (8, 8, 3)
 TX = optax.chain(plasticity.scale_by_max_abs(), plasticity.ascend(0.05))
@@ -407,3 +408,57 @@ def test_training_many_seeds_at_once_is_as_useful_as_one_by_one():
     np.testing.assert_allclose(np.mean(together), np.mean(apart), atol=0.02)
     np.testing.assert_allclose(together, apart, atol=0.05)
     assert len({float(layer.w.sum()) for layer in (alone(key)[0] for key in keys)}) == 3
+
+
+# Outside of jit
+
+
+@pytest.fixture
+def compilations():
+    """A list that grows with every program that XLA compiles."""
+    seen = []
+
+    def hear(name, seconds, **_):
+        if name == '/jax/core/compile/backend_compile_duration':
+            seen.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(hear)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(hear)
+
+
+def test_what_is_called_outside_of_jit_compiles_once_for_equal_networks(images, compilations):
+    """Loops over parts of a batch have new bodies at every call; so had networks, which compared by identity."""
+
+    def build():
+        parts = {'chunk': 3}  # twenty images in loops
+        return (
+            Layer(6, rules.krotov(3, 0.4, 3), optax.chain(plasticity.ascend(0.05)), Window(3, 1, 1), **parts),
+            Layer(5, rules.instar(2), plasticity.ascend(0.1), Window(3, 1), **parts),
+        )
+
+    def everything():
+        net = build()
+        state = start(net=net)
+        one, _ = train.train_step(net, state, images)
+        two, _ = train.train_step(net, one, images, stage=Stage(1, (0,)))
+        return train.features(net, two.layers, images), train.features(net, two.layers, images, upto=1)
+
+    first = everything()
+    assert compilations
+    del compilations[:]
+    again = everything()
+    assert not compilations
+    for a, b in zip(first, again):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_steps_run_plainly_where_jit_is_switched_off(images):
+    state = start(net=DENSE)
+    jitted, told = train.train_step(DENSE, state, images)
+    with jax.disable_jit():
+        plainly, told_plainly = train.train_step(DENSE, state, images)
+        seen = train.features(DENSE, state.layers, images)
+    assert_same(plainly, jitted, atol=1e-6)
+    assert told[0].finite and told_plainly[0].finite
+    np.testing.assert_allclose(seen, train.features(DENSE, state.layers, images), atol=1e-5)
