@@ -226,7 +226,7 @@ class Checkpoints:
 
 
 def _stored(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Give leaves as orbax can write them: it knows few of the dtypes of eight bits and less, so as the bits they are."""
+    """Give leaves as orbax can write them: dtypes of eight bits, few of which it knows, as the bits they are."""
     short = {name for name, leaf in leaves.items() if leaf.dtype.isbuiltin == 2 and leaf.itemsize == 1}
     return {name: leaf.view('u1') if name in short else leaf for name, leaf in leaves.items()}
 

@@ -46,9 +46,8 @@ def bits(rng: np.random.Generator, dtype, shape: tuple[int, ...]) -> np.ndarray:
     return rng.integers(0, 2, shape).astype(dtype)
 
 
-DTYPES = (
-    'bool int2 int4 int8 int16 int32 uint2 uint4 uint8 uint16 uint32 float4_e2m1fn float8_e3m4 float8_e4m3 '
-    'float8_e4m3b11fnuz float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float8_e8m0fnu float16 bfloat16 '
-    'float32 complex64'
-).split()
-WIDE = ('int64', 'uint64', 'float64', 'complex128')  # with x64
+INTEGERS = [f'{sign}{bits}' for sign in ('int', 'uint') for bits in (2, 4, 8, 16, 32)]
+EIGHTS = ['e3m4', 'e4m3', 'e4m3b11fnuz', 'e4m3fn', 'e4m3fnuz', 'e5m2', 'e5m2fnuz', 'e8m0fnu']
+FLOATS = ['float4_e2m1fn', *(f'float8_{kind}' for kind in EIGHTS), 'float16', 'bfloat16', 'float32']
+DTYPES = ['bool', 'complex64', *INTEGERS, *FLOATS]
+WIDE = ['int64', 'uint64', 'float64', 'complex128']  # with x64
