@@ -16,7 +16,7 @@ import numpy as np
 from jax import export as jax_export
 
 from hebbjax import checkpoint, checks, files, train
-from hebbjax.interop import check_finite, check_kernel, check_states, from_kernel, to_kernel
+from hebbjax.interop import check_finite, check_kernel, from_kernel, to_kernel
 from hebbjax.layers import LayerState
 from hebbjax.norms import NormState
 from hebbjax.train import Network
@@ -55,7 +55,7 @@ def export(
         ValueError: for another dtype; if states, shape or `upto` do not fit the network, or weights are not finite.
     """
     _need('flatbuffers', 'export')
-    check_states(net, states)
+    train.check_states(train.check_network(net), states)
     image_shape = checks.check_image_shape(image_shape)
     if upto is not None and not (checks.is_count(upto) and upto <= len(net)):
         raise ValueError(f'upto={upto!r} is no number of layers to pass through; use 1 to {len(net)}, or None for all.')
@@ -65,8 +65,8 @@ def export(
     def features(images):
         return jax.vmap(lambda image: train.features(net, states, image[None], upto)[0])(images)
 
-    for number, state in enumerate(states):
-        check_finite(f'states[{number}].w', state.w)
+    for number, state in enumerate(states, 1):
+        check_finite(f'the state of layer {number}', state.w)
     try:
         jax.eval_shape(features, jax.ShapeDtypeStruct((1, *image_shape), jnp.dtype(dtype)))
     except TypeError as error:  # of a product whose sides do not fit
@@ -128,7 +128,7 @@ def save_weights(path: str | os.PathLike, net: Network, states: Sequence[LayerSt
         OSError: if the file cannot be written.
     """
     ending, arrays = _ending(path), {}
-    check_states(net, states)
+    train.check_states(train.check_network(net), states)
     for number, (layer, state) in enumerate(zip(net, states)):
         arrays[f'layer_{number}.kernel'] = to_kernel(state.w, layer.window.size)
         if state.threshold is not None:

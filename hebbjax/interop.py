@@ -1,13 +1,13 @@
 """In and out of flax: trained layers as flax layers, and their weights back. Models of your own: `hebbjax.hebbify`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
 
-from hebbjax import checks, layers
+from hebbjax import checks, layers, train
 from hebbjax.layers import Layer, LayerState
 from hebbjax.patches import fold
 from hebbjax.types import Array
@@ -62,29 +62,6 @@ def check_finite(name: str, array: Array) -> None:
         raise ValueError(f'{name} holds NaN or infinity ({bad} of {array.size} numbers); use weights of before that.')
 
 
-def check_states(net: Sequence[Layer], states: Sequence[LayerState]) -> None:
-    """Refuse states that are not one for each layer, and those whose weights are not those of the layer.
-
-    Raises:
-        ValueError: naming what came and what fits.
-    """
-    if not isinstance(net, Sequence) or not net or not all(isinstance(layer, Layer) for layer in net):
-        raise ValueError(f'a network is its layers, bottom first, such as (layer,), not {net!r:.40}.')
-    one_each = states if type(states) in (tuple, list) else [states]  # a TrainState is a tuple, too
-    kind = next((type(one).__name__ for one in one_each if not isinstance(one, LayerState)), None)
-    if kind is not None or one_each is not states:
-        kind = kind or 'LayerState, of one layer'
-        raise ValueError(f'states are one LayerState for each layer, as in state.layers, and this is a {kind}.')
-    if len(states) != len(net):
-        raise ValueError(f'{len(states)} states do not fit {len(net)} layers; give one for each, as in state.layers.')
-    for number, (layer, state) in enumerate(zip(net, states)):
-        if jnp.ndim(state.w) != 2 or len(state.w) != layer.features:
-            raise ValueError(
-                f'states[{number}] has weights {list(jnp.shape(state.w))}, and its layer {layer.features} neurons; '
-                'give the states of this very network.'
-            )
-
-
 def to_linen(layer: Layer, state: LayerState) -> dict[str, Array]:
     """Give the linen parameters of a Conv, or of a Dense on flattened images, that answers with the layer's drives.
 
@@ -98,7 +75,7 @@ def to_linen(layer: Layer, state: LayerState) -> dict[str, Array]:
         ValueError: if the layer prepares images, or patches in a way that no kernel can; if it sends cosines, or has a
             norm; if the state is not its own, or not finite.
     """
-    check_states((layer,), (state,))
+    train.check_states(train.check_network((layer,)), (state,))
     if layer.prepare is not None:
         raise ValueError(
             f'no kernel prepares images as {getattr(layer.prepare, "__name__", layer.prepare)} does; '

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax import layers, learning, monitor, stages, teachers
+from hebbjax import checks, layers, learning, monitor, stages, teachers
 from hebbjax.layers import Layer, LayerState
 from hebbjax.monitor import Monitor, Trace
 from hebbjax.stages import Stage
@@ -60,6 +60,42 @@ def init(net: Network, key: Key, image_shape: tuple[int, int, int], weights: Seq
         except ValueError as error:
             raise ValueError(f'layer {number}: {error}') from None
     return TrainState(jnp.zeros((), jnp.int32), train_key, tuple(states))
+
+
+def check_network(net: Network) -> tuple[Layer, ...]:
+    """Return a network as a tuple of layers, or refuse what is none.
+
+    Raises:
+        ValueError: naming what came.
+    """
+    if isinstance(net, Layer):
+        raise ValueError('a network is a tuple of layers, and this is a layer; write (layer,).')
+    if not isinstance(net, tuple | list) or not net or not all(isinstance(layer, Layer) for layer in net):
+        raise ValueError(f'a network is a tuple of layers, at least one, not {net!r:.60}.')
+    return tuple(net)
+
+
+def check_states(net: tuple[Layer, ...], states: Sequence[LayerState], upto: int | None = None) -> None:
+    """Refuse states that are not those of a network, or of its lowest layers.
+
+    Raises:
+        ValueError: naming what came and what fits.
+    """
+    if isinstance(states, TrainState):
+        raise ValueError("a training's state came where the states of layers are wanted; give state.layers.")
+    if isinstance(states, LayerState) or not isinstance(states, tuple | list):
+        raise ValueError(f'states are one LayerState per layer, such as state.layers, not {type(states).__name__}.')
+    if upto is not None and not (checks.is_count(upto, 0) and upto <= len(net)):
+        raise ValueError(f'upto={upto} is no number of layers to pass through; use 0 to {len(net)}, or None for all.')
+    if len(states) < (len(net) if upto is None else upto) or len(states) > len(net):
+        raise ValueError(f'{len(states)} states do not fit {len(net)} layers; give one for each.')
+    for number, (layer, state) in enumerate(zip(net, states), 1):
+        w = getattr(state, 'w', 0)
+        if jnp.ndim(w) != 2 or len(w) != layer.features:
+            raise ValueError(
+                f'layer {number} has {layer.features} neurons, and its state weights of shape {jnp.shape(w)}; '
+                'give the states that init or a training made for this network.'
+            )
 
 
 def train_step(

@@ -183,10 +183,13 @@ def test_what_does_not_belong_together_is_one_sentence():
             lambda: interop.from_flax({'kernel': jnp.ones((2, 3)), 'bias': jnp.ones(7)}, bias=True),
             r'bias \[7\] .* 3 neu',
         ),
-        (lambda: interop.to_linen(layer, whole), 'one LayerState for each layer.*is a TrainState'),
-        (lambda: interop.to_nnx(layer, whole.layers), 'one LayerState for each layer.*is a tuple'),
-        (lambda: interop.to_linen((layer,), state), r'such as \(layer,\), not \(\('),
-        (lambda: interop.to_linen(Layer(5, rules.oja(), ASCEND), state), r'weights \[4, 6\], and its layer 5 neurons'),
+        (lambda: interop.to_linen(layer, whole), 'layer 1 has 4 neurons, and its state weights of shape'),
+        (lambda: interop.to_nnx(layer, whole.layers), 'layer 1 has 4 neurons, and its state weights of shape'),
+        (lambda: interop.to_linen((layer,), state), r'a network is a tuple of layers, at least one, not \(\('),
+        (
+            lambda: interop.to_linen(Layer(5, rules.oja(), ASCEND), state),
+            r'layer 1 has 5 neurons, and its state weights of shape \(4, 6\)',
+        ),
         (lambda: interop.to_kernel(jnp.ones(3)), r'weights are \[N, D\], one row per neuron, and these are \(3,\)'),
         *(
             (lambda size=size: interop.to_kernel(jnp.ones((3, 4)), size), 'a window is one whole number')
