@@ -100,6 +100,8 @@ def details(moment: Moment) -> list[dict]:
 class Pictures:
     """Draw every layer's receptive fields into a folder, every so many epochs: `layer1_epoch0010.png`.
 
+    Those of epochs that a training has not reached when it begins are of another one, and go.
+
     Args:
         folder: made if it is missing.
         image_shape: (H, W, C) of the images.
@@ -113,10 +115,20 @@ class Pictures:
         if count is not None and not checks.is_count(count):
             raise ValueError(f'{count!r} units make no picture; use a whole number, 1 or more, or None for all.')
         self._folder, self._shape = pathlib.Path(folder), checks.check_image_shape(image_shape)
-        self._epochs, self._count = epochs, count
+        self._epochs, self._count, self._begun = epochs, count, False
+
+    def begin(self, moment: Moment) -> None:
+        """Take up the folder with the next epoch."""
+        self._begun = False
 
     def __call__(self, moment: Moment) -> None:
         """Draw, if it is time."""
+        if not self._begun:
+            for path in self._folder.glob('layer*_epoch*.png'):
+                epoch = path.stem.rpartition('epoch')[2]
+                if epoch.isdecimal() and int(epoch) >= moment.epoch:
+                    path.unlink()
+            self._begun = True
         if not moment.due(self._epochs):
             return
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -225,9 +225,8 @@ def as_metric(name: str, value) -> float:
     kind = getattr(value, 'dtype', np.dtype(object))
     single = isinstance(value, np.generic | np.ndarray | jax.Array) and value.size == 1
     if not single or not any(jnp.issubdtype(kind, one) for one in (jnp.floating, jnp.integer, jnp.bool_)):
-        raise ValueError(
-            f'metrics are numbers, and a callback made {name!r} {value!r:.40}; give a float, nan where there is none.'
-        )
+        came = ' '.join(repr(value).split())[:40]
+        raise ValueError(f'metrics are numbers, and {name!r} was made {came}; give a float, nan where there is none.')
     return float(value.reshape(()))
 
 
