@@ -112,8 +112,8 @@ def linen_model(
     only = _names(only)
     if not isinstance(model, linen.Module):
         raise ValueError(
-            f'linen_model takes a linen.Module, not {type(model).__name__}; nnx_model is for nnx, and what linen_model gave '
-            'learns already.'
+            f'linen_model takes a linen.Module, not {type(model).__name__}; nnx_model is for nnx, and what '
+            'linen_model gave learns already.'
         )
 
     def apply(*args, **more):
