@@ -28,7 +28,20 @@ def every(epochs: int, callback: Callback) -> Callback:
         ValueError: if epochs is below 1.
     """
     check_every(epochs)
-    return lambda moment: callback(moment) if moment.due(epochs) else None
+    return _Every(epochs, callback)
+
+
+class _Every:
+    """Another callback, called now and then; whatever else it has (`begin`, `finish`, a context) stays as it is."""
+
+    def __init__(self, epochs, callback):
+        self._epochs, self._callback = epochs, callback
+
+    def __call__(self, moment):
+        return self._callback(moment) if moment.due(self._epochs) else None
+
+    def __getattr__(self, name):
+        return getattr(self._callback, name)
 
 
 def check_every(epochs: int) -> None:
@@ -178,10 +191,15 @@ def resume(checkpoints: Checkpoints, like: TrainState, epoch: int | None = None)
         epoch: which; None: the last.
 
     Raises:
-        FileNotFoundError, ValueError: as `Checkpoints.restore`.
+        FileNotFoundError, ValueError: as `Checkpoints.restore`; if the checkpoint says nothing of a training.
     """
     state, record = checkpoints.restore(like, epoch)
-    return state, Position(**record | {'history': tuple(record['history'])})
+    try:
+        return state, Position(**record | {'history': tuple(record['history'])})
+    except (KeyError, TypeError):
+        raise ValueError(
+            f'{checkpoints.folder} says nothing of where a training stood; read it with Checkpoints.restore.'
+        ) from None
 
 
 class Progress:

@@ -98,13 +98,15 @@ def load(path: str | os.PathLike, like):
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged or something else, or holds another network: the first leaf that differs.
+        ValueError: if the file is damaged or something else, holds another network, or was saved in another mode of
+            jax: the first leaf that differs.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'{path} is no file; save a state there first, or name another.')
+    content = path.read_bytes()
     try:
-        arrays = read_npz(path.read_bytes())
+        arrays = read_npz(content)
         header = json.loads(str(arrays['names']))
         saved = {name: arrays[str(number)] for number, name in enumerate(header['leaves'])}
     except Exception as error:  # the readers of zip files and of arrays raise anything

@@ -104,7 +104,8 @@ def fit(
     with contextlib.ExitStack() as stack:
         for callback in callbacks:
             if hasattr(callback, '__exit__'):
-                stack.enter_context(callback)
+                callback.__enter__()
+                stack.push(callback.__exit__)
         try:
             with listening() as check_interrupt:
                 for number in range(position.stage, len(hebbian)):

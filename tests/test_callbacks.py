@@ -203,7 +203,7 @@ def test_an_interrupted_training_is_kept(digits, tmp_path):
 # Used again
 
 
-@pytest.mark.parametrize(('first', 'second'), [(1, 1), (1, 3), (3, 1), (3, 2)])
+@pytest.mark.parametrize(('first', 'second'), [(1, 3), (3, 2)])
 def test_a_checkpoint_refuses_another_training_before_its_first_epoch(first, second, digits, tmp_path):
     keeper, seen = callbacks.Checkpoint(tmp_path), []
     fit(digits, keeper, epochs=first)
@@ -273,6 +273,32 @@ def test_a_log_without_a_folder_or_with_foreign_lines_refuses_before_the_first_e
         with pytest.raises(ValueError, match=r'details\.jsonl is damaged: line 2 is of no epoch; delete the line'):
             fit(digits, seen.append, loggers.Log(tmp_path))
     assert not seen
+
+
+@pytest.mark.parametrize(
+    'record', [None, 3, [], {}, {'epoch': 1}, {'history': 3}, {'history': [], 'more': 1}], ids=repr
+)
+def test_a_checkpoint_that_tells_of_no_training_is_refused(record, tmp_path):
+    kept, state = callbacks.Checkpoints(tmp_path), train.init(NET, jax.random.key(0), SHAPE)
+    kept.save(1, state, record)
+    with pytest.raises(
+        ValueError, match=r'says nothing of where a training stood; read it with Checkpoints\.restore\.'
+    ):
+        callbacks.resume(kept, state)
+
+
+def test_what_is_called_now_and_then_has_its_beginning_and_end_all_the_same(digits, tmp_path):
+    keeper, screen = callbacks.Checkpoint(tmp_path, epochs=9), io.StringIO()
+    bar = callbacks.Progress(Console(file=screen, force_terminal=True, width=200), 5, 300)
+
+    def impatient(moment):
+        if moment.epoch == 3:
+            raise KeyboardInterrupt
+
+    fit(digits, impatient, callbacks.every(2, keeper), callbacks.every(2, bar), epochs=5)
+    assert keeper.kept.epochs() == [1, 2] and '2/5' in screen.getvalue()
+    with pytest.raises(ValueError, match='holds a checkpoint of epoch 2'):
+        fit(digits, callbacks.every(2, keeper))
 
 
 # Logs

@@ -157,6 +157,15 @@ def test_states_that_are_not_the_networks_are_refused(net, states, says, trained
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize('layer', [1, 2])
+def test_networks_that_would_answer_nan_are_not_exported(layer, trained):
+    states = [
+        state._replace(w=state.w.at[0].set(jnp.nan)) if n == layer else state for n, state in enumerate(trained[0], 1)
+    ]
+    with pytest.raises(ValueError, match=rf'the state of layer {layer} holds NaN or infinity'):
+        export.export(NET, states, SHAPE)
+
+
 @pytest.mark.parametrize('upto', [-1, 0, 3, 99, 1.0, 1.5, True, '1', (1,)])
 def test_layers_that_are_not_there_are_not_exported(upto, trained):
     with pytest.raises(ValueError, match=r'is no number of layers to pass through; use 1 to 2, or None for all\.'):
