@@ -28,20 +28,15 @@ def every(epochs: int, callback: Callback) -> Callback:
         ValueError: if epochs is below 1.
     """
     check_every(epochs)
-    return _Every(epochs, callback)
 
+    def call(moment: Moment) -> None:
+        if moment.due(epochs):
+            callback(moment)
 
-class _Every:
-    """Another callback, called now and then; whatever else it has (`begin`, `finish`, a context) stays as it is."""
-
-    def __init__(self, epochs, callback):
-        self._epochs, self._callback = epochs, callback
-
-    def __call__(self, moment):
-        return self._callback(moment) if moment.due(self._epochs) else None
-
-    def __getattr__(self, name):
-        return getattr(self._callback, name)
+    for name in ('begin', 'finish', 'after_all', '__enter__', '__exit__'):  # what else it has stays as it is
+        if hasattr(callback, name):
+            setattr(call, name, getattr(callback, name))
+    return call
 
 
 def check_every(epochs: int) -> None:

@@ -25,7 +25,15 @@ from hebbjax.types import Array
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 DIGEST = 32  # bytes of SHA-256 behind the program; jax's own reader does not look there
 SUM = 'sha256'  # its name in the metadata of a .safetensors file
-SHORT = {'BOOL': 'bool', 'BF16': 'bfloat16', 'F8_E4M3': 'float8_e4m3fn', 'F8_E5M2': 'float8_e5m2'}  # safetensors' names
+SHORT = {  # safetensors' names of what is no F32, I8 ...
+    'BOOL': 'bool',
+    'BF16': 'bfloat16',
+    'F8_E4M3': 'float8_e4m3fn',
+    'F8_E4M3FNUZ': 'float8_e4m3fnuz',
+    'F8_E5M2': 'float8_e5m2',
+    'F8_E5M2FNUZ': 'float8_e5m2fnuz',
+    'F8_E8M0': 'float8_e8m0fnu',
+}
 
 
 def export(
@@ -191,7 +199,10 @@ def _write_safetensors(path, arrays):
         content = save(arrays, {SUM: _checksum(save(arrays))[1]})
     except Exception as error:  # its own kind
         raise ValueError(f'{path} cannot hold these weights ({error}); save them to an .npz file.') from None
-    path.write_bytes(content)
+    with path.open('wb') as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _read_safetensors(content):

@@ -291,7 +291,7 @@ def check(net: Network, state, stages: Sequence, callbacks: Sequence, batch: int
             f'a training that stands at epoch {position.epoch} of stage {position.stage} cannot go on in stages of '
             f'{[stage.epochs for stage in hebbian]} epochs; give the stages it began with, or longer ones.'
         )
-    told = sum(row['stage'] == position.stage for row in position.history)
+    told = sum(row.get('stage') == position.stage for row in position.history)
     if told != position.epoch:
         raise ValueError(
             f'a training that stands at epoch {position.epoch} of stage {position.stage} has a history of as many '
