@@ -124,6 +124,9 @@ def save_weights(path: str | os.PathLike, net: Network, states: Sequence[LayerSt
     has a norm. Kernels are the weights themselves, for patches prepared as the layer prepares them; one for raw
     images comes from `interop.to_linen`.
 
+    In an .npz file, dtypes that numpy does not know, such as bfloat16, are the bits they are, and its entry 'dtypes'
+    names them. A .safetensors file has a SHA-256 of its tensors in its metadata, by which `load_weights` finds damage.
+
     Args:
         path: ends in .npz or .safetensors.
         net: the layers, bottom first.
