@@ -94,7 +94,7 @@ def check_states(net: tuple[Layer, ...], states: Sequence[LayerState], upto: int
     if len(states) < (len(net) if upto is None else upto) or len(states) > len(net):
         raise ValueError(f'{len(states)} states do not fit {len(net)} layers; give one for each.')
     for number, (layer, state) in enumerate(zip(net, states), 1):
-        w = getattr(state, 'w', None)
+        w = getattr(state, 'w', 0)
         if jnp.ndim(w) != 2 or len(w) != layer.features:
             raise ValueError(
                 f'layer {number} has {layer.features} neurons, and its state weights of shape {jnp.shape(w)}; '
