@@ -132,8 +132,7 @@ def solve(moments: Moments, penalty: float = 1.0) -> Ridge:
     Raises:
         ValueError: if the penalty is negative, or too small for features that depend on each other.
     """
-    if checks.misfits(penalty, lambda p: p >= 0):
-        raise ValueError(f'a penalty of {penalty!r:.60} would reward large weights; use a number, 0 or more.')
+    check_penalty(penalty)
     a = moments.xx + float(penalty) * np.eye(len(moments.xx))
     # every feature in units of its own, so that the large ones do not drown the small ones in their rounding
     unit = np.sqrt(np.diag(a))
@@ -149,6 +148,16 @@ def solve(moments: Moments, penalty: float = 1.0) -> Ridge:
         )
     w = vectors @ (vectors.T @ (moments.xy / unit[:, None]) / values[:, None]) / unit[:, None]
     return Ridge(w, moments.y - (moments.origin + moments.x) @ w)
+
+
+def check_penalty(penalty: float) -> None:
+    """Refuse what is no penalty.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if checks.misfits(penalty, lambda p: p >= 0):
+        raise ValueError(f'a penalty of {penalty!r:.60} would reward large weights; use a number, 0 or more.')
 
 
 def ridge(batches: Iterable[tuple[Array, Array]], classes: int, penalty: float = 1.0) -> Ridge:

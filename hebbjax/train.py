@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax import layers, learning, monitor, stages, teachers
+from hebbjax import checks, layers, learning, monitor, stages
 from hebbjax.layers import Layer, LayerState
 from hebbjax.monitor import Monitor, Trace
 from hebbjax.stages import Stage
@@ -166,7 +166,7 @@ def make_train_epoch(
     def epoch(state, images, labels=None):
         count = len(images)
         if labels is not None:
-            teachers.check_count(labels, count)
+            labels = checks.check_labels(labels, count=count)
         if batch > count:
             raise ValueError(f'a batch of {batch} is larger than the {count} images; use batch <= {count}.')
         # Folded in beside the step's own number, so that no key serves both the shuffle and a step.
