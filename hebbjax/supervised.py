@@ -250,7 +250,7 @@ def _count(inputs) -> int:
 
 def _labelled(model, params, averages, inputs, labels):
     logits = jax.eval_shape(lambda *given: model.apply(*given)[0], params, averages, inputs)
-    return inputs, jnp.asarray(checks.check_labels(labels, logits.shape[1], _count(inputs)))
+    return inputs, jnp.asarray(checks.check_labels(labels, logits.shape[1], _count(inputs)), jnp.int32)
 
 
 def lines_of(curve: list[Epoch], schedule: Schedule | Milestones) -> np.ndarray:
