@@ -33,9 +33,9 @@ class Schedule(NamedTuple):
         Raises:
             ValueError: naming the setting, its value and what would do.
         """
-        check(self, count)
         if not checks.is_count(self.patience, 0):
             raise ValueError(f'a patience of {self.patience!r:.60} epochs cannot be; use a whole number, 0 or more.')
+        check(self, count)
         if checks.misfits(self.decay, lambda share: share >= 0):
             raise ValueError(f'a weight decay of {self.decay!r:.60} would make weights grow; use 0 or more.')
 

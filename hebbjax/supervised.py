@@ -216,7 +216,7 @@ def fit(
             if not np.isfinite([loss, held_out]).all():
                 what = 'training loss' if not np.isfinite(loss) else 'answer to validation inputs'
                 raise ValueError(
-                    f'training by gradient diverged: in epoch {number} the {what} is not finite; lower the rate '
+                    f'training by gradient diverged: in epoch {number + 1} the {what} is not finite; lower the rate '
                     f'{schedule.rate:g}, or check the inputs.'
                 )
             now = Epoch(*map(float, np.float32([loss, right, held_out, schedule.rate * float(scale), spent])))

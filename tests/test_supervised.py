@@ -292,7 +292,7 @@ def test_a_training_that_diverged_is_no_result(lost, training, relaxed):
         assert len(fit().curve) == 3
         return
     what = 'training loss' if training else 'answer to validation inputs'
-    with pytest.raises(ValueError, match=rf'diverged: in epoch 1 the {what} is not finite; lower the rate 1, or'):
+    with pytest.raises(ValueError, match=rf'diverged: in epoch 2 the {what} is not finite; lower the rate 1, or'):
         fit()
 
 
