@@ -181,7 +181,8 @@ def cache(layer: Layer, w: Array, images: Array, pool: int = 1, *, dtype=jnp.flo
             exponent = jnp.maximum(exponent, -126).astype(jnp.int8)
             ends = [end.astype(jnp.float32) / _power(exponent) for end in ends]
         high, low = [*(end.astype(dtype) for end in ends), None][:2]
-        return found._replace(high=high, low=low, exponent=exponent)
+        mean, square = (None if a is None else a.astype(jnp.float32) for a in (found.mean, found.square))
+        return Drives(high, low, mean, square, exponent)
 
     return blockwise(part, images, block)
 

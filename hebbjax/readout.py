@@ -89,9 +89,9 @@ def batch_norm(drives: Drives) -> Norm:
         axes = tuple(range(drives.high.ndim - 1))
         u = drives.whole(drives.high)
         return Norm(u.mean(axes), u.var(axes), jnp.ones((), jnp.float32))
-    mean = drives.mean.mean(0)
+    mean, square = (a.mean(0).astype(jnp.float32) for a in (drives.mean, drives.square))
     # float32 sums may leave a variance of -1e-9 where a neuron never varies
-    return Norm(mean, jnp.maximum(drives.square.mean(0) - mean**2, 0), jnp.ones((), jnp.float32))
+    return Norm(mean, jnp.maximum(square - mean**2, 0), jnp.ones((), jnp.float32))
 
 
 def apply(

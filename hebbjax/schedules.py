@@ -146,7 +146,10 @@ def nesterov(rate: float, momentum: float, l2: float) -> optax.GradientTransform
 def make_plateau(factor: float, patience: int) -> tuple[Any, Callable]:
     """Build optax's reduce-on-plateau for one value an epoch: a first state, and (state, value) -> state, jitted.
 
-    Jitted, because its eager form compiles its branches anew at every call: longer than a small epoch.
+    Jitted, because its eager form compiles its branches anew at every call: longer than a small epoch. In float32 and
+    int32, whatever jax's default is, since programs that were compiled for its scale are kept.
     """
     plateau = optax.contrib.reduce_on_plateau(factor, patience=patience, rtol=0.0, atol=1e-7)
-    return plateau.init(()), jax.jit(lambda state, value: plateau.update((), state, value=value)[1])
+    narrow = lambda a: a.astype(jnp.float32 if jnp.issubdtype(a.dtype, jnp.floating) else jnp.int32)  # noqa: E731
+    follow = lambda state, value: plateau.update((), state, value=value)[1]  # noqa: E731
+    return jax.tree.map(narrow, plateau.init(())), jax.jit(lambda *now: jax.tree.map(narrow, follow(*now)))

@@ -325,11 +325,37 @@ def test_without_jit_the_same_is_learned(relaxed):
 
 def test_in_64_bits_a_head_learns_what_it_learns_in_32(relaxed):
     images, labels = np.random.default_rng(0).random((12, 2, 2, 1), np.float32), np.arange(12) % 3
-    found, schedule = [], Schedule(epochs=2, batch=4, rate=1e-2, average=2, decay=0.1)
-    for wide in (False, True):
+    found, schedule = [], Schedule(epochs=2, batch=4, rate=1e-2, average=2, decay=0.1, factor=0.51)
+    for wide in (True, False):  # whatever is kept between trainings, the first one has made
         with jax.enable_x64(wide):
             model = models.on_pixels(Head(3), (2, 2, 1))
             sides = [(jnp.asarray(images[some]), jnp.asarray(labels[some])) for some in (slice(8), slice(8, 12))]
             found.append(supervised.fit(model, jax.random.key(0), *sides, schedule, history=True))
-    assert {leaf.dtype for leaf in jax.tree.leaves(found[1].params)} == {jnp.dtype('float32')}
+    assert {leaf.dtype for leaf in jax.tree.leaves(found[0].params)} == {jnp.dtype('float32')}
     np.testing.assert_allclose(found[1].curve[0].loss, found[0].curve[0].loss, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    'schedule', [Schedule(batch=10, average=3), Milestones(batch=10)], ids=['plateau', 'milestones']
+)
+@pytest.mark.parametrize('pool', [1, 2])
+def test_in_64_bits_every_model_goes_on_from_step_to_step(pool, schedule, relaxed, x64):
+    """What a step takes in has the types of what it gives; nothing is computed."""
+    layer, head, shape = layer_of(), Head(10, power=2.0), (8, 8, 1)
+    images, labels = jax.ShapeDtypeStruct((20, *shape), jnp.float32), jax.ShapeDtypeStruct((20,), jnp.int32)
+    w = layers.init(layer, jax.random.key(0), shape).w
+    assert w.dtype == jnp.float64
+    keep = lambda dtype: jax.eval_shape(lambda x: frozen.cache(layer, w, x, pool, dtype=dtype), images)  # noqa: E731
+    cached = models.on_drives(head, *frozen.shape(layer, shape, pool))
+    tx, scale, part = schedule.tx(), jnp.ones((), jnp.float32), (jnp.int32(0), jnp.int32(2))
+    for model, inputs in (
+        (models.on_pixels(head, shape), images),
+        (cached, keep(jnp.float16)),
+        (cached, keep(jnp.float32)),
+        (models.on_images(head, layer, w, shape, pool), images),
+        (models.end_to_end(head, layer, shape, pool), images),
+    ):
+        epoch = supervised.make_gradient_epoch(model, tx, 10, schedule.average)
+        carry = jax.eval_shape(lambda key, model=model: supervised.begin(tx, *model.init(key)), jax.random.key(0))
+        after, _ = jax.eval_shape(epoch, carry, inputs, labels, jax.random.key(0), scale, part)
+        assert jax.tree.map(lambda a: a.dtype, after) == jax.tree.map(lambda a: a.dtype, carry)
