@@ -6,6 +6,7 @@ checked.
 
 import math
 import numbers
+import os
 import warnings
 import weakref
 from collections.abc import Callable
@@ -231,6 +232,26 @@ def misfits(value, fits: Callable[[float], bool]) -> bool:
 def is_count(value, least: int = 1) -> bool:
     """Say whether a setting is a whole number from `least` to what 32 bits count; True and False are none."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_) and least <= value < 2**31
+
+
+def memory() -> int:
+    """Say how many bytes the machine can hold."""
+    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+
+
+def check_room(size: int, what: str, way: str) -> None:
+    """Refuse what the machine cannot hold, before anything is allocated.
+
+    Args:
+        size: in bytes.
+        what: needs them.
+        way: what to do instead.
+
+    Raises:
+        ValueError: naming all three.
+    """
+    if size > memory():
+        raise ValueError(f'{what} takes {size / 2**30:.0f} GiB and the machine has {memory() / 2**30:.0f}; {way}.')
 
 
 def _by(shape) -> str:

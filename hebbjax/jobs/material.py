@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hebbjax import data, frozen, teachers, whitening
+from hebbjax import checks, data, frozen, whitening
 from hebbjax.jobs import deep
 from hebbjax.jobs.deep import Data
 from hebbjax.types import Array
@@ -33,7 +33,7 @@ class Material:
         self.data_dir, self.held = data_dir, {}
         whole = data.load('cifar10', 'train', data_dir=data_dir)
         data.check_images(whole.images)
-        teachers.check_labels(whole.labels, deep.CLASSES)
+        checks.check_labels(whole.labels, deep.CLASSES, len(whole.images))
         count = len(whole.images) if subset is None else subset
         if not 100 <= count <= len(whole.images):
             raise ValueError(f'--subset {count} does not fit {len(whole.images)} images; use 100 to that many.')
