@@ -56,6 +56,7 @@ LEAVES = {
     'charts',
     'distributions',
     'progress',
+    'output',
     'callbacks',
     'loggers',
     'runs',
