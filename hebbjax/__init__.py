@@ -5,6 +5,8 @@ what is trained by gradient, and the leaves (`hebbjax.data`, `.callbacks`, `.vis
 that this import stays light.
 """
 
+import importlib.metadata as _metadata
+
 from hebbjax import (
     activations,
     augment,
@@ -24,6 +26,11 @@ from hebbjax.patches import Window
 from hebbjax.pooling import avg_pool, max_pool
 from hebbjax.train import TrainState, features, init, make_train_epoch, make_train_step, train_step
 from hebbjax.types import Credit, LearningRule, Told
+
+try:
+    __version__ = _metadata.version('hebbjax')
+except _metadata.PackageNotFoundError:  # sources that nobody installed
+    __version__ = '0+unknown'
 
 __all__ = [
     'Credit',

@@ -3,15 +3,25 @@
 They take plain sequences and mappings, live or read back from JSON; None stands for no number and leaves a gap.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 
+import matplotlib.figure
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 STYLES = {'train': '--', 'validation': ':', 'test': '-'}
 STATISTICS = ('mean', 'variance', 'sparsity')
+
+
+class Figure(matplotlib.figure.Figure):
+    """A figure that a notebook shows when it is the last line of a cell."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format='png')
+        return file.getvalue()
 
 
 def curves(

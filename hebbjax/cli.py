@@ -1,4 +1,4 @@
-"""The command line: jobs by name, one sentence and exit code 2 for bad input, 130 after Ctrl-C."""
+"""The command line: jobs by name, one sentence and exit code 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
 
 import dataclasses
 import os
@@ -6,9 +6,11 @@ import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
+import jax
 import tyro
 from rich.console import Console
 
+from hebbjax import output
 from hebbjax.interrupt import listening
 
 USAGE = """usage: hebbjax [COMMAND] [flags]
@@ -27,7 +29,8 @@ One network at a time, watched, in a run folder.
 
   data NAME   download and prepare mnist, fashion_mnist or cifar10, without TensorFlow
 
-hebbjax cnn --help, and likewise for the others, lists the flags."""
+hebbjax cnn --help, and likewise for the others, lists the flags; hebbjax --version tells the version.
+Exit code 0, or 2 for what cannot be done; 130 after Ctrl-C and 143 after SIGTERM, which keep what was reached."""
 
 COMMANDS = ('cnn', 'dense', 'miconi', 'amato', 'train', 'evaluate', 'picture', 'data')
 
@@ -42,6 +45,7 @@ class Data:
     """Where to; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, tensorflow-datasets' own default."""
 
 
+@output.lasting()
 def run_job(config: type, job: Callable, argv: Sequence[str], prog: str) -> int:
     """Read flags into a configuration, run a job, and turn what went wrong into a sentence and an exit code.
 
@@ -52,35 +56,55 @@ def run_job(config: type, job: Callable, argv: Sequence[str], prog: str) -> int:
         prog: name of the command, for messages.
 
     Returns:
-        0, 2 for bad input, 130 after Ctrl-C.
+        0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    console = Console()
-    try:
-        with listening() as check_interrupt:
+    with listening() as listener:
+        try:
             settings = tyro.cli(config, args=list(argv), prog=prog)
-            check_interrupt()
-            result = job(settings, console)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f'{prog}: error: {error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as stop:
-        print(f'{prog}: interrupted; {stop.args[0] if stop.args else "nothing was reached yet"}', file=sys.stderr)
-        return 130
-    return 130 if getattr(result, 'interrupted', False) else 0
+            listener()
+            result = job(settings, output.console())
+        except (ValueError, OSError, ModuleNotFoundError) as error:
+            print(f'{prog}: error: {error}', file=sys.stderr)
+            return 2
+        except (RuntimeError, AssertionError):
+            if (trouble := no_device()) is None:
+                raise
+            print(f'{prog}: error: {trouble}', file=sys.stderr)
+            return 2
+        except KeyboardInterrupt as stop:
+            print(f'{prog}: interrupted; {stop.args[0] if stop.args else "nothing was reached yet"}', file=sys.stderr)
+            return listener.code
+        return listener.code if getattr(result, 'interrupted', False) else 0
+
+
+def no_device() -> str | None:
+    """Say that jax finds nothing to compute on, if that is so."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the second for cuda where jax was installed without it
+        asked, reason = os.environ.get('JAX_PLATFORMS', ''), str(error).partition(' (set JAX_PLATFORMS')[0]
+        because = f' ({reason})' if reason else ''
+        return f'jax cannot compute on JAX_PLATFORMS={asked!r}{because}; use JAX_PLATFORMS=cpu, or leave it unset.'
+    return None
 
 
 def prepare_data(settings: Data, console: Console) -> None:
     """Prepare a data set and say where it lies."""
     from hebbjax import prepare
 
-    console.print(f'{settings.name} lies prepared in {prepare.prepare(settings.name, settings.data_dir)}')
+    folder = prepare.prepare(settings.name, settings.data_dir)
+    console.print(f'{settings.name} lies prepared in {folder}', highlight=False, soft_wrap=True)
 
 
+@output.lasting()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `hebbjax`, the console command and `python -m hebbjax`."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] in (['--help'], ['-h']):
         print(USAGE)
+        return 0
+    if argv[:1] == ['--version']:
+        print(f'hebbjax {sys.modules[__package__].__version__}')
         return 0
     name, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith('-') else ('cnn', argv)
     if name not in COMMANDS:
@@ -106,24 +130,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """Be the console command."""
-    try:
-        with listening():
+    with listening() as listener:
+        try:
             code = main()
-    except KeyboardInterrupt:  # while something is still being imported, say
-        print('hebbjax: interrupted; nothing was reached yet', file=sys.stderr)
-        code = 130
+        except KeyboardInterrupt:  # while something is still being imported, say
+            print('hebbjax: interrupted; nothing was reached yet', file=sys.stderr)
+            code = listener.code
     leave(code)
 
 
 def leave(code: int) -> None:
-    """End the process; after Ctrl-C at once, without waiting for what still computes.
+    """End the process; after Ctrl-C or SIGTERM at once, without waiting for what still computes.
 
     XLA would finish its epoch first, and falls over where it was compiling.
     """
-    if code == 130:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    if code > 128:
+        os._exit(code)  # what was printed is flushed
     sys.exit(code)
 
 

@@ -117,6 +117,9 @@ def open_builder(name, directory):
         except PermissionError:
             raise PermissionError(f'{path} may not be read; change its permissions or choose another one') from None
     with quiet(), _damaged(name, directory, directory / name):
+        for file in (directory / name).glob('*/*'):
+            if file.exists() and not (file.is_file() or file.is_dir()):  # a pipe would be waited for, for ever
+                raise ValueError(f'{file.name} is no regular file')
         import tensorflow_datasets as tfds
 
         # Without file_format: to name one that differs from what is on disk is an error there.

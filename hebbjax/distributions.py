@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
 
 from hebbjax import charts, measures
+from hebbjax.charts import Figure
 from hebbjax.types import Array
 
 

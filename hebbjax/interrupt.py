@@ -1,13 +1,15 @@
-"""Ctrl-C: heard while a long computation is waited for, held back while something has to be done whole."""
+"""Ctrl-C and SIGTERM: heard while a long computation is waited for, held back while something has to be done whole."""
 
 import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
+
+USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}  # where nobody handles them
 
 
 def wait(arrays: Any) -> Any:
@@ -19,55 +21,69 @@ def wait(arrays: Any) -> Any:
     return arrays
 
 
-@contextlib.contextmanager
-def listening() -> Iterator[Callable[[], None]]:
-    """Make sure that no Ctrl-C gets lost: Python drops one that meets a finaliser or jax's hook of its collector.
+class Listener:
+    """Turns signals into KeyboardInterrupt; called, it raises one that got lost: in a finaliser Python drops it."""
 
-    Yields:
-        A function to call now and then; it raises what was dropped.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    if not _ours() or before is not signal.default_int_handler:
-        yield getattr(before, 'check', lambda: None)  # somebody listens already
-        return
-    heard = []
+    def __init__(self):
+        self.heard = None
 
-    def hear(*_):
-        heard.append(True)
+    def hear(self, number: int, _) -> None:
+        """Handle a signal."""
+        self.heard = number
         raise KeyboardInterrupt
 
-    def check():
-        if heard:
+    def __call__(self) -> None:
+        if self.heard is not None:
             raise KeyboardInterrupt
 
-    hear.check = check
-    signal.signal(signal.SIGINT, hear)
+    @property
+    def code(self) -> int:
+        """Exit code of a process that was ended: 143 after SIGTERM, 130 after Ctrl-C or whatever raised the like."""
+        return 128 + (self.heard or signal.SIGINT)
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[Listener]:
+    """Make sure that no Ctrl-C gets lost, in a finaliser or jax's hook of the collector, and that SIGTERM is as good.
+
+    A signal that somebody else handles, or that this process was started to ignore, is left to that.
+
+    Yields:
+        The listener to call now and then; inside another block like this, that of the outer one.
+    """
+    before = {number: signal.getsignal(number) for number in USUAL}
+    outer = [getattr(handler, '__self__', None) for handler in before.values()]
+    listener = next((one for one in outer if isinstance(one, Listener)), Listener())
+    ours = [number for number, handler in before.items() if handler is USUAL[number] and _is_main()]
+    for number in ours:
+        signal.signal(number, listener.hear)
     try:
-        yield check
+        yield listener
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in ours:
+            signal.signal(number, before[number])
 
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Hold Ctrl-C back until a block is through: a save or a compilation that it would leave half done.
+    """Hold Ctrl-C, and SIGTERM where it is heard, back until a block is through: a save or a compilation.
 
     Raises:
         KeyboardInterrupt: behind the block, if there was one.
     """
-    if not _ours():
-        yield
-        return
+    before = {number: signal.getsignal(number) for number in USUAL}
     heard = []
-    before = signal.signal(signal.SIGINT, lambda *_: heard.append(True))
+    ours = [number for number, handler in before.items() if callable(handler) and _is_main()]
+    for number in ours:
+        signal.signal(number, lambda *told: heard.append(told))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if heard:
-        raise KeyboardInterrupt
+        for number in ours:
+            signal.signal(number, before[number])
+    for number, frame in heard:
+        before[number](number, frame)
 
 
-def _ours() -> bool:
-    """Say whether Ctrl-C is heard here: signals are the main thread's, and a job in the background may ignore it."""
-    return threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT))
+def _is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()

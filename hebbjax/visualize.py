@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from hebbjax import receptive
+from hebbjax.charts import Figure
 from hebbjax.layers import Layer, LayerState
 from hebbjax.types import Array
 

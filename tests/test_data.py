@@ -343,6 +343,23 @@ def test_truncated_or_missing_record_file(copy, keep):
     assert len(data.load('mnist', 'test', data_dir=copy).labels) == 30  # the other file is whole
 
 
+def test_a_pipe_in_the_place_of_any_file_is_not_waited_for(copy):
+    whole = copy / 'whole'
+    for number, file in enumerate(sorted((copy / 'mnist' / '3.0.1').iterdir())):
+        file.rename(whole)
+        os.mkfifo(file)
+        if number % 2:  # a link to one is one
+            file.rename(copy / 'pipe')
+            file.symlink_to(copy / 'pipe')
+        with pytest.raises(ValueError) as error:
+            data.load('mnist', data_dir=copy)
+        assert f'mnist cannot be read ({file.name} is no regular file); ' in sentence(error)
+        file.unlink()
+        whole.rename(file)
+        (copy / 'pipe').unlink(missing_ok=True)
+    assert len(data.load('mnist', 'test', data_dir=copy).labels) == 30
+
+
 def test_damaged_description(copy):
     info = copy / 'mnist' / '3.0.1' / 'dataset_info.json'
     info.write_text(info.read_text()[:100])

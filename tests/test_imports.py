@@ -58,6 +58,7 @@ LEAVES = {
     'charts',
     'distributions',
     'progress',
+    'output',
     'callbacks',
     'loggers',
     'runs',

@@ -14,8 +14,10 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hebbjax import files, runs
+from hebbjax.output import UNLIMITED
 
 PACKAGES = ('hebbjax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'tensorflow-datasets', 'scikit-learn')
 
@@ -176,13 +178,14 @@ def show(report: Report, title: str, columns: dict[str, str], console: Console) 
 
 
 def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], console: Console) -> None:
-    """Print a table; columns with a heading stand to the right."""
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    """Print a table, columns with a heading to the right; a narrow terminal breaks its lines, and cuts no number."""
+    table = Table(title=Text(title, style='table.title'), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in headings:
         table.add_column(heading, justify='right' if heading else 'left', no_wrap=True)
     for row in rows:
-        table.add_row(*row)
-    console.print(table)
+        table.add_row(*map(Text, row))  # text as it is, no markup
+    table.width = console.measure(table, options=console.options.update(width=UNLIMITED)).maximum
+    console.print(table, crop=False)
 
 
 def into_run(job: str, config, **names: str):

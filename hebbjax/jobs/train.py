@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import functools
 import pathlib
+import shlex
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -93,7 +94,7 @@ def resume(config: Resume, console: Console | None = None) -> Trained:
 @contextlib.contextmanager
 def resumable(folder: pathlib.Path) -> Iterator[None]:
     """Say how to go on, where a run that has a folder is interrupted or the disk is full."""
-    how = f'go on with: hebbjax train --resume {folder}'
+    how = f'go on with: {command("train --resume", folder)}'
     try:
         yield
     except KeyboardInterrupt:
@@ -102,6 +103,11 @@ def resumable(folder: pathlib.Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise type(error)(f'{error}; make room, and {how}') from None
+
+
+def command(what: str, folder: pathlib.Path) -> str:
+    """Spell a command on a run folder, so that it can be pasted into a shell."""
+    return f'hebbjax {what} {shlex.quote(str(folder))}'
 
 
 def go_on(config: Watched, subject: Subject, folder: pathlib.Path, position: Position, console: Console) -> Trained:
@@ -152,8 +158,8 @@ def say(config: Watched, folder: pathlib.Path, outcome: Outcome, total: int, con
     told = [f'{name} {reached[name]:.4g}' for name in ('validation_accuracy', 'layer1.win_entropy') if name in reached]
     line(', '.join([f'{len(outcome.history)} of {total} epochs', *told, f'{outcome.seconds:.1f} s']))
     if outcome.interrupted and 'checkpoint' in config.callbacks:
-        line(f'interrupted; go on with: hebbjax train --resume {folder}')
+        line(f'interrupted; go on with: {command("train --resume", folder)}')
     elif outcome.interrupted:
         line('interrupted; no checkpoint was asked for, so there is nothing to go on from')
     elif 'checkpoint' in config.callbacks:
-        line(f'next: hebbjax evaluate {folder}, hebbjax picture {folder}')
+        line(f'next: {command("evaluate", folder)}, {command("picture", folder)}')
