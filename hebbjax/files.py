@@ -42,8 +42,9 @@ def write_whole(path: pathlib.Path, fill: Callable[[pathlib.Path], object]) -> N
 
 
 def write_json(path: pathlib.Path, content) -> None:
-    """Write values as JSON, whole or not at all; what JSON does not know (a path) as text."""
-    write_whole(path, lambda file: file.write_text(json.dumps(content, indent=1, default=str) + '\n'))
+    """Write values as JSON, whole or not at all; what JSON does not know as text (a path) or null (NaN, infinity)."""
+    text = json.dumps(_known(content), indent=1, default=str, allow_nan=False) + '\n'
+    write_whole(path, lambda file: file.write_text(text))
 
 
 def read_json(path: pathlib.Path):
@@ -53,10 +54,7 @@ def read_json(path: pathlib.Path):
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged.
     """
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f'{path} is damaged ({error}).') from None
+    return _parsed(path, json.loads)
 
 
 def read_lines(path: pathlib.Path) -> list[dict]:
@@ -67,10 +65,15 @@ def read_lines(path: pathlib.Path) -> list[dict]:
     """
     if not path.exists():
         return []
-    whole = path.read_text().split('\n')[:-1]  # what stands behind the last line break is not
+    return _parsed(path, lambda text: [json.loads(line) for line in text.split('\n')[:-1]])
+
+
+def _parsed(path, parse):
     try:
-        return [json.loads(line) for line in whole]
-    except ValueError as error:
+        if path.exists() and not path.is_file():  # a pipe would be waited for, for ever
+            raise ValueError('it is no regular file')
+        return parse(path.read_text())
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'{path} is damaged ({error}).') from None
 
 

@@ -222,8 +222,9 @@ def test_an_interrupted_gradient_training_goes_on_to_the_same_bits(small, tmp_pa
         (['--cell', 'GG-G.odd'], "'GG-G.odd' ends in 'odd'; behind a dot stands plain, whitened, ones, drawn"),
         (['--group', '9'], '--group 9 is unknown; there are gradient, means'),
         (['--table', '3'], '--table 3 is unknown; there are 1, 2, more'),
-        (['--subset', '20'], '--subset 20 does not fit 300 images; use 100 to that many'),
-        (['--epochs', '0'], '--epochs 0 trains nothing'),
+        (['--subset', '20'], '--subset 20 does not fit; use a whole number from 100 on'),
+        (['--subset', '400'], '--subset 400 does not fit 300 images; use 100 to that many'),
+        (['--epochs', '0'], '--epochs 0 does not fit'),
         (['--run', 'FILE'], 'is a file; name a new folder with --run'),
         (['--run', 'FOLDER'], 'is not empty and holds no run'),
         (['--run', 'OTHER'], 'holds a run of miconi_table, not of amato'),
@@ -265,7 +266,7 @@ def test_a_layer_that_should_have_stayed_or_moved_is_found():
         deep.audit(training, before, Learned((before[0]._replace(norm=norm), moved), [], 0, 0, 0))
     with pytest.raises(RuntimeError, match='layer 2 should have learned, and stayed'):
         deep.audit(training, before, Learned(before, [], 0, 0, 0))
-    with pytest.raises(RuntimeError, match='loss is no longer a number'):
+    with pytest.raises(ValueError, match='loss is no longer a number'):
         deep.audit(training, before, Learned((before[0], moved), [Line(float('nan'), 0, 0, 0)], 0, 0, 0))
 
 

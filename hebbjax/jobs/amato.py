@@ -252,11 +252,8 @@ def refuse_risen(result: Report) -> None:
     Raises:
         ValueError: naming the networks whose loss did not fall.
     """
-    risen = [
-        row.row
-        for row in result.rows
-        if any(loss and (None in loss or not loss[1] < loss[0]) for loss in row.more['loss'])
-    ]
+    fell = lambda loss: None not in loss and loss[1] < loss[0]  # noqa: E731
+    risen = [row.row for row in result.rows if any(loss and not fell(loss) for loss in row.more['loss'])]
     if risen:
         raise ValueError(f'the loss of {", ".join(risen)} did not fall; all results are written.')
 

@@ -92,13 +92,10 @@ def resume(config: Resume, console: Console | None = None) -> Trained:
     about = runs.config_of(folder)
     settings = recipes.rebuild(about, folder, config.data_dir)
     with resumable(folder), runs.held(folder):
-        now, then = (
-            report.surroundings(),
-            read_file(folder / runs.VERSIONS, Surroundings, 'train anew in another folder'),
-        )
+        then = read_file(folder / runs.VERSIONS, Surroundings, 'train anew in another folder')
         if 'log' in settings.callbacks:  # which goes on in it
             picture.details_of(folder)
-        if now != then:
+        if then != report.surroundings():
             console.print('versions or device are not those that the run began with: it may go on in other bits')
         subject, position = settings.subject(about['data']), Position()
         kept = callbacks.Checkpoints(folder / runs.CHECKPOINTS, keep=settings.keep)
