@@ -1,6 +1,7 @@
 """Amato et al.'s tables: networks by letters, trainings that are shared, kept and gone on with."""
 
 import json
+import random
 
 import jax
 import numpy as np
@@ -182,6 +183,19 @@ def test_a_run_is_reported_kept_and_gone_on_with(small, tmp_path, monkeypatch):
 
     with pytest.raises(ValueError, match=r'holds trainings with epochs = 6, asked are 1; name another folder'):
         amato.run(amato.Config(cell=('H-H',), epochs=1, run=folder), QUIET)
+    with monkeypatch.context() as patched:  # said before the images are read
+        patched.setattr(data, 'load', None)
+        with pytest.raises(ValueError, match='holds trainings with subset = None, asked are 200'):
+            amato.run(amato.Config(cell=('H-H',), epochs=6, subset=200, run=folder), QUIET)
+    told = (folder / 'seed0' / 'whitened-H16.json').read_text()
+    for at in range(40):
+        content, draw = json.loads(told), random.Random(at)
+        part = draw.choice([content, content['curve'][draw.randrange(6)]])
+        part[draw.choice([*(part if isinstance(part, dict) else range(1, 4))])] = draw.choice(['6', [], -1e31, True])
+        (folder / 'seed0' / 'whitened-H16.json').write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r'whitened-H16.json is damaged .* and what it tells of is trained anew\.'):
+            shelf.Shelf(folder).get(plan('H-H'), 0, None)
+    (folder / 'seed0' / 'whitened-H16.json').write_text(told)
     (folder / 'seed0' / 'whitened-R1.1.H23456.npz').write_bytes(b'no npz')
     with pytest.raises(ValueError, match='damaged or no saved state'):
         amato.run(config, QUIET)
@@ -213,6 +227,20 @@ def test_an_interrupted_gradient_training_goes_on_to_the_same_bits(small, tmp_pa
     ours, theirs = (one.rows[0].more['curves'][0] for one in (resumed, undisturbed))
     assert [line['loss'] for line in ours] == [line['loss'] for line in theirs]
     assert resumed.rows[0].test_accuracy == undisturbed.rows[0].test_accuracy
+
+
+def test_a_training_that_is_refused_leaves_no_new_folder_and_an_old_one_as_it_is(small, tmp_path, monkeypatch):
+    def diverged(*args, **how):
+        raise ValueError('no number')
+
+    kept = tmp_path / 'kept'
+    amato.run(amato.Config(cell=('R-H',), epochs=1, run=kept), QUIET)
+    monkeypatch.setattr(deep, 'learn', diverged)
+    before = {path: path.stat().st_size for path in kept.rglob('*')}
+    for folder in (kept, tmp_path / 'new'):
+        with pytest.raises(ValueError, match='no number'):
+            amato.run(amato.Config(cell=('H-H',), epochs=1, run=folder), QUIET)
+    assert {path: path.stat().st_size for path in tmp_path.rglob('*') if path != kept} == before
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,20 @@
 """Commands under hostile hands: drawn flags, and run folders whose files were edited, end in one sentence."""
 
+import concurrent.futures
 import dataclasses
 import json
+import os
+import pathlib
 import random
 import shutil
+import tempfile
+import threading
 import typing
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hebbjax import cli, data, files, runs
 from hebbjax.jobs import amato, cnn, dense, evaluate, miconi, picture, recipes, schema, train
@@ -215,3 +223,152 @@ def test_settings_of_another_type_or_size_are_damage(value, edited, capsys):
         optional = value is None and name not in ('seed', 'look')  # left out: the data set's own
         assert optional or f'config.json is damaged (--{name} ' in said, (name, said)
         runs_config.with_name('kept').replace(runs_config)
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_another_split_than_the_run_began_with_is_refused(seed, edited, capsys):
+    draw, config = random.Random(seed), files.read_json(edited / 'config.json')
+    config['settings']['validation'] = draw.uniform(0.1, 0.9)
+    (edited / 'config.json').write_text(json.dumps(config))
+    said = looked_at(edited, draw.choice(['evaluate', 'train --resume']), capsys)
+    assert 'began with other training or validation images' in said
+    assert f'--validation {config["settings"]["validation"]}' in said
+
+
+def test_other_images_of_the_same_number_are_refused_and_older_runs_go_on(edited, monkeypatch, capsys):
+    load = data.load
+
+    def brighter(name, split='train', **where):
+        images, labels = load(name, split, **where)
+        return data.Split(images ^ 1, labels)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(data, 'load', brighter)
+        for command in ('evaluate', 'train --resume'):
+            assert 'began with other training or validation images' in looked_at(edited, command, capsys)
+    config = files.read_json(edited / 'config.json')
+    del config['data']['digest']
+    (edited / 'config.json').write_text(json.dumps(config))
+    for command in ('evaluate', 'train --resume'):
+        assert not looked_at(edited, command, capsys)
+
+
+# what a command leaves behind, and where it writes
+
+
+@pytest.mark.parametrize(
+    ('argv', 'breaks'),
+    [
+        ('train cnn --callbacks log checkpoint', 'hebbjax.jobs.train.go_on'),
+        ('train dense --dataset digits', 'hebbjax.jobs.train.go_on'),
+        ('cnn', 'hebbjax.jobs.compare.train_row'),
+        ('dense --dataset digits --rows hebbian', 'hebbjax.jobs.compare.score_all'),
+        ('dense --dataset digits --rows untrained', 'hebbjax.jobs.arms.supervised.fit'),
+    ],
+)
+def test_what_is_refused_before_anything_was_reached_leaves_no_folder(
+    argv, breaks, few_digits, relaxed, tmp_path, monkeypatch, capsys
+):
+    def diverged(*args, **how):
+        raise ValueError('the loss is no longer a number.')
+
+    monkeypatch.setattr(breaks, diverged)
+    sizes = ['--features', '6', '--epochs', '1', '--head-epochs', '1']
+    code, said = called([*argv.split(), *sizes, '--run', tmp_path / 'run'], capsys)
+    assert (code, said) == (2, f'hebbjax {argv.partition(" --")[0]}: error: the loss is no longer a number.\n')
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refusal_takes_away_no_more_than_was_made_just_now(tmp_path):
+    for name, reached in (('a', ['metrics.jsonl']), ('b', ['seed0/G16.npz']), ('c', []), ('d', ['.lock'])):
+        folder = runs.create(tmp_path / name, {}, {})
+        for file in reached:
+            (folder / file).parent.mkdir(exist_ok=True)
+            (folder / file).touch()
+        with pytest.raises(ValueError), runs.tentative(folder):
+            raise ValueError
+        assert folder.exists() == (name in 'ab')
+    with pytest.raises(OSError), runs.tentative(folder := runs.create(tmp_path / 'e', {}, {})):
+        raise OSError  # a full disk, say: make room, and go on
+    assert folder.exists()
+
+
+def test_runs_that_begin_at_once_each_find_a_folder(tmp_path):
+    """Between looking for a name and taking it, all others have looked, too."""
+    together = threading.Barrier(8)
+
+    def begin(number):
+        together.wait()
+        return runs.create_free(tmp_path, 'cnn', {'number': number}, {})
+
+    for _ in range(5):
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(begin, range(8)))
+        assert len(set(made)) == 8
+        assert [files.read_json(folder / 'config.json')['number'] for folder in made] == list(range(8))
+    assert {path.name for path in tmp_path.iterdir()} == {f'cnn-{number}' for number in range(1, 41)}
+
+
+def test_a_name_that_is_taken_meanwhile_is_not_written_into(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def late(made, folder):
+        if folder.name == 'run-1':
+            folder.mkdir(exist_ok=True)
+            (folder / 'theirs').touch()
+        replace(made, folder)
+
+    monkeypatch.setattr(runs.os, 'replace', late)
+    with pytest.raises(FileExistsError, match='is not empty; name a new folder'):
+        runs.create(tmp_path / 'run-1', {}, {})
+    (tmp_path / 'run-1' / 'theirs').unlink()
+    (tmp_path / 'run-1').rmdir()
+    assert runs.create_free(tmp_path, 'run', {}, {}).name == 'run-2'
+    assert {path.name for path in tmp_path.rglob('*')} == {'run-1', 'theirs', 'run-2', 'config.json', 'versions.json'}
+
+
+def test_a_read_only_run_is_evaluated_and_pictured_into_another_folder(run, tmp_path, monkeypatch, few_digits, capsys):
+    folder = shutil.copytree(run, tmp_path / 'run')
+    (folder / 'evaluation.json').unlink()
+    monkeypatch.setattr(runs.os, 'access', lambda path, mode: folder not in (path, *path.parents))  # root may write
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob('*')}
+    out = tmp_path / 'out'
+    for command in ('evaluate', 'picture'):
+        code, said = called([command, folder], capsys)
+        assert code == 2 and said.endswith('run may not be written to; name another folder with --out.\n')
+        assert called([command, folder, '--out', out], capsys)[0] == 0
+        assert {path: path.stat().st_mtime_ns for path in folder.rglob('*')} == before
+    made = {path.name for path in out.iterdir()}
+    assert made >= {'evaluation.json', 'layer1_fields.png', 'confusion_hebbian.png', 'wins.png'}
+    for bad, says in ((tmp_path / 'a' / 'b', 'is no folder'), (out / 'evaluation.json', 'is no folder')):
+        for command in ('evaluate', 'picture'):
+            code, said = called([command, folder, '--out', bad], capsys)
+            assert code == 2 and says in said and '--out' in said
+    assert {path.name for path in tmp_path.iterdir()} == {'run', 'out'}
+
+
+@pytest.mark.parametrize('command', ['dense', 'train dense', 'cnn', 'train cnn'])
+def test_networks_larger_than_memory_are_refused(command, few_digits, tmp_path, monkeypatch, capsys):
+    features = random.Random(command).randint(100_000, 10**6)
+    monkeypatch.setattr('hebbjax.chunks.memory', lambda: 10**7)
+    flags = ['--dataset', 'digits', '--features', features, '--rows', 'hebbian', '--run', tmp_path / 'run']
+    code, said = called([*command.split(), *(flags if ' ' not in command else flags[:4] + flags[6:])], capsys)
+    assert code == 2 and 'GB cannot learn in a memory of 0.01 GB; use fewer --features.' in said
+    assert not list(tmp_path.iterdir())
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.floats().map(np.float64) | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=8,
+    )
+)
+def test_results_hold_no_bare_nan(content):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, 'x.json')
+        files.write_json(path, content)
+        json.loads(path.read_text(), parse_constant=refuse)

@@ -142,7 +142,7 @@ def test_heads_see_the_same_cached_or_not(few_digits, relaxed):
         (['--patch', 'sideways'], '--patch sideways is unknown'),
         (['--precision', 'int4'], '--precision int4 is unknown; there are highest'),
         (['--rows', 'hebian'], '--rows hebian is unknown'),
-        (['--maximum', 'world'], "not per 'world'"),
+        (['--maximum', 'world'], '--maximum world is unknown; there are layer, unit.'),
         (['--send', 'nothing'], '--send nothing is unknown; there are weights, seen'),
         (['--validation', '1.5'], '--validation 1.5 does not fit; use a number above 0 and below 1.'),
         (['--json', 'no/such/folder/x.json'], 'no/such/folder'),

@@ -66,6 +66,7 @@ class Hebbian:
         full = dataclasses.replace(self, **{name: value for name, value in own.items() if getattr(self, name) is None})
         check_settings(full)
         refuse_unknown('patch', full.patch, patches.PREPARATIONS)
+        refuse_unknown('maximum', full.maximum, ('layer', 'unit'))
         refuse_unknown('send', full.send, ('weights', 'seen'))
         refuse_unknown('precision', full.precision, PRECISIONS)
         if full.k > full.features:

@@ -50,12 +50,7 @@ class Subject(NamedTuple):
     labels: Array  # [n]
     validation: tuple[Array, Array]
     whitening: Whitening | None  # that the network was built with
-
-    @property
-    def data(self) -> Described:
-        """Say what the network is built for, and tell these images from others."""
-        parts = (self.images, self.labels, *self.validation)
-        return {'count': len(self.images), 'shape': list(self.images.shape[1:]), 'digest': data.digest(*parts)}
+    data: Described  # what the network is built for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,18 +138,19 @@ class Watched:
         data.check_images(images)
         limit = getattr(self, 'images', None)
         kept, held_out = data.split_validation(labels[:limit], self.validation, seed=0)
-        images, labels, *validation = map(jnp.asarray, (images[kept], labels[kept], images[held_out], labels[held_out]))
-        refuse_larger_than_memory(self.net(len(images), None), images.shape[1:])
-        zca = self.whitening(images)
-        net = self.net(len(images), zca)
-        state = train.init(net, jax.random.key(self.seed), images.shape[1:])
-        subject = Subject(net, state, images, labels, tuple(validation), zca)
-        if known is not None and any(known.get(name, now) != now for name, now in subject.data.items()):
+        parts = images[kept], labels[kept], images[held_out], labels[held_out]
+        now = {'count': len(kept), 'shape': list(images.shape[1:]), 'digest': data.digest(*parts)}
+        if known is not None and any(known.get(name, value) != value for name, value in now.items()):
             raise ValueError(
                 f'{self.run} began with other training or validation images than {self.dataset} and --validation '
                 f'{self.validation} of its {runs.CONFIG} give now; put back what was changed.'
             )
-        return subject
+        images, labels, *validation = map(jnp.asarray, parts)
+        refuse_larger_than_memory(self.net(len(images), None), images.shape[1:])
+        zca = self.whitening(images)
+        net = self.net(len(images), zca)
+        state = train.init(net, jax.random.key(self.seed), images.shape[1:])
+        return Subject(net, state, images, labels, tuple(validation), zca, now)
 
     def bare(self, data: Described) -> tuple[Network, TrainState]:
         """Build a network of the right shapes without its data (see `Subject.data`): enough to read a checkpoint."""
