@@ -151,7 +151,7 @@ def learn(training: Training, key: Key, below: States, sides: tuple[Data, Data],
         how: `watch(number, Line)`; for gradient training also `keep` and `kept` of `supervised.fit`.
 
     Raises:
-        ValueError: if data and training do not fit, or weights or a loss are no longer finite.
+        ValueError: if data and training do not fit, or weights are no longer finite.
         RuntimeError: if a layer moved that should not, or one did not that should.
     """
     init_key, train_key = jax.random.split(key)
@@ -258,7 +258,6 @@ def audit(training: Training, before: States, learned: Learned) -> None:
 
     Raises:
         RuntimeError: naming a layer that did otherwise.
-        ValueError: if a loss is no number.
     """
     for place, (one, other) in enumerate(zip(before, learned.states)):
         same = all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other)))
@@ -266,8 +265,6 @@ def audit(training: Training, before: States, learned: Learned) -> None:
             raise RuntimeError(f'{training.name}: layer {place + 1} should have stayed as it was, and moved.')
         if place >= training.upto and np.array_equal(one.w, other.w):
             raise RuntimeError(f'{training.name}: layer {place + 1} should have learned, and stayed as it was.')
-    if any(line.loss is not None and not np.isfinite(line.loss) for line in learned.curve):
-        raise ValueError(f'{training.name}: its loss is no longer a number.')
 
 
 def work(training: Training, epochs: int) -> float:
