@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax import layers, patches
+from hebbjax import layers, patches, values
 from hebbjax.layers import Layer
 from hebbjax.types import Array
 
@@ -157,6 +157,7 @@ def blockwise(f: Callable, inputs, block: int):
     return lax.fori_loop(0, -(-count // block), write, empty)
 
 
+@values.compiled_once('layer', 'pool', 'dtype', 'block')
 def cache(layer: Layer, w: Array, images: Array, pool: int = 1, *, dtype=jnp.float16, block: int = 50) -> Drives:
     """Compute a frozen layer's drives for a whole data set, once.
 

@@ -144,3 +144,12 @@ def test_layers_that_send_more_than_drives_are_refused(settings, says, images, w
     for call in (lambda: frozen.drives(layer, w, images), lambda: frozen.shape(layer, images.shape[1:])):
         with pytest.raises(ValueError, match=f'know neither cosines .* this layer {says}; read .* with hybrid.learn'):
             call()
+
+
+def test_a_cache_made_again_for_an_equal_layer_compiles_nothing(images, w, compilations):
+    first = frozen.cache(layer_of(), w, images, 2, block=3)
+    assert compilations
+    del compilations[:]
+    again = frozen.cache(layer_of(), w, images, 2, block=3)
+    assert not compilations
+    np.testing.assert_array_equal(again.high, first.high)

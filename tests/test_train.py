@@ -413,20 +413,6 @@ def test_training_many_seeds_at_once_is_as_useful_as_one_by_one():
 # Outside of jit
 
 
-@pytest.fixture
-def compilations():
-    """A list that grows with every program that XLA compiles."""
-    seen = []
-
-    def hear(name, seconds, **_):
-        if name == '/jax/core/compile/backend_compile_duration':
-            seen.append(seconds)
-
-    jax.monitoring.register_event_duration_secs_listener(hear)
-    yield seen
-    jax.monitoring.unregister_event_duration_listener(hear)
-
-
 def test_what_is_called_outside_of_jit_compiles_once_for_equal_networks(images, compilations):
     """Loops over parts of a batch have new bodies at every call; so had networks, which compared by identity."""
 
