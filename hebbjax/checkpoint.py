@@ -56,8 +56,6 @@ def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     known = {name: a.view(f'u{a.itemsize}') if name in foreign else a for name, a in arrays.items()}
     with path.open('wb') as file:
         np.savez(file, **known, **({DTYPES: np.array(json.dumps(foreign))} if foreign else {}))
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def read_npz(content: bytes) -> dict[str, np.ndarray]:

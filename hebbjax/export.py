@@ -202,10 +202,7 @@ def _write_safetensors(path, arrays):
         content = save(arrays, {SUM: _checksum(save(arrays))[1]})
     except Exception as error:  # its own kind
         raise ValueError(f'{path} cannot hold these weights ({error}); save them to an .npz file.') from None
-    with path.open('wb') as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_bytes(content)
 
 
 def _read_safetensors(content):

@@ -17,7 +17,7 @@ import optax
 from flax import linen, nnx
 from jax import lax
 
-from hebbjax import layers, learning
+from hebbjax import layers, learning, plasticity
 from hebbjax.interop import from_kernel, refuse
 from hebbjax.layers import Layer, LayerState
 from hebbjax.patches import Preparation, Window, raw
@@ -148,9 +148,10 @@ def partition(
 
     Raises:
         ValueError: if a layer is named twice, or none is; if its init is given parameters without such a layer, or with
-            layers stacked into one by a scan.
+            layers stacked into one by a scan; if `hebbian` descends.
     """
     only = _names(only)
+    plasticity.check_ascends(hebbian)
 
     def labels(params):
         found = set()

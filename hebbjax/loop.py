@@ -88,13 +88,14 @@ def fit(
     """
     net, stages = train.check_network(net), listed('stages', stages)
     callbacks = sorted(listed('callbacks', callbacks), key=lambda one: getattr(one, 'after_all', False))
-    check(net, state, stages, callbacks, batch, watch, position)
+    check(net, stages, callbacks, batch, watch, position)
+    images, labels = train.admit(net, state, images, labels, look=True)
     hebbian, supervised = split(stages)
     if supervised is not None and (labels is None or validation is None):
         raise ValueError('a supervised stage needs labels, and validation=(images, labels) to be judged by.')
     classes = supervised.head.classes if supervised is not None and supervised.head is not None else None
-    data = (checks.check_images(images),) if labels is None else pair('images and labels', (images, labels), classes)
-    validation = None if validation is None else pair('validation', validation, classes)
+    data = (images,) if labels is None else (images, checks.check_labels(labels, classes))
+    validation = None if validation is None else checked_validation(validation, classes)
     images, *labelled = data = jax.tree.map(jnp.asarray, data)
     run = Running(hebbian, callbacks, data, position, net, state)
     for callback in callbacks:
@@ -242,27 +243,24 @@ def listed(name: str, given: Iterable) -> list:
     return list(given)
 
 
-def pair(name: str, given: tuple[Array, Array], classes: int | None = None) -> tuple[Array, Array]:
+def checked_validation(validation: tuple[Array, Array], classes: int | None) -> tuple[Array, Array]:
     """Give images and their labels, checked.
 
     Raises:
         ValueError: if they are none, or do not belong together.
     """
-    if not isinstance(given, tuple | list) or len(given) != 2:
-        raise ValueError(f'{name} are two arrays, (images, labels), and not {type(given).__name__}.')
-    images, labels = given
+    if not isinstance(validation, tuple | list) or len(validation) != 2:
+        raise ValueError(f'validation are two arrays, (images, labels), and not {type(validation).__name__}.')
+    images, labels = validation
     return checks.check_images(images), checks.check_labels(labels, classes, len(images))
 
 
-def check(net: Network, state, stages: Sequence, callbacks: Sequence, batch: int, watch, position: Position) -> None:
+def check(net: Network, stages: Sequence, callbacks: Sequence, batch: int, watch, position: Position) -> None:
     """Refuse what cannot run, before anything is computed.
 
     Raises:
         ValueError: naming what does not fit.
     """
-    if not isinstance(state, TrainState):
-        raise ValueError(f'a training goes on from the TrainState of train.init, not from {type(state).__name__}.')
-    train.check_states(net, state.layers)
     if not checks.is_count(batch):
         raise ValueError(f'a batch of {batch!r} images teaches nothing; use a whole number, 1 or more.')
     if not (watch is None or isinstance(watch, Monitor)):

@@ -454,3 +454,10 @@ def test_the_hebbian_part_of_an_optimizer_sees_rows_of_neurons(rng):
     np.testing.assert_array_equal(moved['conv']['bias'], conv['bias'])
     expected = params['params']['head']['kernel'] - gradients['params']['head']['kernel']
     np.testing.assert_array_equal(moved['head']['kernel'], expected)
+
+
+def test_an_optimizer_that_goes_against_the_rule_is_refused(relaxed):
+    """Losses go down, rules up: the part for Hebbian layers is given dw."""
+    for descending in (optax.sgd(0.1), optax.adam(1e-3)):
+        with pytest.raises(ValueError, match=r'tx descends.*end it with plasticity\.ascend\(rate\)'):
+            hebbify.partition(descending, optax.adam(1e-3), ['conv1'])
