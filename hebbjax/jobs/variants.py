@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from typing import ClassVar
 
+from hebbjax import checks
 from hebbjax.jobs.settings import plain, refuse_idle, refuse_unknown
 
 
@@ -111,7 +112,7 @@ class Config(Stacked):
         for row in rows:
             refuse_unknown('rows', row, ROWS)
         refuse_idle(self, (*self.COUNTS, 'seeds', 'seeds_at_once'), ('rate',))
-        if not self.penalty > 0:
+        if checks.misfits(self.penalty, lambda penalty: penalty > 0):
             raise ValueError(
                 f'--penalty {self.penalty} may leave ridge regression without a solution; use one above 0.'
             )
