@@ -84,13 +84,14 @@ def add(found: Moments | None, features: Array, labels: Array, classes: int) -> 
 def _merged(found, x, labels):
     """Add samples: means first, then products of deviations from them, so that no common level costs digits."""
     count, new = found.count, len(x)
-    x = x - found.origin
-    y = np.eye(len(found.y))[labels]
+    x, y = x - found.origin, np.eye(len(found.y))[labels]
     dx, dy = x.mean(0) - found.x, y.mean(0) - found.y
-    x -= x.mean(0)
-    share = count * new / (count + new)
-    found.xx[:] += x.T @ x + share * np.outer(dx, dx)
-    found.xy[:] += x.T @ (y - y.mean(0)) + share * np.outer(dx, dy)
+    # what the means differ by counts like one more sample
+    share = (count * new / (count + new)) ** 0.5
+    x = np.concatenate([x - x.mean(0), share * dx[None]])
+    y = np.concatenate([y - y.mean(0), share * dy[None]])
+    found.xx[:] += x.T @ x
+    found.xy[:] += x.T @ y
     found.x[:] += dx * new / (count + new)
     found.y[:] += dy * new / (count + new)
     return found._replace(count=count + new)

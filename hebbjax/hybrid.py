@@ -39,11 +39,13 @@ class Supervised:
     schedule: Schedule | Milestones
 
     def check(self, depth: int) -> None:
-        """Refuse to start where a network of so many layers has none.
+        """Refuse to start where a network of so many layers has none, and a head that is none.
 
         Raises:
-            ValueError: naming both.
+            ValueError: naming what does not fit.
         """
+        if self.head is not None and not isinstance(self.head, Head):
+            raise ValueError(f'a head is a readout.Head or None, not {self.head!r:.60}; use Head(classes).')
         most = depth if self.head is not None else depth - 1
         if not checks.is_count(self.start, 0) or self.start > most:
             raise ValueError(f'training cannot be supervised from layer {self.start} on; use 0 to {most}.')

@@ -95,7 +95,7 @@ def fit(
         raise ValueError('a supervised stage needs labels, and validation=(images, labels) to be judged by.')
     classes = supervised.head.classes if supervised is not None and supervised.head is not None else None
     data = (images,) if labels is None else (images, checks.check_labels(labels, classes))
-    validation = None if validation is None else checked_validation(validation, classes)
+    validation = None if validation is None else pair('validation', validation, classes)
     images, *labelled = data = jax.tree.map(jnp.asarray, data)
     run = Running(hebbian, callbacks, data, position, net, state)
     for callback in callbacks:
@@ -243,15 +243,15 @@ def listed(name: str, given: Iterable) -> list:
     return list(given)
 
 
-def checked_validation(validation: tuple[Array, Array], classes: int | None) -> tuple[Array, Array]:
+def pair(name: str, given: tuple[Array, Array], classes: int | None = None) -> tuple[Array, Array]:
     """Give images and their labels, checked.
 
     Raises:
         ValueError: if they are none, or do not belong together.
     """
-    if not isinstance(validation, tuple | list) or len(validation) != 2:
-        raise ValueError(f'validation are two arrays, (images, labels), and not {type(validation).__name__}.')
-    images, labels = validation
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise ValueError(f'{name} are two arrays, (images, labels), and not {type(given).__name__}.')
+    images, labels = given
     return checks.check_images(images), checks.check_labels(labels, classes, len(images))
 
 

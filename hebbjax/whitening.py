@@ -82,12 +82,10 @@ def fit(
         raise ValueError(f'whitening is fitted to images [n, H, W, C] or rows [n, D], not to shape {shape}.')
     count, inputs = shape[0], math.prod(shape[1:])
     checks.check_room(5 * 8 * inputs**2, f'whitening inputs of {inputs} values', 'whiten patches instead of images')
-    # less the first of all: what never varies is 0, and leaves no rounding to be blown up
-    first = np.asarray(x[:1], np.float64).reshape(-1)
-    mean = first + sum((part - first).sum(0) for part in _blocks(x)) / count
-    if not np.isfinite(mean).all():
+    total = sum(part.sum(0) for part in _blocks(x))
+    if not np.isfinite(total).all():
         raise ValueError('whitening cannot be fitted to NaN or infinite values; check the images.')
-    mean = mean if centre else np.zeros(inputs)
+    mean = total / count if centre else np.zeros(inputs)
     products = sum((part - mean).T @ (part - mean) for part in _blocks(x))
     values, vectors = np.linalg.eigh(products / (count if per == 'sample' else inputs))  # ascending
     # rounding leaves eigenvalues of -1e-16 where there is no variance

@@ -320,7 +320,7 @@ def test_weights_that_are_no_longer_finite_end_training_in_a_sentence(images):
         ),
         ({'position': Position(0, 2)}, 'has a history of as many epochs of it, and this has 0'),
         ({'position': Position(0, 1, history=({'stage': 0}, {'stage': 0}))}, 'of as many epochs of it, and this has 2'),
-        ({'state': start().layers}, 'goes on from the TrainState of train.init, not from tuple'),
+        ({'state': start().layers}, 'training goes on from the TrainState that init makes, not from tuple'),
         ({'state': start(TWO)}, '2 states do not fit 1 layers'),
         ({'net': NET[0], 'state': start()}, r'write \(layer,\)'),
         ({'stages': []}, 'at least one stage'),

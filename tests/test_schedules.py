@@ -127,7 +127,7 @@ HOSTILE = {
         'dropout': (*NO_NUMBER, *BELOW, 1, np.float32(1.5)),
     },
     BatchNorm: {'momentum': (*NO_NUMBER, *BELOW, 1, np.float32(2)), 'epsilon': (*NO_NUMBER, *BELOW, 0, np.float32(0))},
-    Supervised: {'start': (*NO_COUNT, 3, 10**20)},
+    Supervised: {'start': (*NO_COUNT, 3, 10**20), 'head': (10, 'head', Head)},
 }  # fmt: skip
 GIVEN = {Head: {'classes': 3}, Supervised: {'start': 0, 'head': Head(3), 'schedule': Schedule()}}
 
