@@ -351,13 +351,22 @@ def test_a_read_only_run_is_evaluated_and_pictured_into_another_folder(run, tmp_
     assert {path.name for path in tmp_path.iterdir()} == {'run', 'out'}
 
 
-@pytest.mark.parametrize('command', ['dense', 'train dense', 'cnn', 'train cnn'])
+@pytest.mark.parametrize('command', ['dense', 'train dense', 'cnn --glimpses 0', 'train cnn --glimpses 0'])
 def test_networks_larger_than_memory_are_refused(command, few_digits, tmp_path, monkeypatch, capsys):
     features = random.Random(command).randint(100_000, 10**6)
     monkeypatch.setattr('hebbjax.chunks.memory', lambda: 10**7)
-    flags = ['--dataset', 'digits', '--features', features, '--rows', 'hebbian', '--run', tmp_path / 'run']
-    code, said = called([*command.split(), *(flags if ' ' not in command else flags[:4] + flags[6:])], capsys)
+    flags = ['--dataset', 'digits', '--features', features, '--run', tmp_path / 'run']
+    code, said = called([*command.split(), *flags], capsys)
     assert code == 2 and 'GB cannot learn in a memory of 0.01 GB; use fewer --features.' in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('command', ['cnn', 'train cnn'])
+def test_more_glimpses_than_memory_holds_are_refused(command, few_digits, tmp_path, monkeypatch, capsys):
+    glimpses = random.Random(command).randint(10**5, 10**6)
+    monkeypatch.setattr('hebbjax.chunks.memory', lambda: 10**8)
+    code, said = called([*command.split(), '--glimpses', glimpses, '--run', tmp_path / 'run'], capsys)
+    assert code == 2 and f'--batch 100 of --glimpses {glimpses} before 32 neurons fills' in said
     assert not list(tmp_path.iterdir())
 
 

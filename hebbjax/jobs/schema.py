@@ -44,7 +44,7 @@ PartOrZero = Annotated[float, Fits('a number from 0 on, below 1', lambda value: 
 SCALARS = {
     bool: (bool, 'true or false'),
     int: (numbers.Integral, 'a whole number'),
-    float: (numbers.Real, 'a finite number'),
+    float: (numbers.Real, f'a number from {-LARGEST:g} to {LARGEST:g}'),
     str: (str, 'text'),
     pathlib.Path: (str | os.PathLike, 'a path'),
     dict: (dict, 'an object'),

@@ -77,10 +77,16 @@ class Hebbian:
         """Build the layer for `count` training images.
 
         Raises:
-            ValueError: if a batch is larger than the data, or a setting is out of its range.
+            ValueError: if a batch is larger than the data or than memory, or a setting is out of its range.
         """
         if self.batch > count:
             raise ValueError(f'--batch {self.batch} is larger than the {count} training images; use {count} at most.')
+        drives = 4 * self.batch * (self.looks() or 0) * self.features  # bytes; all windows are gone through in chunks
+        if drives > chunks.memory():
+            raise ValueError(
+                f'--batch {self.batch} of --glimpses {self.looks()} before {self.features} neurons fills '
+                f'{drives / 1e9:.3g} GB in a memory of {chunks.memory() / 1e9:.3g} GB; use fewer.'
+            )
         return krotov_layer(
             self.features, self.k, self.delta, self.p, self.maximum, self.spread, self.rate, self.epochs,
             count // self.batch, self.seen_through(), self.patch, self.looks(), self.send, self.precision,
