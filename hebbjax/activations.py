@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from hebbjax import checks
 from hebbjax.types import Array
 
 Activation = Callable[[Array], Array]
@@ -30,9 +31,9 @@ def repu(n) -> Activation:
     Raises:
         ValueError: if n is below 1.
     """
-    if n < 1:
-        raise ValueError(f'repu(n={n}) has an infinite slope at 0; use n >= 1.')
-    if n == 1:
+    if checks.misfits(n, lambda n: n >= 1):
+        raise ValueError(f'repu(n={n}) has no finite slope at 0, or no power; use a finite n >= 1.')
+    if not checks.is_traced(n) and n == 1:
         return relu
 
     def power(u):
@@ -43,7 +44,13 @@ def repu(n) -> Activation:
 
 
 def softmax(temperature) -> Activation:
-    """Build the normalised exponential over neurons: `softmax(u / temperature)`."""
+    """Build the normalised exponential over neurons: `softmax(u / temperature)`.
+
+    Raises:
+        ValueError: if the temperature is not above 0.
+    """
+    if checks.misfits(temperature, lambda temperature: temperature > 0):
+        raise ValueError(f'a softmax at temperature {temperature} is none; use a finite temperature above 0.')
     return lambda u: jax.nn.softmax(u / temperature, axis=-1)
 
 

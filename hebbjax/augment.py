@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from hebbjax import checks
 from hebbjax.types import Array, Key
 
 
@@ -16,7 +17,6 @@ def flip(key: Key, images: Array) -> Array:
     return jnp.where(mirrored, images[:, :, ::-1], images)
 
 
-@functools.lru_cache(maxsize=64)  # the same shifts are the same function, so that what is built on them compiles once
 def shift(most: int) -> Callable[[Key, Array], Array]:
     """Build shifts: each image moves by `(i, j)` pixels, uniform in `-most ... most`, and zeros come in at the edges.
 
@@ -26,9 +26,13 @@ def shift(most: int) -> Callable[[Key, Array], Array]:
     Raises:
         ValueError: if it is negative.
     """
-    if most < 0:
-        raise ValueError(f'images cannot be shifted by at most {most} pixels; use 0 or more.')
+    if not checks.is_count(most, 0):
+        raise ValueError(f'images cannot be shifted by at most {most} pixels; use a whole number, 0 or more.')
+    return _shift(int(most))
 
+
+@functools.lru_cache(maxsize=64)  # the same shifts are the same function, so that what is built on them compiles once
+def _shift(most):
     def move(key: Key, images: Array) -> Array:
         padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)))
         start = jax.random.randint(key, (len(images), 2), 0, 2 * most + 1)

@@ -9,10 +9,10 @@ import time
 
 import jax
 
-from hebbjax import evaluation, progress
+from hebbjax import checks, evaluation, progress
 from hebbjax.evaluation import Readout
 from hebbjax.interrupt import undisturbed
-from hebbjax.loop import Callback
+from hebbjax.loop import Callback, pair
 from hebbjax.moment import Moment, Position
 from hebbjax.resume import Checkpoints
 from hebbjax.train import TrainState
@@ -28,17 +28,25 @@ def every(epochs: int, callback: Callback) -> Callback:
         ValueError: if epochs is below 1.
     """
     check_every(epochs)
-    return lambda moment: callback(moment) if moment.due(epochs) else None
+
+    def call(moment: Moment) -> None:
+        if moment.due(epochs):
+            callback(moment)
+
+    for name in ('begin', 'finish', 'after_all', '__enter__', '__exit__'):  # what else it has stays as it is
+        if hasattr(callback, name):
+            setattr(call, name, getattr(callback, name))
+    return call
 
 
 def check_every(epochs: int) -> None:
-    """Refuse a number of epochs below 1.
+    """Refuse what is no number of epochs, 1 or more.
 
     Raises:
         ValueError: naming it.
     """
-    if epochs < 1:
-        raise ValueError(f'every {epochs} epochs is never; use 1 or more.')
+    if not checks.is_count(epochs):
+        raise ValueError(f'every {epochs!r} epochs is never; use a whole number, 1 or more.')
 
 
 def evaluate(
@@ -59,8 +67,15 @@ def evaluate(
         readout: `evaluation.ridge()` (None) or `evaluation.gradient(head, schedule)`.
         epochs: evaluate every so many, in the first one, and in the last.
         name: of the metric.
+
+    Raises:
+        ValueError: if epochs is below 1, or images and labels are none that belong together.
     """
+    check_every(epochs)
+    train, validation = pair('train', train), pair('validation', validation)
     readout = readout or evaluation.ridge()
+    if not callable(readout):
+        raise ValueError(f'a readout is one such as evaluation.ridge(), not {readout!r:.60}.')
 
     def call(moment: Moment) -> None:
         started = time.perf_counter()
@@ -85,8 +100,8 @@ def early_stop(metric: str = 'validation_accuracy', patience: int = 3, *, larges
     Raises:
         ValueError: if patience is below 1; in the first epoch, if there is no such metric.
     """
-    if patience < 1:
-        raise ValueError(f'a patience of {patience} ends training before it begins; use 1 or more.')
+    if not checks.is_count(patience):
+        raise ValueError(f'a patience of {patience!r} ends training before it begins; use a whole number, 1 or more.')
 
     def call(moment: Moment) -> None:
         values = [_judged(value, largest) for value in moment.known(metric)]
@@ -115,7 +130,8 @@ class Checkpoint:
         largest: whether the best is the largest, not the smallest.
 
     Raises:
-        ValueError, OSError: as `resume.Checkpoints`; in the first epoch, if there is no such metric.
+        ValueError, OSError: as `resume.Checkpoints`; before the first epoch, if the folder holds later ones, of
+            another training; in the first epoch, if there is no such metric.
     """
 
     after_all = True
@@ -126,6 +142,16 @@ class Checkpoint:
         self.kept = Checkpoints(folder, keep=keep, best=best, largest=largest)
         self.kept.begin()
         self._epochs, self._best, self._sign = epochs, best, 1 if largest else -1
+
+    def begin(self, moment: Moment) -> None:
+        """Refuse to keep a training among the later epochs of another one."""
+        last = max(self.kept.epochs(), default=0)
+        if last > moment.epoch:
+            raise ValueError(
+                f'{self.kept.folder} holds a checkpoint of epoch {last}, and this training stands at {moment.epoch}; '
+                f'go on from it with callbacks.resume, delete it with kept.forget({moment.epoch}), or name another '
+                'folder.'
+            )
 
     def __call__(self, moment: Moment) -> None:
         """Save, if it is time, or if it is the best so far."""
@@ -160,14 +186,19 @@ def resume(checkpoints: Checkpoints, like: TrainState, epoch: int | None = None)
         epoch: which; None: the last.
 
     Raises:
-        FileNotFoundError, ValueError: as `Checkpoints.restore`.
+        FileNotFoundError, ValueError: as `Checkpoints.restore`; if the checkpoint says nothing of a training.
     """
     state, record = checkpoints.restore(like, epoch)
-    return state, Position(**record | {'history': tuple(record['history'])})
+    try:
+        return state, Position(**record | {'history': tuple(record['history'])})
+    except (KeyError, TypeError):
+        raise ValueError(
+            f'{checkpoints.folder} says nothing of where a training stood; read it with Checkpoints.restore.'
+        ) from None
 
 
 class Progress:
-    """Show a bar with rate, time left and the last metrics; nothing where there is no terminal.
+    """Show a bar with rate, time left and the last metrics; nothing where there is no terminal. A bar per training.
 
     Args:
         console: a rich console.
@@ -180,9 +211,10 @@ class Progress:
     SHOWN = ('layer1.change', 'validation_accuracy')
 
     def __init__(self, console, total: int, images: int, *, done: int = 0, shown: tuple[str, ...] = SHOWN):
-        self._bar, self._images, self._shown = progress.bar(console, 'epochs', total, done), images, shown
+        self._begun, self._images, self._shown = (console, 'epochs', total, done), images, shown
 
     def __enter__(self):
+        self._bar = progress.bar(*self._begun)
         self._tick = self._bar.__enter__()
         return self
 

@@ -6,6 +6,7 @@ checked.
 
 import math
 import numbers
+import os
 import warnings
 import weakref
 from collections.abc import Callable
@@ -50,9 +51,10 @@ def check_pixels(images) -> None:
     Raises:
         ValueError: naming what came and what to do.
     """
-    if not hasattr(images, 'shape') or not hasattr(images, 'dtype'):
-        kind = type(images).__name__
-        raise ValueError(f'images must be one array [n, H, W, C], got {_article(kind)}; stack them with numpy.stack.')
+    if not isinstance(images, np.ndarray | jax.Array):
+        way = 'numpy.stack' if isinstance(images, list | tuple) else 'numpy.asarray'
+        came = _article(type(images).__name__)
+        raise ValueError(f'images must be one numpy or jax array [n, H, W, C], got {came}; make one with {way}.')
     shape, dtype = tuple(images.shape), images.dtype
     if len(shape) != 4 or 0 in shape:
         raise ValueError(f'images must be [n, H, W, C] with n >= 1, got shape {shape}{_way_to_4d(shape)}.')
@@ -228,8 +230,28 @@ def misfits(value, fits: Callable[[float], bool]) -> bool:
 
 
 def is_count(value, least: int = 1) -> bool:
-    """Say whether a setting is a whole number, `least` or more; True and False are none."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_) and value >= least
+    """Say whether a setting is a whole number from `least` to what 32 bits count; True and False are none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_) and least <= value < 2**31
+
+
+def memory() -> int:
+    """Say how many bytes the machine can hold."""
+    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+
+
+def check_room(size: int, what: str, way: str) -> None:
+    """Refuse what the machine cannot hold, before anything is allocated.
+
+    Args:
+        size: in bytes.
+        what: needs them.
+        way: what to do instead.
+
+    Raises:
+        ValueError: naming all three.
+    """
+    if size > memory():
+        raise ValueError(f'{what} takes {size / 2**30:.0f} GiB and the machine has {memory() / 2**30:.0f}; {way}.')
 
 
 def _by(shape) -> str:

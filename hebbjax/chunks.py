@@ -1,6 +1,5 @@
 """Going through a batch some images at a time: the sums are the same, and little lies in memory at once."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from hebbjax import checks
 from hebbjax.types import Array
 
 CACHE_FLOATS, DEVICE_FLOATS = 2**20, 2**28  # what one chunk may lay out: 4 MiB on a CPU, 1 GiB on an accelerator
@@ -29,7 +29,7 @@ def at_once(count: int, floats: int) -> int:
 def memory() -> int:
     """Say how many bytes the default device can hold: its own limit, or the machine's memory."""
     stats = jax.devices()[0].memory_stats() or {}
-    return stats.get('bytes_limit') or os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    return stats.get('bytes_limit') or checks.memory()
 
 
 def fold(add: Callable, sums: Any, size: int, images: Array, teacher: Any = None) -> tuple[Any, Array]:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from hebbjax import checks
 from hebbjax.types import Array, Competition, Key
 
 
@@ -44,8 +45,10 @@ def k_wta(k: int, ties: str = 'first', above: float | None = None) -> Competitio
     Raises:
         ValueError: if k is below 1, or (when first traced) above the number of neurons; for other `ties`.
     """
-    if k < 1:
-        raise ValueError(f'k_wta(k={k}) leaves no winner; use k >= 1.')
+    if not checks.is_count(k):
+        raise ValueError(f'k_wta(k={k}) leaves no winner; use a whole number k >= 1.')
+    if above is not None and checks.misfits(above, lambda above: True):
+        raise ValueError(f'no drive can be told to be above {above}; use a finite number, or None.')
     if ties not in ('first', 'all'):
         raise ValueError(f"of equal drives the 'first' or 'all' win, not {ties!r}.")
 
@@ -72,7 +75,12 @@ def soft_wta(temperature) -> Competition:
 
     Args:
         temperature: in units of the drive; towards 0 the winner takes all, towards infinity all learn alike.
+
+    Raises:
+        ValueError: if it is not above 0.
     """
+    if checks.misfits(temperature, lambda temperature: temperature > 0):
+        raise ValueError(f'soft_wta({temperature}) shares nothing; use a finite temperature above 0.')
     return lambda key, u: jax.nn.softmax(u / temperature, axis=-1)
 
 
@@ -89,8 +97,7 @@ def rank(k: int, delta) -> Competition:
     Raises:
         ValueError: if k is below 2, or (when first traced) above the number of neurons.
     """
-    if k < 2:
-        raise ValueError(f'rank(k={k}) would punish the winner itself; use k >= 2.')
+    check_rank('rank', k, delta)
 
     def compete(key: Key, u: Array) -> Array:
         fits(k, u.shape[1])
@@ -113,8 +120,8 @@ def largest(u: Array, k: int) -> tuple[Array, Array]:
       champions, so only those groups' members are ranked;
     - else `lax.top_k`.
 
-    A patch with a NaN drive gets NaN and some neuron, so that NaN reaches the weights and is found there. Where fewer
-    than k take part, the rest are -inf and some neurons (`present`).
+    What a patch with a NaN drive gets is anything, -inf and some neuron say: maxima pass over NaN on a CPU. `learning`
+    finds such patches. Where fewer than k take part, the rest are -inf and some neurons (`present`).
 
     Returns:
         values and indices, [P, k] each.
@@ -187,11 +194,24 @@ def _by_tournament(u, k):
     return _by_sweeps(members.reshape(len(u), -1), k, neuron.reshape(len(u), -1), u.shape[1] - 1)
 
 
-def fits(k: int, neurons: int) -> None:
+def check_rank(name: str, k: int, delta) -> None:
+    """Refuse a rank that unlearns, and a strength, that are none.
+
+    Raises:
+        ValueError: if k is no whole number of 2 or more, or delta not finite and 0 or more.
+    """
+    if not checks.is_count(k, 2):
+        raise ValueError(f'{name}(k={k}) would punish the winner itself; use a whole number from 2 to that of neurons.')
+    if checks.misfits(delta, lambda delta: delta >= 0):
+        raise ValueError(f'{name}(delta={delta}) has no strength to unlearn with; use a finite number, 0 or more.')
+
+
+def fits(k: int, neurons: int, least: int = 1) -> None:
     """Refuse to rank more neurons than there are.
 
     Raises:
-        ValueError: if k is larger than the number of neurons.
+        ValueError: if k is larger than the number of neurons; naming the least k that there may be.
     """
     if k > neurons:
-        raise ValueError(f'k={k} is more than the {neurons} neurons that compete; use k <= {neurons}.')
+        way = f'use k <= {neurons}' if neurons >= least else f'use a layer of {least} neurons or more'
+        raise ValueError(f'k={k} is more than the {neurons} neurons that compete; {way}.')

@@ -10,13 +10,14 @@ import math
 import os
 import pathlib
 import shlex
+import zlib
 from typing import NamedTuple
 
 import numpy as np
 
 from hebbjax.checks import check_images
 
-__all__ = ['NAMES', 'Split', 'check_images', 'load', 'split_validation']
+__all__ = ['NAMES', 'Split', 'check_images', 'digest', 'load', 'split_validation']
 NAMES = ('digits', 'mnist', 'fashion_mnist', 'cifar10')
 
 
@@ -87,6 +88,11 @@ def split_validation(labels, fraction, seed) -> tuple[np.ndarray, np.ndarray]:
         )
     sides = train_test_split(np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed)
     return np.sort(sides[0]), np.sort(sides[1])
+
+
+def digest(*parts) -> str:
+    """Tell these arrays, images and labels, from others: a checksum of each."""
+    return ' '.join(f'{zlib.crc32(np.ascontiguousarray(part)):08x}' for part in parts)
 
 
 def check_name(name):

@@ -1,38 +1,37 @@
-"""Reading classes out of features in closed form: ridge regression on one-hot labels, streamed over batches."""
+"""Reading classes out of features in closed form: ridge regression on one-hot labels, streamed over batches.
 
-from collections.abc import Iterable
+All of it is computed in float64, on the host: products of float32 features differ by more than a small penalty.
+"""
+
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
+from hebbjax import checks
 from hebbjax.types import Array
+
+ROWS = 4096  # features that lie in memory in float64 at once
+LOST = 3e-13  # share of the largest eigenvalue below which one is known to fewer than three digits, in float64
 
 
 class Moments(NamedTuple):
-    """All that ridge regression needs of the data, on the host: its size does not grow with the data."""
+    """All that ridge regression needs of the data, on the host in float64: its size does not grow with the data."""
 
-    origin: np.ndarray  # [F] float32: what was subtracted from the features before anything was multiplied
+    origin: np.ndarray  # [F] the first features; of all that follow they are subtracted, so a constant one becomes 0
     count: int
-    x: np.ndarray  # [F] float64, as all below: sum of features less the origin
-    y: np.ndarray  # [K] images per class
-    xx: np.ndarray  # [F, F] sum of their products
-    xy: np.ndarray  # [F, K] and of those with the one-hot labels
+    x: np.ndarray  # [F] mean of the features less the origin
+    y: np.ndarray  # [K] and of the one-hot labels
+    xx: np.ndarray  # [F, F] sum of products of the features' deviations from their mean
+    xy: np.ndarray  # [F, K] and of those with the labels' deviations
 
 
 class Ridge(NamedTuple):
     """A linear classifier: the largest of `x w + b`."""
 
-    w: Array  # [F, K]
-    b: Array  # [K]
-
-
-@jax.jit
-def _products(x, targets):
-    multiply = lambda a, b: jnp.matmul(a.T, b, precision=lax.Precision.HIGHEST)  # noqa: E731
-    return x.sum(0), targets.sum(0), multiply(x, x), multiply(x, targets)
+    w: np.ndarray  # [F, K] float64
+    b: np.ndarray  # [K]
 
 
 def gather(batches: Iterable[tuple[Array, Array]], classes: int) -> Moments:
@@ -43,10 +42,10 @@ def gather(batches: Iterable[tuple[Array, Array]], classes: int) -> Moments:
         classes: K.
 
     Raises:
-        ValueError: if there is no batch, a label is out of range, or features are not finite.
+        ValueError: if there is no batch, or as `add`.
     """
     found = None
-    for features, labels in batches:
+    for features, labels in _pairs(batches):
         found = add(found, features, labels, classes)
     if found is None:
         raise ValueError('ridge regression needs at least one batch of features and labels.')
@@ -56,41 +55,71 @@ def gather(batches: Iterable[tuple[Array, Array]], classes: int) -> Moments:
 def add(found: Moments | None, features: Array, labels: Array, classes: int) -> Moments:
     """Add one batch to moments; None: it is the first.
 
-    Products are made in float32 on the device, of features from which the first batch's mean is subtracted (so that
-    nothing is lost to their common level), and added up in float64.
-
     Args:
         found: moments so far; their arrays are written over.
-        features: [b, F], b >= 1, floating.
-        labels: [b] of 0 .. K - 1.
+        features: [b, F], b >= 1.
+        labels: [b] of 0 .. K - 1, as `checks.check_labels` takes them.
         classes: K.
 
     Raises:
-        ValueError: if shapes do not fit, a label is out of range, or features are not finite.
+        ValueError: if features or labels do not fit, are out of range or not finite, or there is no room for F x F.
     """
-    inputs = features.shape[-1] if found is None else len(found.x)
-    _check(features, labels, classes, inputs)
-    features = features.astype(jnp.float32)
+    if not checks.is_count(classes):
+        raise ValueError(f'{classes} classes cannot be told apart; give their number, a whole one.')
+    features = _features(features, None if found is None else len(found.x))
+    labels = np.asarray(checks.check_labels(labels, classes, len(features)))
     if found is None:
+        inputs = features.shape[1]
+        checks.check_room(5 * 8 * inputs**2, f'ridge regression on {inputs} features', 'pool the features')
         none = np.zeros(inputs), np.zeros(classes), np.zeros((inputs, inputs)), np.zeros((inputs, classes))
-        found = Moments(np.asarray(jnp.mean(features, 0)), 0, *none)
-    targets = jax.nn.one_hot(labels, classes, dtype=features.dtype)
-    new = _products(features - found.origin[None], targets)
-    for total, part in zip(found[2:], new):
-        total += np.asarray(part, np.float64)
-    if not np.isfinite(found.x).all():
-        raise ValueError('features hold NaN or infinite values, which no classifier can be fitted to.')
-    return found._replace(count=found.count + len(labels))
+        found = Moments(features[0].astype(np.float64), 0, *none)
+    for start in range(0, len(features), ROWS):
+        found = _merged(found, features[start : start + ROWS].astype(np.float64), labels[start : start + ROWS])
+    if not np.isfinite(found.xx).all():
+        raise ValueError('squares of these features are beyond float64; divide them by their largest value.')
+    return found
 
 
-def _check(features, labels, classes, inputs):
-    if features.ndim != 2 or labels.shape != features.shape[:1] or features.shape[1] != inputs or not len(labels):
+@np.errstate(over='ignore', invalid='ignore')  # `add` looks at what comes out
+def _merged(found, x, labels):
+    """Add samples: means first, then products of deviations from them, so that no common level costs digits."""
+    count, new = found.count, len(x)
+    x = x - found.origin
+    y = np.eye(len(found.y))[labels]
+    dx, dy = x.mean(0) - found.x, y.mean(0) - found.y
+    x -= x.mean(0)
+    share = count * new / (count + new)
+    found.xx[:] += x.T @ x + share * np.outer(dx, dx)
+    found.xy[:] += x.T @ (y - y.mean(0)) + share * np.outer(dx, dy)
+    found.x[:] += dx * new / (count + new)
+    found.y[:] += dy * new / (count + new)
+    return found._replace(count=count + new)
+
+
+def _pairs(batches) -> Iterator[tuple[Array, Array]]:
+    for batch in batches:
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise ValueError(
+                f'batches are pairs of features [b, F] and labels [b], not {type(batch).__name__}; '
+                'give a single one as [(features, labels)].'
+            )
+        yield batch
+
+
+def _features(features, inputs: int | None) -> np.ndarray:
+    """Give features [b, F] as an array on the host, or refuse what no classifier can be fitted to."""
+    if checks.is_traced(features):
+        raise ValueError('ridge regression computes in float64 on the host; call it outside of jit.')
+    x = np.asarray(features)
+    if x.ndim != 2 or 0 in x.shape or inputs not in (None, x.shape[1]):
         raise ValueError(
-            f'features {features.shape} and labels {labels.shape} do not fit; wanted [b, {inputs}] and [b], b >= 1.'
+            f'features of shape {x.shape} do not fit; wanted [b, {inputs or "F"}], b >= 1, a row for each image.'
         )
-    lowest, highest = int(labels.min()), int(labels.max())
-    if lowest < 0 or highest >= classes:
-        raise ValueError(f'labels of {lowest} .. {highest} do not fit {classes} classes; wanted 0 .. {classes - 1}.')
+    if x.dtype.kind not in 'iub' and not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f'features are numbers, not {x.dtype}; convert them to numpy.float32.')
+    if not np.isfinite(x).all():
+        raise ValueError('features hold NaN or infinite values, which no classifier can take; check the images.')
+    return x
 
 
 def solve(moments: Moments, penalty: float = 1.0) -> Ridge:
@@ -101,21 +130,34 @@ def solve(moments: Moments, penalty: float = 1.0) -> Ridge:
         penalty: in squared units of the features, summed over images; 0 is least squares, where it has a solution.
 
     Raises:
-        ValueError: if the penalty is negative, or 0 where features depend on each other.
+        ValueError: if the penalty is negative, or too small for features that depend on each other.
     """
-    if not penalty >= 0:
-        raise ValueError(f'a penalty of {penalty} would reward large weights; use 0 or more.')
-    x_mean, y_mean = moments.x / moments.count, moments.y / moments.count
-    xx = moments.xx - moments.count * np.outer(x_mean, x_mean)
-    xy = moments.xy - moments.count * np.outer(x_mean, y_mean)
-    values, vectors = np.linalg.eigh(xx)
-    values = np.maximum(values, 0) + penalty
-    # products were made in float32: what is smaller than their rounding is no variance
-    if penalty == 0 and values[0] <= len(xx) * np.finfo(np.float32).eps * values[-1]:
-        raise ValueError(f'at penalty {penalty} the features depend on each other; use a larger one.')
-    w = vectors @ (vectors.T @ xy / values[:, None])
-    b = y_mean - (moments.origin + x_mean) @ w
-    return Ridge(jnp.asarray(w, jnp.float32), jnp.asarray(b, jnp.float32))
+    check_penalty(penalty)
+    a = moments.xx + float(penalty) * np.eye(len(moments.xx))
+    # every feature in units of its own, so that the large ones do not drown the small ones in their rounding
+    unit = np.sqrt(np.diag(a))
+    unit[unit == 0] = 1
+    values, vectors = np.linalg.eigh(a / unit / unit[:, None])
+    if not values[0] > LOST * values[-1]:
+        largest = moments.xx.diagonal().max()
+        enough = 4 * LOST * max(values[-1], 1) * largest
+        way = f'use a penalty of {enough:.1e} or more' if enough else 'use a larger one'
+        raise ValueError(
+            f'at penalty {penalty} the features depend on each other to the last digit of float64, with standard '
+            f'deviations of up to {(largest / moments.count) ** 0.5:.1e}; {way}.'
+        )
+    w = vectors @ (vectors.T @ (moments.xy / unit[:, None]) / values[:, None]) / unit[:, None]
+    return Ridge(w, moments.y - (moments.origin + moments.x) @ w)
+
+
+def check_penalty(penalty: float) -> None:
+    """Refuse what is no penalty.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if checks.misfits(penalty, lambda p: p >= 0):
+        raise ValueError(f'a penalty of {penalty!r:.60} would reward large weights; use a number, 0 or more.')
 
 
 def ridge(batches: Iterable[tuple[Array, Array]], classes: int, penalty: float = 1.0) -> Ridge:
@@ -127,20 +169,26 @@ def ridge(batches: Iterable[tuple[Array, Array]], classes: int, penalty: float =
 
 
 def predict(model: Ridge, features: Array) -> Array:
-    """Give the class of each image: `argmax(x w + b)`. [B, F] -> [B] int32."""
-    return jnp.argmax(jnp.matmul(features, model.w, precision=lax.Precision.HIGHEST) + model.b[None], axis=1)
+    """Give the class of each image: `argmax(x w + b)`. [B, F] -> [B] int32.
+
+    Raises:
+        ValueError: if features are not [B, F] with the F that the model was fitted to, or not finite.
+    """
+    x = _features(features, len(model.w)).astype(np.float64)
+    return jnp.asarray((x @ model.w + model.b).argmax(1).astype(np.int32))
 
 
 def accuracy(model: Ridge, batches: Iterable[tuple[Array, Array]]) -> float:
     """Give the share of images whose class is predicted right.
 
     Raises:
-        ValueError: if there is no batch.
+        ValueError: if there is no batch, or features or labels do not fit.
     """
     right = total = 0
-    for features, labels in batches:
-        right += int(jnp.sum(predict(model, features) == labels))
-        total += len(labels)
+    for features, labels in _pairs(batches):
+        found = predict(model, features)
+        right += int((np.asarray(found) == np.asarray(checks.check_labels(labels, count=len(found)))).sum())
+        total += len(found)
     if not total:
         raise ValueError('an accuracy needs at least one batch of features and labels.')
     return right / total

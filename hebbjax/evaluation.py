@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hebbjax import decoding, hybrid, pooling, train
+from hebbjax import checks, decoding, hybrid, pooling, train
 from hebbjax.hybrid import Supervised
 from hebbjax.layers import LayerState
 from hebbjax.readout import Head
@@ -52,14 +52,21 @@ def ridge(penalty: float = 1.0, block: int = 1000) -> Readout:
     Args:
         penalty: see `decoding.solve`.
         block: images whose answers are computed in one call.
+
+    Raises:
+        ValueError: if one of them is out of range.
     """
+    decoding.check_penalty(penalty)
+    if not checks.is_count(block):
+        raise ValueError(f'blocks of {block} images cannot be; use 1 or more.')
 
     def fit(net, states, key, train, validation):
         answer = functools.partial(_answers(tuple(net)), tuple(states))
         images, labels = train
+        labels = np.asarray(checks.check_labels(labels, count=len(images)))
         check_width(net, states, images)
         parts = [slice(at, at + block) for at in range(0, len(labels), block)]
-        model = decoding.ridge(((answer(images[p]), labels[p]) for p in parts), int(labels.max()) + 1, penalty)
+        model = decoding.ridge(((answer(images[p]), labels[p]) for p in parts), int(labels.max(initial=0)) + 1, penalty)
 
         def predict(images):
             blocks = [images[at : at + block] for at in range(0, len(images), block)]
@@ -105,12 +112,35 @@ def gradient(head: Head, schedule: Schedule, start: int | None = None) -> Readou
 
 
 def accuracy(read: Read, images: Array, labels: Array) -> float:
-    """Give the share of images that are read right, in percent."""
-    return 100 * float(np.mean(np.asarray(read.predict(images)) == np.asarray(labels)))
+    """Give the share of images that are read right, in percent.
+
+    Raises:
+        ValueError: if labels are not one class for each image, or answers are not finite.
+    """
+    labels = checks.check_labels(labels, count=len(images))
+    return 100 * float(np.mean(_classes(read, images) == np.asarray(labels)))
 
 
 def confusion(read: Read, images: Array, labels: Array, classes: int) -> np.ndarray:
-    """Count what was taken for what: [K, K], rows the true classes, columns the predicted ones."""
+    """Count what was taken for what: [K, K], rows the true classes, columns the predicted ones.
+
+    Raises:
+        ValueError: as `accuracy`, and for a class, true or predicted, beyond `classes`.
+    """
+    if not checks.is_count(classes):
+        raise ValueError(f'{classes} classes cannot be taken for each other; give their number, a whole one.')
+    labels, found = checks.check_labels(labels, classes, len(images)), _classes(read, images)
+    if found.max() >= classes:
+        raise ValueError(f'a classifier that answers {found.max()} knows more than {classes} classes; count them all.')
     counts = np.zeros((classes, classes), int)
-    np.add.at(counts, (np.asarray(labels), np.asarray(read.predict(images))), 1)
+    np.add.at(counts, (np.asarray(labels), found), 1)
     return counts
+
+
+def _classes(read, images) -> np.ndarray:
+    if not len(images):
+        raise ValueError('a classifier is judged by images, and there are none.')
+    found = np.asarray(read.predict(images))
+    if found.min() < 0:
+        raise ValueError(f'a classifier has no finite answer to image {found.argmin()}; check the images.')
+    return found

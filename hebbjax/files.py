@@ -104,8 +104,9 @@ def _printed_to(path) -> int | None:
 
 
 def write_json(path: pathlib.Path, content) -> None:
-    """Write values as JSON, whole or not at all; what JSON does not know (a path) as text."""
-    write_whole(path, lambda file: file.write_text(json.dumps(content, indent=1, default=str) + '\n'))
+    """Write values as JSON, whole or not at all; what JSON does not know as text (a path) or null (NaN, infinity)."""
+    text = json.dumps(_known(content), indent=1, default=str, allow_nan=False) + '\n'
+    write_whole(path, lambda file: file.write_text(text))
 
 
 def read_json(path: pathlib.Path):

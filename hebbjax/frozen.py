@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax import layers, patches
+from hebbjax import layers, patches, values
 from hebbjax.layers import Layer
 from hebbjax.types import Array
 
@@ -26,6 +26,17 @@ class Drives(NamedTuple):
     low: Array | None = None  # [B, Q, N] the smallest; None where `high` is already the end that the scale asks for
     mean: Array | None = None  # [B, N] mean of u over all positions of the image; None: there is nothing but `high`
     square: Array | None = None  # [B, N] mean of u^2 over all positions
+    exponent: Array | None = None  # [B, N] int8: of the power of two that an image's `high` and `low` were divided by
+
+    def whole(self, end: Array) -> Array:
+        """Give `high` or `low` as it was, in float32."""
+        end = end.astype(jnp.float32)
+        return end if self.exponent is None else end * _power(self.exponent)
+
+
+def _power(exponent: Array) -> Array:
+    """Give powers of two for blocks: [B, N] -> [B, 1, N]."""
+    return jnp.ldexp(jnp.ones((), jnp.float32), exponent.astype(jnp.int32))[:, None]
 
 
 def drives(layer: Layer, w: Array, images: Array, pool: int = 1, scale: Array | None = None) -> Drives:
@@ -146,6 +157,7 @@ def blockwise(f: Callable, inputs, block: int):
     return lax.fori_loop(0, -(-count // block), write, empty)
 
 
+@values.compiled_once('layer', 'pool', 'dtype', 'block')
 def cache(layer: Layer, w: Array, images: Array, pool: int = 1, *, dtype=jnp.float16, block: int = 50) -> Drives:
     """Compute a frozen layer's drives for a whole data set, once.
 
@@ -154,14 +166,24 @@ def cache(layer: Layer, w: Array, images: Array, pool: int = 1, *, dtype=jnp.flo
         w: its weights [N, D].
         images: [n, H, W, C], uint8 or floating.
         pool: side of the pooling blocks.
-        dtype: of the kept drives; the means stay float32. float16 keeps 3 digits in half the memory.
+        dtype: of the kept drives; the means stay float32. float16 keeps 3 digits in half the memory: those of an image
+            and neuron with one power of two, so that drives of any size fit.
         block: images at a time.
     """
 
     def part(some):
         found = drives(layer, w, layers.intensities(some), pool)
-        shrink = lambda a: None if a is None else a.astype(dtype)  # noqa: E731
-        return found._replace(high=shrink(found.high), low=shrink(found.low))
+        ends = [end for end in (found.high, found.low) if end is not None]
+        exponent = None
+        if jnp.finfo(dtype).maxexp < jnp.finfo(jnp.float32).maxexp:
+            largest = functools.reduce(jnp.maximum, [jnp.abs(end).max(1) for end in ends])  # [B, N]
+            # as large as the dtype holds, less a factor of 2 for rounding up; 2**-126 is float32's smallest power
+            exponent = jnp.frexp(largest)[1] - (jnp.finfo(dtype).maxexp - 1)
+            exponent = jnp.maximum(exponent, -126).astype(jnp.int8)
+            ends = [end.astype(jnp.float32) / _power(exponent) for end in ends]
+        high, low = [*(end.astype(dtype) for end in ends), None][:2]
+        mean, square = (None if a is None else a.astype(jnp.float32) for a in (found.mean, found.square))
+        return Drives(high, low, mean, square, exponent)
 
     return blockwise(part, images, block)
 

@@ -9,7 +9,7 @@ Layers are called by their path in the model, as in its parameters: 'conv1', 'en
 """
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -45,11 +45,12 @@ def _forward(layer, seed, kernel, images, y):
 
 def _backward(layer, seed, kept, cotangent):
     kernel, images, number = kept
-    w = layers.intensities(from_kernel(kernel))  # [N, D], half precision as float32
+    w = layers.widened(from_kernel(kernel))  # [N, D]
     state = LayerState(w, layer.rule.init(w), ())
     key = jax.random.fold_in(jax.random.key(seed), number)
-    sums, _ = learning.gather(layer, key, state, layers.intensities(images))
+    sums, _, finite = learning.gather(layer, key, state, layers.intensities(images))
     dw, _ = layer.rule.change(sums, w, state.rule)  # [N, D]
+    dw = jnp.where(finite, dw, jnp.nan)  # so that NaN reaches the weights and is found there
     # Zeros in full, so that no layer below is passed over in the backward pass, and with it its own change.
     return -dw.T.reshape(kernel.shape).astype(kernel.dtype), jnp.zeros_like(images), jnp.zeros_like(cotangent)
 
@@ -73,9 +74,13 @@ def nnx_model(
         The same model. `nnx.grad` of any loss gives `-dw` for the kernels of these layers and zero for their biases.
 
     Raises:
-        ValueError: if there is no such layer; when first traced, if it is a convolution that is not 2-D, or dilated or
-            grouped, or if the rule has a state, imposes a teacher or refuses the weights.
+        ValueError: if there is no such layer, or it is named twice; if the rule has a state, imposes a teacher or
+            refuses weights of a layer's shape; when first traced, if a layer is a convolution that is not 2-D, or
+            dilated or grouped.
     """
+    only = _names(only)
+    if not isinstance(model, nnx.Module):
+        raise ValueError(f'nnx_model takes an nnx.Module, not {type(model).__name__}; linen_model is for linen.')
     found = {
         '/'.join(map(str, path)): module
         for path, module in nnx.iter_modules(model)
@@ -83,7 +88,9 @@ def nnx_model(
     }
     _check(only, found)
     for name in only:
-        for attribute, value in _hooks(found[name], rule, patch, seed).items():
+        _check_rule(name, rule, found[name].kernel)
+    for name in only:
+        for attribute, value in _hooks(found[name], rule, patch, seed, name).items():
             setattr(found[name], attribute, value)
     return model
 
@@ -101,8 +108,14 @@ def linen_model(
         A function to call instead of `model.apply`, with the gradients of `nnx_model`.
 
     Raises:
-        ValueError: as `nnx_model`, when first traced.
+        ValueError: as `nnx_model`, but that of names and model when first traced.
     """
+    only = _names(only)
+    if not isinstance(model, linen.Module):
+        raise ValueError(
+            f'linen_model takes a linen.Module, not {type(model).__name__}; nnx_model is for nnx, and what '
+            'linen_model gave learns already.'
+        )
 
     def apply(*args, **more):
         found = set()
@@ -113,7 +126,7 @@ def linen_model(
                 found.add(name)
             if name not in found.intersection(only):
                 return call(*args, **kwargs)
-            return module.clone(**_hooks(module, rule, patch, seed)).apply(module.variables, *args, **kwargs)
+            return module.clone(**_hooks(module, rule, patch, seed, name)).apply(module.variables, *args, **kwargs)
 
         with linen.intercept_methods(intercept):
             out = model.apply(*args, **more)
@@ -134,8 +147,10 @@ def partition(
         only: names of the Hebbian layers, as `nnx_model` or `linen_model` was given them.
 
     Raises:
-        ValueError: if its init is given parameters without such a layer, or with layers stacked into one by a scan.
+        ValueError: if a layer is named twice, or none is; if its init is given parameters without such a layer, or with
+            layers stacked into one by a scan.
     """
+    only = _names(only)
 
     def labels(params):
         found = set()
@@ -164,6 +179,19 @@ def partition(
     return optax.partition({'hebbian': ascending, 'still': optax.set_to_zero(), 'rest': rest}, labels)
 
 
+def _names(only) -> tuple[str, ...]:
+    """Give names of layers, each once, or refuse what is none."""
+    if isinstance(only, str) or not isinstance(only, Iterable):
+        raise ValueError(f'only=... is a list of names of layers, such as only=["conv1"], not {only!r:.60}.')
+    names = tuple(only)
+    if not names:
+        raise ValueError('only=... names no layer that is to learn by a rule; name one or more, such as ["conv1"].')
+    for place, name in enumerate(names):
+        if not isinstance(name, str) or name in names[:place]:
+            raise ValueError(f'only=... has {name!r:.60}, which is no name or there twice; name every layer once.')
+    return names
+
+
 def _check(only, found):
     for name in only:
         if name not in found:
@@ -172,7 +200,7 @@ def _check(only, found):
             )
 
 
-def _hooks(module, rule, patch, seed) -> dict:
+def _hooks(module, rule, patch, seed, name) -> dict:
     """Say which attributes of a flax layer to set, and to what, for it to learn."""
 
     def still(*operands, **more):
@@ -180,12 +208,12 @@ def _hooks(module, rule, patch, seed) -> dict:
         return x, kernel, lax.stop_gradient(bias)
 
     conv = isinstance(module, nnx.Conv | linen.Conv)
-    name, hook = ('conv_general_dilated', _conv) if conv else ('dot_general', _linear)
-    promote, maker = module.promote_dtype, getattr(module, f'{name}_cls', None)
-    plain = maker() if maker else getattr(module, name) or getattr(lax, name)  # flax's own order
-    learn = functools.partial(_learn, rule, patch, seed)
-    hooks = {name: functools.partial(hook, plain, learn), 'promote_dtype': still}
-    return hooks | ({f'{name}_cls': None} if maker else {})
+    product, hook = ('conv_general_dilated', _conv) if conv else ('dot_general', _linear)
+    promote, maker = module.promote_dtype, getattr(module, f'{product}_cls', None)
+    plain = maker() if maker else getattr(module, product) or getattr(lax, product)  # flax's own order
+    learn = functools.partial(_learn, rule, patch, seed, name)
+    hooks = {product: functools.partial(hook, plain, learn), 'promote_dtype': still}
+    return hooks | ({f'{product}_cls': None} if maker else {})
 
 
 def _conv(plain, learn, x, kernel, strides, padding, **more):
@@ -205,9 +233,23 @@ def _linear(plain, learn, x, kernel, *args, **more):
     return learn(Window(), kernel, x.reshape(-1, 1, 1, x.shape[-1]), y)
 
 
-def _learn(rule, patch, seed, window, kernel, images, y):
-    w = jax.eval_shape(from_kernel, kernel)
-    if jax.tree.leaves(jax.eval_shape(rule.init, w)):
+def _learn(rule, patch, seed, name, window, kernel, images, y):
+    _check_rule(name, rule, kernel)
+    nothing = lambda u: u[..., :0]  # noqa: E731  what such a layer would send is not asked for
+    layer = Layer(kernel.shape[-1], rule, optax.identity(), window, patch=patch, fire=nothing)
+    return teach(layer, seed, kernel, images, y)
+
+
+def _check_rule(name, rule, kernel) -> None:
+    """Refuse a rule that cannot teach a layer of this name and kernel; nothing is computed."""
+    if not isinstance(rule, LearningRule):
+        raise ValueError(f'layers learn by a rule such as rules.krotov(), not by {rule!r:.60}.')
+    w = jax.eval_shape(from_kernel, jax.ShapeDtypeStruct(kernel.shape, jnp.float32))
+    try:
+        state = jax.eval_shape(rule.init, w)
+    except ValueError as error:
+        raise ValueError(f'layer {name!r}: {error}') from None
+    if jax.tree.leaves(state):
         raise ValueError(
             'a rule with a state of its own has no place to keep it in a flax layer; '
             'use one without, or train a hebbjax.Layer and take its kernel over.'
@@ -217,8 +259,6 @@ def _learn(rule, patch, seed, window, kernel, images, y):
             'a rule that imposes a teacher hears of no labels in a flax layer; '
             'use one whose neurons compete, or train a hebbjax.Layer with a teacher and take its kernel over.'
         )
-    nothing = lambda u: u[..., :0]  # noqa: E731  what such a layer would send is not asked for
-    return teach(Layer(len(w), rule, optax.identity(), window, patch=patch, fire=nothing), seed, kernel, images, y)
 
 
 def _takes(rule, w, taught) -> bool:

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from hebbjax import checks
 from hebbjax.types import Array, Sums
 
 
@@ -32,9 +33,9 @@ class Homeostasis:
     winners: float | None = None
 
     def __post_init__(self):
-        if not self.rate >= 0:
-            raise ValueError(f'homeostasis at rate {self.rate} would run away from its target; use a rate >= 0.')
-        if self.winners is not None and not self.winners > 0:
+        if checks.misfits(self.rate, lambda rate: rate >= 0):
+            raise ValueError(f'homeostasis at rate {self.rate} would run away from its target; use a finite rate >= 0.')
+        if self.winners is not None and checks.misfits(self.winners, lambda winners: winners > 0):
             raise ValueError(f'homeostasis towards {self.winners} winners silences everyone; use a number above 0.')
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hebbjax import chunks, frozen, initial, models, readout, rules, supervised, teachers, train
+from hebbjax import checks, chunks, frozen, initial, models, readout, rules, supervised, train
 from hebbjax.frozen import Drives
 from hebbjax.layers import Layer, LayerState
 from hebbjax.models import Model
@@ -45,7 +45,7 @@ class Supervised:
             ValueError: naming both.
         """
         most = depth if self.head is not None else depth - 1
-        if not 0 <= self.start <= most:
+        if not checks.is_count(self.start, 0) or self.start > most:
             raise ValueError(f'training cannot be supervised from layer {self.start} on; use 0 to {most}.')
 
 
@@ -166,10 +166,8 @@ def learn(
     """
     stage.check(len(net))
     classes = net[-1].features if stage.head is None else stage.head.classes
-    for images, labels in (train, validation):
-        teachers.check_labels(labels, classes)
-        teachers.check_count(labels, len(images))
-    start, sides = stage.start, (train, validation)
+    start = stage.start
+    sides = [(images, checks.check_labels(labels, classes, len(images))) for images, labels in (train, validation)]
     count = sum(len(labels) for _, labels in sides)
     room = ROOM * chunks.memory() if room is None else room
     below = start if present_bytes(net, states, start, count, train[0].shape[1:]) <= room else 0

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from hebbjax import checks
 from hebbjax.types import Array, Key
 
 
@@ -33,7 +34,7 @@ def pruned(density: float) -> Callable[[Key, tuple[int, int]], Array]:
     Raises:
         ValueError: if the density is outside (0, 1].
     """
-    if not 0 < density <= 1:
+    if checks.misfits(density, lambda density: 0 < density <= 1):
         raise ValueError(f'a density of {density} leaves no connections to learn with; use 0 < density <= 1.')
 
     def draw(key: Key, shape: tuple[int, int]) -> Array:

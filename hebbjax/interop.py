@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from hebbjax import layers
+from hebbjax import checks, layers, train
 from hebbjax.layers import Layer, LayerState
 from hebbjax.patches import fold
 from hebbjax.types import Array
@@ -17,11 +17,16 @@ def to_kernel(w: Array, size: int | tuple[int, int] | None = None) -> Array:
     """Lay weights [N, D] out as flax does: [kh, kw, C, N] for windows of that size; None: dense, [D, N].
 
     Raises:
-        ValueError: if D is no multiple of kh kw.
+        ValueError: if weights are not [N, D], or D is no multiple of kh kw.
     """
+    if jnp.ndim(w) != 2:
+        raise ValueError(f'weights are [N, D], one row per neuron, and these are {jnp.shape(w)}; reshape them.')
     if size is None:
         return w.T
-    kh, kw = np.broadcast_to(size, 2).tolist()
+    sizes = size if isinstance(size, tuple | list) else (size, size)
+    if len(sizes) != 2 or not all(map(checks.is_count, sizes)):
+        raise ValueError(f'a window is one whole number from 1 on, or two of them, not {size!r:.40}.')
+    kh, kw = sizes
     if w.shape[1] % (kh * kw):
         raise ValueError(f'weights {w.shape} do not fill windows of {kh} x {kw}; give the size they were learned with.')
     return w.T.reshape(kh, kw, -1, len(w))
@@ -30,6 +35,31 @@ def to_kernel(w: Array, size: int | tuple[int, int] | None = None) -> Array:
 def from_kernel(kernel: Array) -> Array:
     """Lay a flax kernel [kh, kw, C, N] or [D, N] out as weights [N, D], D in (kh, kw, C) order."""
     return kernel.reshape(-1, kernel.shape[-1]).T
+
+
+def check_kernel(name: str, kernel: Array) -> None:
+    """Refuse what is no kernel [kh, kw, C, N] or [D, N] of finite floating point numbers.
+
+    Raises:
+        ValueError: naming it, what came and what fits.
+    """
+    if not hasattr(kernel, 'shape') or not jnp.issubdtype(kernel.dtype, jnp.floating):
+        kind = getattr(kernel, 'dtype', type(kernel).__name__)
+        raise ValueError(f'{name} holds {kind}, no floating point numbers; use numpy.asarray(..., "float32").')
+    if len(kernel.shape) not in (2, 4) or 0 in kernel.shape:
+        raise ValueError(f'{name} is [kh, kw, C, N] or [D, N], none of them 0, and not {list(kernel.shape)}.')
+    check_finite(name, kernel)
+
+
+def check_finite(name: str, array: Array) -> None:
+    """Refuse numbers that are none, unless they are traced and have no values yet.
+
+    Raises:
+        ValueError: saying how many of them there are.
+    """
+    bad = 0 if checks.is_traced(array) else int((~np.isfinite(np.asarray(array))).sum())
+    if bad:
+        raise ValueError(f'{name} holds NaN or infinity ({bad} of {array.size} numbers); use weights of before that.')
 
 
 def to_linen(layer: Layer, state: LayerState) -> dict[str, Array]:
@@ -43,8 +73,9 @@ def to_linen(layer: Layer, state: LayerState) -> dict[str, Array]:
 
     Raises:
         ValueError: if the layer prepares images, or patches in a way that no kernel can; if it sends cosines, or has a
-            norm.
+            norm; if the state is not its own, or not finite.
     """
+    train.check_states(train.check_network((layer,)), (state,))
     if layer.prepare is not None:
         raise ValueError(
             f'no kernel prepares images as {getattr(layer.prepare, "__name__", layer.prepare)} does; '
@@ -61,6 +92,7 @@ def to_linen(layer: Layer, state: LayerState) -> dict[str, Array]:
             'scale, shift, mean and var of state.norm to a BatchNorm of your own after pooling.'
         )
     params = {'kernel': to_kernel(fold(layer.patch, layers.seen(layer, state.w)), layer.window.size)}
+    check_kernel('the kernel', params['kernel'])
     return params if state.threshold is None else params | {'bias': -state.threshold}
 
 
@@ -97,7 +129,8 @@ def from_flax(layer: nnx.Conv | nnx.Linear | Mapping[str, Array], *, bias: bool 
         `state._replace(threshold=threshold)`.
 
     Raises:
-        ValueError: if it is something else, is dilated or grouped, or has a bias that is not zero and is not asked for.
+        ValueError: if it is something else, is dilated or grouped, holds other than finite floating point numbers, or
+            has a bias that is not zero and is not asked for, or none for each neuron.
     """
     if isinstance(layer, nnx.Conv | nnx.Linear):
         refuse(layer, 'input_dilation', 'kernel_dilation', 'feature_group_count')
@@ -108,7 +141,13 @@ def from_flax(layer: nnx.Conv | nnx.Linear | Mapping[str, Array], *, bias: bool 
         raise ValueError(
             f"{layer!r:.40} has no weights to take; give an nnx.Conv, an nnx.Linear or parameters {{'kernel': ...}}."
         )
+    check_kernel('the kernel', layer['kernel'])
     w = from_kernel(layer['kernel'])
+    if 'bias' in layer:
+        shape = jnp.shape(layer['bias'])
+        if shape != (len(w),):
+            raise ValueError(f'a bias {list(shape)} does not fit {len(w)} neurons; give one number for each.')
+        check_finite('the bias', layer['bias'])
     if bias:
         return w, -layer['bias'] if 'bias' in layer else jnp.zeros(len(w), w.dtype)
     if 'bias' in layer and bool(jnp.any(layer['bias'] != 0)):

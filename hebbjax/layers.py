@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
-from hebbjax import activations, chunks, homeostasis, initial, norms
+from hebbjax import activations, checks, chunks, homeostasis, initial, norms, plasticity, values
 from hebbjax.homeostasis import Homeostasis
 from hebbjax.norms import BatchNorm, NormState
 from hebbjax.patches import Preparation, Window, centred, extract, glimpse, grid, l2, raw
@@ -20,9 +21,9 @@ SENDS = ('weights', 'seen', 'projection', 'cosine')
 PRECISIONS = {'highest': lax.Precision.HIGHEST, 'tensorfloat32': lax.Precision.HIGH, 'bfloat16': None}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Layer:
-    """A layer, as configuration: hashable only by identity, never part of a state.
+    """A layer, as configuration, never part of a state. Layers of the same settings are equal, and can be pickled.
 
     Attributes:
         features: N, the number of neurons (filters).
@@ -76,16 +77,26 @@ class Layer:
     dropout: float = 0.0
     teacher: Teacher | None = None
 
+    __eq__, __hash__, __reduce__ = values.same, values.hashed, values.reduced
+
     def __post_init__(self):
-        if self.features < 1:
-            raise ValueError(f'a layer of {self.features} neurons cannot learn; use features >= 1.')
-        if self.glimpses is not None and self.glimpses < 1:
+        if not checks.is_count(self.features):
+            raise ValueError(f'a layer of {self.features} neurons cannot learn; use a whole number, 1 or more.')
+        if not isinstance(self.rule, LearningRule):
+            raise ValueError(f'a layer learns by a rule such as rules.krotov(), not by {self.rule!r:.60}.')
+        if not isinstance(self.tx, optax.GradientTransformation):
+            raise ValueError(
+                f'a layer moves by an optax transformation such as plasticity.ascend(0.1), not {self.tx!r:.60}.'
+            )
+        if not isinstance(self.window, Window):
+            raise ValueError(f'a layer looks through a Window, such as Window(5), not {self.window!r:.60}.')
+        if self.glimpses is not None and not checks.is_count(self.glimpses):
             raise ValueError(f'glimpses={self.glimpses} shows the layer nothing; use 1 or more, or None for all.')
-        if self.chunk is not None and self.chunk < 1:
+        if self.chunk is not None and not checks.is_count(self.chunk):
             raise ValueError(f'chunk={self.chunk} looks at no image; use 1 or more, or None to let the library choose.')
         if self.send not in SENDS:
             raise ValueError(f'a layer sends {", ".join(map(repr, SENDS))} drives, not {self.send!r}.')
-        if not 0 <= self.dropout < 1:
+        if checks.misfits(self.dropout, lambda share: 0 <= share < 1):
             raise ValueError(f'dropout {self.dropout} leaves nothing to learn from; use 0 <= dropout < 1.')
         if self.bias and self.homeostasis is not None:
             raise ValueError('a layer has either a bias or adaptive thresholds; leave one of bias, homeostasis out.')
@@ -103,13 +114,46 @@ class LayerState(NamedTuple):
     opt: State  # the optax transformation's own
     threshold: Array | None = None  # [N], where the layer has homeostasis (it adapts in learning) or a bias (negated)
     norm: NormState | None = None
+    made_for: 'ImageShape | None' = None  # what its images look like; None: nobody said
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class ImageShape:
+    """(H, W, C) of the images that a state was made for: no array, but part of the structure of its pytree."""
+
+    shape: tuple[int, int, int]
 
 
 def intensities(images: Array) -> Array:
-    """Turn uint8 pixels into float32 intensities in [0, 1]; floating images pass, half precision as float32."""
-    if images.dtype == jnp.uint8:
-        return images.astype(jnp.float32) / 255
-    return images.astype(jnp.promote_types(images.dtype, jnp.float32))
+    """Turn uint8 and uint16 pixels into float32 intensities in [0, 1]; floating images pass, half precision as float32.
+
+    Raises:
+        ValueError: for what is no array of images, and for other integers (`checks.check_pixels`).
+    """
+    checks.check_pixels(images)
+    if jnp.issubdtype(images.dtype, jnp.unsignedinteger):
+        return images.astype(jnp.float32) / jnp.iinfo(images.dtype).max
+    return widened(images)
+
+
+def widened(a: Array) -> Array:
+    """Give half precision, and booleans, as float32."""
+    return a.astype(jnp.float32) if a.dtype.itemsize < 4 else a
+
+
+def refuse_other_images(state: LayerState, image_shape: tuple[int, int, int]) -> None:
+    """Refuse images of another size than a layer's state was made for; windows would slide over them all the same.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if state.made_for is not None and state.made_for.shape != tuple(image_shape):
+        came, made = (' x '.join(map(str, shape)) for shape in (image_shape, state.made_for.shape))
+        raise ValueError(
+            f'images of {came} do not fit a layer made for {made}; resize them, or make a state for their size with '
+            'init(..., weights=[state.w for state in states]).'
+        )
 
 
 def init(layer: Layer, key: Key, image_shape: tuple[int, int, int], w: Array | None = None) -> LayerState:
@@ -119,29 +163,35 @@ def init(layer: Layer, key: Key, image_shape: tuple[int, int, int], w: Array | N
         layer: the layer.
         key: draws the weights.
         image_shape: (H, W, C) of what reaches the layer.
-        w: weights to start from instead, [N, D]; they are taken as they are.
+        w: weights to start from instead, [N, D]; they are taken as they are, half precision as float32.
 
     Raises:
-        ValueError: if the window does not fit, the weights have another shape, or the rule refuses them.
+        ValueError: if the window does not fit, the weights have another shape, are no finite floats, the rule refuses
+            them, or `tx` descends.
     """
+    checks.check_key(key)
+    image_shape = checks.check_image_shape(image_shape)
     ready = jax.eval_shape(lambda images: prepared(layer, images), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
     shape = (layer.features, grid(layer.window, ready.shape[1:]).inputs)
     # numbers that `split` in two, which `initial` may do, does not give
     bias_key, norm_key = jax.random.fold_in(key, HANDICAP), jax.random.fold_in(key, 2)
-    if w is None:
-        w = layer.initial(key, shape)
-    elif jnp.shape(w) != shape:
-        raise ValueError(
-            f'weights of shape {jnp.shape(w)} do not fit a layer that needs {shape} for images {image_shape}.'
-        )
+    given, w = w, layer.initial(key, shape) if w is None else w
     w = jnp.asarray(w)
+    if w.shape != shape:
+        raise ValueError(f'weights of shape {w.shape} do not fit a layer that needs {shape} for images {image_shape}.')
+    if not jnp.issubdtype(w.dtype, jnp.floating):
+        raise ValueError(f'weights are floating point numbers, not {w.dtype}; convert them.')
+    w = widened(w)
+    if given is not None and not checks.is_traced(w) and not np.isfinite(np.asarray(w)).all():
+        raise ValueError('weights to start from hold NaN or infinite values.')
+    plasticity.check_ascends(layer.tx)
     threshold = None
     if layer.homeostasis is not None:
         threshold = homeostasis.init(layer.homeostasis, w)
     elif layer.bias:
         threshold = initial.fan_in(bias_key, shape)[:, 0]
     norm = None if layer.norm is None else norms.init(layer.norm, norm_key, layer.features)
-    return LayerState(w, layer.rule.init(w), layer.tx.init(w), threshold, norm)
+    return LayerState(w, layer.rule.init(w), layer.tx.init(w), threshold, norm, ImageShape(image_shape))
 
 
 def exemplars(layer: Layer, key: Key, images: Array) -> Array:
@@ -215,7 +265,7 @@ def sent_drive(layer: Layer, x: Array, u: Array) -> Array:
     if layer.send != 'cosine':
         return u
     square = jnp.sum(x * x, axis=-1, keepdims=True)
-    return u * jnp.where(square > 0, lax.rsqrt(jnp.where(square > 0, square, 1)), 0)  # twice, for a finite slope
+    return u * jnp.where(square == 0, 0, lax.rsqrt(jnp.where(square == 0, 1, square)))  # twice, for a finite slope
 
 
 def respond(layer: Layer, state: LayerState, images: Array) -> Array:
@@ -223,6 +273,7 @@ def respond(layer: Layer, state: LayerState, images: Array) -> Array:
 
     [B, H, W, C] -> [B, H'', W'', N].
     """
+    refuse_other_images(state, images.shape[1:])
     images = prepared(layer, images)
     w = seen(layer, state.w)
 

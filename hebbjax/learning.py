@@ -29,19 +29,19 @@ def learn(layer: Layer, key: Key, state: LayerState, images: Array, teacher=None
     """
     if teacher is not None:
         teachers.fits(jnp.shape(teacher), len(images), layer.features)
-    sums, sent = gather(layer, key, state, images, teacher)
+    sums, sent, finite = gather(layer, key, state, images, teacher)
     dw, rule = layer.rule.change(sums, state.w, state.rule)  # [N, D]
     change, opt = layer.tx.update(dw, state.opt, state.w)
     w = state.w + change
     adapts = layer.homeostasis is not None
     threshold = homeostasis.adapt(layer.homeostasis, state.threshold, sums) if adapts else state.threshold
     sent, norm = (sent, None) if layer.norm is None else norms.learn(layer.norm, state.norm, sent)
-    state = LayerState(w, rule, opt, threshold, norm)
-    finite = jnp.array([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves((w, threshold, norm))]).all()
+    state = state._replace(w=w, rule=rule, opt=opt, threshold=threshold, norm=norm)
+    finite &= jnp.array([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves((w, threshold, norm))]).all()
     return state, sent, Told(sums.wins, jnp.max(jnp.abs(change)), finite, homeostasis.rates(sums))
 
 
-def gather(layer: Layer, key: Key, state: LayerState, images: Array, teacher=None) -> tuple[Sums, Array]:
+def gather(layer: Layer, key: Key, state: LayerState, images: Array, teacher=None) -> tuple[Sums, Array, Array]:
     """Add up what the patches of a batch ask for, some images at a time, and send the layer's answer on.
 
     A batch's patches and drives are many times the batch: 49 MiB for 100 images of 14 x 14 x 100 under 3 x 3 windows.
@@ -50,9 +50,16 @@ def gather(layer: Layer, key: Key, state: LayerState, images: Array, teacher=Non
     product of the whole batch take 86, and a convolution 124; benchmarks/NOTES.md). An accelerator wants large
     products: it gets all that fits in a share of its memory. `Layer.chunk` overrides.
 
+    Whether everything was finite is seen here, where all of it passes, and not in what a rule makes of it: a rule adds
+    the rows of winners, and maxima pass over NaN on a CPU, so that a patch with NaN in it teaches nobody and leaves no
+    trace.
+
     Returns:
-        The rule's sums, and what is sent on, before any norm.
+        The rule's sums; what is sent on, before any norm; and whether all pixels and drives are finite, and so far from
+        overflowing that the drives of a patch can be added.
     """
+    layers.refuse_other_images(state, images.shape[1:])
+    finite = jnp.isfinite(images).all()
     sample_key, rule_key = jax.random.split(key)
     learned = layer.rule.seen(state.w)  # [N, D]
     # the very same array where it is the same: then there is one product, not two
@@ -60,24 +67,36 @@ def gather(layer: Layer, key: Key, state: LayerState, images: Array, teacher=Non
     images = layers.prepared(layer, images)
     threshold = handicapped(layer, jax.random.fold_in(key, HANDICAP), state)
 
-    def add(sums, number, some, told):
+    def add(found, number, some, told):
+        sums, finite = found
         key = jax.random.fold_in(rule_key, number)
         maps = layers.windows(layer, some)  # [b, H', W', D]
         x = maps.reshape(-1, maps.shape[-1])  # [P, D]
         u = layers.product(layer, x, learned)  # [P, N]
         predicted = layers.sent_drive(layer, x, u if sending is learned else layers.product(layer, x, sending))
         sums = layer.rule.gather(sums, key, x, u, everywhere(told, len(x)), threshold)
-        return sums, layers.send(layer, state, predicted.reshape(*maps.shape[:-1], -1))
+        return (sums, finite & all_finite(u)), layers.send(layer, state, predicted.reshape(*maps.shape[:-1], -1))
 
     def glance(sums):
         x = layer.patch(glimpse(sample_key, layer.window, images, layer.glimpses))  # [P, D]
         u = layers.product(layer, x, learned)
-        return layer.rule.gather(sums, rule_key, x, u, everywhere(teacher, len(x)), threshold)
+        return layer.rule.gather(sums, rule_key, x, u, everywhere(teacher, len(x)), threshold), finite & all_finite(u)
 
     sums = layer.rule.start(state.w)
     if layer.glimpses is not None:  # few patches, drawn from the whole batch
-        return glance(sums), layers.respond(dataclasses.replace(layer, prepare=None, norm=None), state, images)
-    return chunks.fold(add, sums, layers.chunk_of(layer, images.shape), images, teacher)
+        plain, anywhere = dataclasses.replace(layer, prepare=None, norm=None), state._replace(made_for=None)
+        sums, finite = glance(sums)
+        return sums, layers.respond(plain, anywhere, images), finite
+    (sums, finite), sent = chunks.fold(add, (sums, finite), layers.chunk_of(layer, images.shape), images, teacher)
+    return sums, sent, finite
+
+
+def all_finite(u: Array) -> Array:
+    """Say whether all drives are finite. [P, N] -> bool.
+
+    By the sum of each patch's drives: on a CPU maxima do not see NaN, and asking every drive takes twice as long.
+    """
+    return jnp.isfinite(u.sum(1)).all()
 
 
 def handicapped(layer: Layer, key: Key, state: LayerState) -> Array | None:

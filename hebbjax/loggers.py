@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 
-from hebbjax import distributions, files, visualize
+from hebbjax import checks, distributions, files, visualize
 from hebbjax.callbacks import check_every
 from hebbjax.moment import Moment
 
@@ -19,11 +19,15 @@ class Log:
 
     `metrics.jsonl` has every epoch's scalars, and `metrics.csv` the same as a table when training ends. `details.jsonl`
     has, every so many epochs, a line per layer: win shares, norms, a histogram of weights, activation statistics. A
-    resumed training takes up the files where its checkpoint stood; what had been written beyond is dropped.
+    training takes up the files where it stands when it begins; what had been written beyond is dropped, all of it by
+    one that begins anew.
 
     Args:
-        folder: it has to exist.
+        folder: it has to exist when a training begins.
         epochs: details every so many, in the first one, and in the last.
+
+    Raises:
+        ValueError: if epochs is below 1.
     """
 
     METRICS, TABLE, DETAILS = 'metrics.jsonl', 'metrics.csv', 'details.jsonl'
@@ -31,6 +35,18 @@ class Log:
     def __init__(self, folder: str | os.PathLike, *, epochs: int = 10):
         check_every(epochs)
         self._folder, self._epochs, self._begun = pathlib.Path(folder), epochs, False
+
+    def begin(self, moment: Moment) -> None:
+        """Take up the files with the next epoch; a training that fails before leaves them as they are.
+
+        Raises:
+            FileNotFoundError: if the folder is missing.
+            ValueError: if the details that are there are damaged.
+        """
+        if not self._folder.is_dir():
+            raise FileNotFoundError(f'{self._folder} is no folder to write a log into; make it first.')
+        self.details()
+        self._begun = False
 
     def __call__(self, moment: Moment) -> None:
         """Write this epoch's lines."""
@@ -53,8 +69,17 @@ class Log:
         files.write_whole(self._folder / self.TABLE, lambda file: file.write_text(text.getvalue()))
 
     def details(self) -> list[dict]:
-        """Read the details that were written so far."""
-        return files.read_lines(self._folder / self.DETAILS)
+        """Read the details that were written so far.
+
+        Raises:
+            ValueError: if a line is no details of an epoch.
+        """
+        path = self._folder / self.DETAILS
+        rows = files.read_lines(path)
+        for line, row in enumerate(rows, 1):
+            if not isinstance(row, dict) or not checks.is_count(row.get('epoch')):
+                raise ValueError(f'{path} is damaged: line {line} is of no epoch; delete the line, or the file.')
+        return rows
 
 
 def details(moment: Moment) -> list[dict]:
@@ -75,6 +100,8 @@ def details(moment: Moment) -> list[dict]:
 class Pictures:
     """Draw every layer's receptive fields into a folder, every so many epochs: `layer1_epoch0010.png`.
 
+    Those of epochs that a training has not reached when it begins are of another one, and go.
+
     Args:
         folder: made if it is missing.
         image_shape: (H, W, C) of the images.
@@ -85,10 +112,23 @@ class Pictures:
     def __init__(self, folder: str | os.PathLike, image_shape: tuple[int, int, int], *, epochs: int = 10,
                  count: int | None = 100):  # fmt: skip
         check_every(epochs)
-        self._folder, self._shape, self._epochs, self._count = pathlib.Path(folder), image_shape, epochs, count
+        if count is not None and not checks.is_count(count):
+            raise ValueError(f'{count!r} units make no picture; use a whole number, 1 or more, or None for all.')
+        self._folder, self._shape = pathlib.Path(folder), checks.check_image_shape(image_shape)
+        self._epochs, self._count, self._begun = epochs, count, False
+
+    def begin(self, moment: Moment) -> None:
+        """Take up the folder with the next epoch."""
+        self._begun = False
 
     def __call__(self, moment: Moment) -> None:
         """Draw, if it is time."""
+        if not self._begun:
+            for path in self._folder.glob('layer*_epoch*.png'):
+                epoch = path.stem.rpartition('epoch')[2]
+                if epoch.isdecimal() and int(epoch) >= moment.epoch:
+                    path.unlink()
+            self._begun = True
         if not moment.due(self._epochs):
             return
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -114,6 +154,7 @@ class TensorBoard:
 
     def __init__(self, folder: str | os.PathLike, image_shape: tuple[int, int, int] | None = None, *, epochs: int = 10):
         check_every(epochs)
+        image_shape = None if image_shape is None else checks.check_image_shape(image_shape)
         try:
             import tensorboardX
         except ModuleNotFoundError:
@@ -145,3 +186,4 @@ class TensorBoard:
     def __exit__(self, *error):
         if self._writer is not None:
             self._writer.close()
+            self._writer = None

@@ -7,8 +7,9 @@ A callback is any function of a `Moment`, called after every epoch. It may read 
 in earlier epochs is in `moment.history`, which is kept with the weights, so that a resumed training goes the same way.
 
 A callback may have more to it: if it is a context manager, the loop enters it before the first epoch and leaves it
-after the last; if it has `finish`, this is called with the last whole moment, after an interruption too; if
-`after_all` is true, it comes after the others. See `hebbjax.callbacks`.
+after the last; if it has `begin`, this is called with the moment that the training begins at, before anything is
+computed, and may refuse it; if it has `finish`, this is called with the last whole moment, after an interruption too;
+if `after_all` is true, it comes after the others. See `hebbjax.callbacks`.
 """
 
 import contextlib
@@ -18,14 +19,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from hebbjax import hybrid, train
+from hebbjax import checks, hybrid, train
 from hebbjax.hybrid import Supervised, Taught
 from hebbjax.interrupt import listening, undisturbed, wait
 from hebbjax.moment import Metrics, Moment, Position
 from hebbjax.monitor import Monitor
-from hebbjax.stages import Stage
+from hebbjax.stages import Stage, learning
 from hebbjax.supervised import compiled
 from hebbjax.train import Network, TrainState
 from hebbjax.types import Array, Told
@@ -81,17 +83,29 @@ def fit(
         is trained anew by a training that goes on, to the same bits: checkpoints hold what was there when it began.
 
     Raises:
-        ValueError: if stages, batch or a callback do not fit, or weights are no longer finite.
+        ValueError: if anything of this does not fit, a callback adds what is no number, or weights are no longer
+            finite.
     """
-    callbacks = sorted(callbacks, key=lambda one: getattr(one, 'after_all', False))
-    check(net, stages, callbacks, labels, validation, position)
+    net, stages = train.check_network(net), listed('stages', stages)
+    callbacks = sorted(listed('callbacks', callbacks), key=lambda one: getattr(one, 'after_all', False))
+    check(net, state, stages, callbacks, batch, watch, position)
     hebbian, supervised = split(stages)
-    run = Running(hebbian, callbacks, (images,) if labels is None else (images, labels), position, net, state)
+    if supervised is not None and (labels is None or validation is None):
+        raise ValueError('a supervised stage needs labels, and validation=(images, labels) to be judged by.')
+    classes = supervised.head.classes if supervised is not None and supervised.head is not None else None
+    data = (checks.check_images(images),) if labels is None else pair('images and labels', (images, labels), classes)
+    validation = None if validation is None else pair('validation', validation, classes)
+    images, *labelled = data = jax.tree.map(jnp.asarray, data)
+    run = Running(hebbian, callbacks, data, position, net, state)
+    for callback in callbacks:
+        if hasattr(callback, 'begin'):
+            callback.begin(run.settled)
     started, taught, interrupted = time.perf_counter(), None, False
     with contextlib.ExitStack() as stack:
         for callback in callbacks:
             if hasattr(callback, '__exit__'):
-                stack.enter_context(callback)
+                callback.__enter__()
+                stack.push(callback.__exit__)
         try:
             with listening() as check_interrupt:
                 for number in range(position.stage, len(hebbian)):
@@ -107,7 +121,7 @@ def fit(
             if supervised is not None and not interrupted:
                 key = jax.random.fold_in(run.settled.state.key, run.settled.state.step)
                 states = run.settled.state.layers
-                taught = hybrid.learn(net, states, supervised, key, (images, labels), validation)
+                taught = hybrid.learn(net, states, supervised, key, (images, *labelled), validation)
                 interrupted = taught.fitted.interrupted
         except KeyboardInterrupt:
             interrupted = True
@@ -155,7 +169,7 @@ class Running:
             for callback in self.callbacks:
                 check_interrupt()
                 callback(moment)
-                row.update({name: float(one) for name, one in row.items() if isinstance(one, jax.Array | np.generic)})
+                row.update({name: as_metric(name, value) for name, value in row.items()})
             self.settled = moment
             check_interrupt()
 
@@ -201,27 +215,85 @@ def scalars(told: Told | None) -> dict[str, float]:
     return found
 
 
-def check(net: Network, stages: Sequence, callbacks: Sequence, labels, validation, position: Position) -> None:
-    """Refuse stages and callbacks that cannot run, before anything is computed.
+def as_metric(name: str, value) -> float:
+    """Give a metric as a plain number, as those behind the callback that added it, and files, are to see it.
+
+    Raises:
+        ValueError: if it is none, naming it.
+    """
+    if type(value) in (bool, int, float):
+        return value
+    kind = getattr(value, 'dtype', np.dtype(object))
+    single = isinstance(value, np.generic | np.ndarray | jax.Array) and value.size == 1
+    if not single or not any(jnp.issubdtype(kind, one) for one in (jnp.floating, jnp.integer, jnp.bool_)):
+        came = ' '.join(repr(value).split())[:40]
+        raise ValueError(f'metrics are numbers, and {name!r} was made {came}; give a float, nan where there is none.')
+    return float(value.reshape(()))
+
+
+def listed(name: str, given: Iterable) -> list:
+    """Give what was given as a list, or refuse what is none, such as a single one.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ValueError(f'{name} are a list, such as {name}=[...], and this is {given!r:.60}.')
+    return list(given)
+
+
+def pair(name: str, given: tuple[Array, Array], classes: int | None = None) -> tuple[Array, Array]:
+    """Give images and their labels, checked.
+
+    Raises:
+        ValueError: if they are none, or do not belong together.
+    """
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise ValueError(f'{name} are two arrays, (images, labels), and not {type(given).__name__}.')
+    images, labels = given
+    return checks.check_images(images), checks.check_labels(labels, classes, len(images))
+
+
+def check(net: Network, state, stages: Sequence, callbacks: Sequence, batch: int, watch, position: Position) -> None:
+    """Refuse what cannot run, before anything is computed.
 
     Raises:
         ValueError: naming what does not fit.
     """
-    for callback in callbacks:
+    if not isinstance(state, TrainState):
+        raise ValueError(f'a training goes on from the TrainState of train.init, not from {type(state).__name__}.')
+    train.check_states(net, state.layers)
+    if not checks.is_count(batch):
+        raise ValueError(f'a batch of {batch!r} images teaches nothing; use a whole number, 1 or more.')
+    if not (watch is None or isinstance(watch, Monitor)):
+        raise ValueError(f'what is watched is told by a monitor.Monitor, or None for nothing, not {watch!r:.60}.')
+    for place, callback in enumerate(callbacks):
         if not callable(callback):
             raise ValueError(f'callback {callback!r} is no function of a moment; hebbjax.callbacks has some ready.')
+        if any(callback is other for other in callbacks[:place]):
+            raise ValueError(f'callback {callback!r:.60} is there twice; once is enough, or make another one.')
     if not stages:
         raise ValueError('a training needs at least one stage, such as stages.plan("parallel", net, epochs=10).')
-    for number, stage in enumerate(stages):
-        if isinstance(stage, Supervised):
+    for place, stage in enumerate(stages):
+        if isinstance(stage, Stage):
+            learning(stage, net)
+        elif not isinstance(stage, Supervised):
+            raise ValueError(f'a stage is a stages.Stage, or the last one a hybrid.Supervised, not {stage!r:.60}.')
+        else:
             stage.check(len(net))
-            if number + 1 < len(stages):
+            if place + 1 < len(stages):
                 raise ValueError('a supervised stage comes last: layers below it are finished; reorder the stages.')
-            if labels is None or validation is None:
-                raise ValueError('a supervised stage needs labels, and validation=(images, labels) to be judged by.')
+    if not isinstance(position, Position) or not all(checks.is_count(one, 0) for one in position[:2]):
+        raise ValueError(f'a training goes on at a moment.Position with its stage and epoch, not {position!r:.60}.')
     hebbian, _ = split(stages)
     if hebbian and (position.stage >= len(hebbian) or position.epoch > hebbian[position.stage].epochs):
         raise ValueError(
             f'a training that stands at epoch {position.epoch} of stage {position.stage} cannot go on in stages of '
             f'{[stage.epochs for stage in hebbian]} epochs; give the stages it began with, or longer ones.'
+        )
+    told = sum(row.get('stage') == position.stage for row in position.history)
+    if told != position.epoch:
+        raise ValueError(
+            f'a training that stands at epoch {position.epoch} of stage {position.stage} has a history of as many '
+            f'epochs of it, and this has {told}; take the position from a moment, or from callbacks.resume.'
         )

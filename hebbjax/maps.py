@@ -2,13 +2,12 @@
 
 import math
 import numbers
-import operator
 from collections.abc import Callable
 
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax import prototypes, rules
+from hebbjax import checks, prototypes, rules
 from hebbjax.types import Array, LearningRule, Sums
 
 SHARPEST = 0.1  # lattice steps: a neighbour gets exp(-50) of a gaussian
@@ -99,9 +98,9 @@ def som(
     if kernel not in KERNELS:
         raise ValueError(f'kernel {kernel!r} is unknown; there are {", ".join(KERNELS)}.')
     s0 = max((max(shape) - 1) // 2, 1) if radius is None else radius
-    if not callable(s0) and not s0 > 0:
+    if not callable(s0) and checks.misfits(s0, lambda s0: s0 > 0):
         raise ValueError(f'a neighbourhood of radius {s0} reaches nobody; use a radius above 0.')
-    if not tau > 0:
+    if checks.misfits(tau, lambda tau: tau > 0):
         raise ValueError(f'a neighbourhood cannot shrink over {tau} steps; use a tau above 0.')
     winner = prototypes.nearest(1, by=by, reduce=reduce)
     product = lambda a, b: jnp.matmul(a, b, precision=lax.Precision.HIGHEST)  # noqa: E731
@@ -127,7 +126,7 @@ def som(
 
 
 def _shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
-    shape = tuple(map(operator.index, (shape,) if isinstance(shape, numbers.Integral) else shape))
-    if not shape or min(shape) < 1:
+    shape = (shape,) if isinstance(shape, numbers.Number) else tuple(shape)
+    if not shape or not all(map(checks.is_count, shape)):
         raise ValueError(f'a lattice of shape {shape} has no neurons; use at least one axis, of 1 or more.')
     return shape

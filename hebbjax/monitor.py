@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax import layers, measures, norms, patches
+from hebbjax import checks, layers, measures, norms, patches
 from hebbjax.layers import Layer, LayerState
 from hebbjax.types import Array, Told
 
@@ -40,10 +40,10 @@ class Monitor(NamedTuple):
             ValueError: naming the setting, its value and what would do.
         """
         for name in ('every', 'windows'):
-            if getattr(self, name) < 1:
+            if not checks.is_count(getattr(self, name)):
                 raise ValueError(f'a monitor with {name}={getattr(self, name)} sees nothing; use 1 or more.')
         for name in ('p', 'tolerance'):
-            if not getattr(self, name) > 0:
+            if checks.misfits(getattr(self, name), lambda number: number > 0):
                 raise ValueError(f'a monitor with {name}={getattr(self, name)} judges nothing; use more than 0.')
 
 

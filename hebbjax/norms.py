@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from hebbjax import checks
 from hebbjax.types import Array, Key
 
 
@@ -47,10 +48,14 @@ class BatchNorm:
     epsilon: float = 1e-5
 
     def __post_init__(self):
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f'momentum {self.momentum} of running averages is out of range; use 0 <= momentum < 1.')
-        if not self.epsilon > 0:
-            raise ValueError(f'epsilon={self.epsilon} would divide by variances that are zero; use a number above 0.')
+        if checks.misfits(self.momentum, lambda share: 0 <= share < 1):
+            raise ValueError(
+                f'momentum {self.momentum!r:.60} of running averages is out of range; use 0 <= momentum < 1.'
+            )
+        if checks.misfits(self.epsilon, lambda variance: variance > 0):
+            raise ValueError(
+                f'epsilon={self.epsilon!r:.60} would divide by variances that are zero; use a number above 0.'
+            )
 
 
 class NormState(NamedTuple):

@@ -72,7 +72,8 @@ def extract(window: Window, images: Array) -> Array:
     """Cut every window out of every image (im2col).
 
     `patches[b, i, j] = padded[b, i s : i s + kh, j s : j s + kw, :]`, flattened in (kh, kw, C) order. Stacked shifted
-    slices: on a CPU 2.5 times as fast as `lax.conv_general_dilated_patches`, whose order is (C, kh, kw).
+    slices, kh of rows and then kw of columns: kh + kw of them compile in seconds where kh kw take minutes, and run up
+    to twice as fast. On a CPU either is faster than `lax.conv_general_dilated_patches`, whose order is (C, kh, kw).
 
     Args:
         window: the window.
@@ -83,13 +84,14 @@ def extract(window: Window, images: Array) -> Array:
     """
     g = grid(window, images.shape[1:])
     (kh, kw), (sh, sw), (ph, pw) = g.size, g.stride, g.padding
-    batch, channels = images.shape[0], images.shape[3]
+    batch = len(images)
     if g.out == (1, 1) and g.padding == (0, 0):  # one window an image: no stack of 784 one-pixel slices
         return images[:, :kh, :kw].reshape(batch, 1, 1, g.inputs)
     padded = jnp.pad(images, ((0, 0), (ph, ph), (pw, pw), (0, 0)))
     rows, columns = (g.out[0] - 1) * sh + 1, (g.out[1] - 1) * sw + 1
-    shifted = [padded[:, i : i + rows : sh, j : j + columns : sw] for i in range(kh) for j in range(kw)]
-    return jnp.stack(shifted, axis=3).reshape(batch, *g.out, kh * kw * channels)
+    lines = jnp.stack([padded[:, i : i + rows : sh] for i in range(kh)], axis=3)  # [B, H', W + 2 pw, kh, C]
+    squares = jnp.stack([lines[:, :, j : j + columns : sw] for j in range(kw)], axis=4)  # [B, H', W', kh, kw, C]
+    return squares.reshape(batch, *g.out, g.inputs)
 
 
 def glimpse(key: Key, window: Window, images: Array, count: int) -> Array:
@@ -139,8 +141,9 @@ def centred(x: Array) -> Array:
 def l2(x: Array) -> Array:
     """Scale each patch to unit length: `x / |x|_2`; an all-zero patch stays all zero."""
     square = jnp.sum(x * x, axis=-1, keepdims=True)
-    # Chosen twice: where the patch is zero, neither the quotient nor its slope may see a division by zero.
-    return jnp.where(square > 0, x * lax.rsqrt(jnp.where(square > 0, square, 1)), 0)
+    # Chosen twice: where the patch is zero, neither the quotient nor its slope may see a division by zero. A NaN is
+    # not zero: it passes, and is found.
+    return jnp.where(square == 0, 0, x * lax.rsqrt(jnp.where(square == 0, 1, square)))
 
 
 def centred_l2(x: Array) -> Array:
@@ -148,7 +151,8 @@ def centred_l2(x: Array) -> Array:
     # A flat patch leaves only rounding (1e-8) behind its mean: that is no shape, and is not to be blown up to length 1.
     x = centred(x)
     square = jnp.sum(x * x, axis=-1, keepdims=True)
-    return jnp.where(square > FLAT**2, x * lax.rsqrt(jnp.maximum(square, FLAT**2)), 0)
+    flat = square <= FLAT**2
+    return jnp.where(flat, 0, x * lax.rsqrt(jnp.where(flat, 1, square)))
 
 
 def contrast(x: Array) -> Array:

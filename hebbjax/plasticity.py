@@ -8,9 +8,36 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from hebbjax import checks
 from hebbjax.types import Array
+
+PROBE = np.array([[0.5, 0.1, 0.8], [0.2, 0.9, 0.4]], np.float32)  # weights that no transformation treats specially
+
+
+def check_ascends(tx: optax.GradientTransformation) -> None:
+    """Refuse a transformation by which weights go against a change that a rule asks for, as `optax.sgd` has it.
+
+    It is asked for one step of a few weights. What moves nothing yet (a burn-in, a frozen layer) passes, and so does
+    what cannot be asked outside of its own network.
+
+    Raises:
+        ValueError: if it descends.
+    """
+    try:
+        with jax.ensure_compile_time_eval():
+            w = jnp.asarray(PROBE)
+            change = tx.update(jnp.ones_like(w), tx.init(w), w)[0]
+        along = 0.0 if checks.is_traced(change) else float(np.sum(change))  # with dw = 1, the inner product with it
+    except Exception:  # made for weights of one shape, say
+        return
+    if along < 0:
+        raise ValueError(
+            'tx descends, as optimizers of losses do, and a rule says where to go: it would unlearn; end it with '
+            'plasticity.ascend(rate), or chain optax.scale(-1) behind it.'
+        )
 
 
 def ascend(rate) -> optax.GradientTransformation:
@@ -23,8 +50,8 @@ def ascend(rate) -> optax.GradientTransformation:
     Raises:
         ValueError: if the rate is a negative number.
     """
-    if isinstance(rate, (int, float)) and not rate >= 0:
-        raise ValueError(f'learning rate {rate} would unlearn; use a rate >= 0.')
+    if not callable(rate) and checks.misfits(rate, lambda rate: rate >= 0):
+        raise ValueError(f'learning rate {rate} would unlearn; use a finite rate >= 0, or a schedule.')
     return optax.scale_by_learning_rate(rate, flip_sign=False)
 
 
@@ -37,8 +64,10 @@ def anneal(rate, epochs: int, steps_per_epoch: int) -> Callable[[Array], Array]:
     Raises:
         ValueError: if epochs or steps_per_epoch is below 1.
     """
-    if epochs < 1 or steps_per_epoch < 1:
+    if not checks.is_count(epochs) or not checks.is_count(steps_per_epoch):
         raise ValueError(f'{epochs} epochs of {steps_per_epoch} steps cannot be annealed over; use at least 1 of each.')
+    if checks.misfits(rate, lambda rate: rate >= 0):
+        raise ValueError(f'learning rate {rate} cannot be annealed; use a finite rate >= 0.')
     return lambda step: rate * (1 - jnp.minimum(step // steps_per_epoch, epochs - 1) / epochs)
 
 
@@ -56,6 +85,8 @@ def scale_by_max_abs(per: str = 'layer', floor: float = 1e-30) -> optax.Gradient
     axes = {'layer': None, 'unit': -1}
     if per not in axes:
         raise ValueError(f"the maximum is taken per 'layer' or per 'unit', not per {per!r}.")
+    if checks.misfits(floor, lambda floor: floor > 0):
+        raise ValueError(f'a floor of {floor} may divide by zero; use a finite number above 0.')
 
     def scale(dw):
         return dw / jnp.maximum(jnp.max(jnp.abs(dw), axis=axes[per], keepdims=True), floor)
@@ -109,6 +140,8 @@ def after(steps: int, rate) -> Callable[[Array], Array]:
     Raises:
         ValueError: if steps is negative.
     """
-    if steps < 0:
+    if not checks.is_count(steps, 0):
         raise ValueError(f'a burn-in of {steps} steps cannot be waited for; use 0 or more.')
+    if checks.misfits(rate, lambda rate: rate >= 0):
+        raise ValueError(f'learning rate {rate} would unlearn; use a finite rate >= 0.')
     return lambda step: jnp.where(step < steps, 0.0, rate)

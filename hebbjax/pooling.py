@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from hebbjax import checks
 from hebbjax.types import Array
 
 
@@ -50,9 +51,9 @@ def avg_pool(size: int) -> Pool:
 
 
 def _pool(size, kind):
-    if size < 1:
-        raise ValueError(f'{kind}_pool({size}) has no block to look at; use size >= 1.')
-    return Pool(size, kind)
+    if not checks.is_count(size):
+        raise ValueError(f'{kind}_pool({size}) has no block to look at; use a whole number, 1 or more.')
+    return Pool(int(size), kind)
 
 
 def quadrants(maps: Array) -> Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax import activations
+from hebbjax import activations, checks
 from hebbjax.frozen import Drives
 from hebbjax.types import Array, Key
 
@@ -43,6 +43,9 @@ class Head:
         threshold: batch norm's first shift is its negative: above 0, a neuron starts by sending only what exceeds its
             mean by so many standard deviations, which makes for sparse codes. Learned from there on.
         dropout: share of neurons (whole maps) silenced per image while training, in [0, 1).
+
+    Raises:
+        ValueError: if one of them is out of range.
     """
 
     classes: int
@@ -52,12 +55,16 @@ class Head:
     dropout: float = 0.0
 
     def __post_init__(self):
-        if self.classes < 2:
+        if not checks.is_count(self.classes, 2):
             raise ValueError(f'a head of {self.classes} classes has nothing to tell apart; use 2 or more.')
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f'dropout {self.dropout} is not in [0, 1).')
-        if self.power is not None:
-            activations.repu(self.power)
+        if not isinstance(self.norm, bool):
+            raise ValueError(f'a head normalises or not, and norm={self.norm!r:.60} says neither; use True or False.')
+        if checks.misfits(self.dropout, lambda share: 0 <= share < 1):
+            raise ValueError(f'dropout {self.dropout!r:.60} is not in [0, 1).')
+        if checks.misfits(self.threshold, lambda deviations: True):
+            raise ValueError(f'a threshold of {self.threshold!r:.60} standard deviations cannot be; use a number.')
+        if self.power is not None and checks.misfits(self.power, lambda n: n >= 1):
+            raise ValueError(f'repu(n={self.power!r:.60}) has an infinite slope at 0; use n >= 1, or None.')
 
 
 def init(head: Head, key: Key, high: tuple[int, int]) -> tuple[HeadParams, Norm | None]:
@@ -67,25 +74,24 @@ def init(head: Head, key: Key, high: tuple[int, int]) -> tuple[HeadParams, Norm 
     """
     blocks, neurons = high
     bound = 1 / (blocks * neurons) ** 0.5
-    w = jax.random.uniform(key, (blocks, neurons, head.classes), minval=-bound, maxval=bound)
-    params = HeadParams(None, None, w, jnp.zeros(head.classes))
+    w = jax.random.uniform(key, (blocks, neurons, head.classes), jnp.float32, -bound, bound)
+    fill = lambda value: jnp.full(neurons, value, jnp.float32)  # noqa: E731
+    params = HeadParams(None, None, w, jnp.zeros(head.classes, jnp.float32))
     if not head.norm:
         return params, None
-    return (
-        params._replace(scale=jnp.ones(neurons), shift=jnp.full(neurons, -head.threshold)),
-        Norm(jnp.zeros(neurons), jnp.zeros(neurons), jnp.zeros(())),
-    )
+    params = params._replace(scale=fill(1.0), shift=fill(-float(head.threshold)))
+    return params, Norm(fill(0.0), fill(0.0), jnp.zeros((), jnp.float32))
 
 
 def batch_norm(drives: Drives) -> Norm:
     """Compute mean and variance of each neuron's drive over the batch and all positions."""
     if drives.mean is None:
         axes = tuple(range(drives.high.ndim - 1))
-        u = drives.high.astype(jnp.float32)
-        return Norm(u.mean(axes), u.var(axes), jnp.ones(()))
-    mean = drives.mean.mean(0)
+        u = drives.whole(drives.high)
+        return Norm(u.mean(axes), u.var(axes), jnp.ones((), jnp.float32))
+    mean, square = (a.mean(0).astype(jnp.float32) for a in (drives.mean, drives.square))
     # float32 sums may leave a variance of -1e-9 where a neuron never varies
-    return Norm(mean, jnp.maximum(drives.square.mean(0) - mean**2, 0), jnp.ones(()))
+    return Norm(mean, jnp.maximum(square - mean**2, 0), jnp.ones((), jnp.float32))
 
 
 def apply(
@@ -104,7 +110,7 @@ def apply(
     Returns:
         logits [B, K] and the running averages.
     """
-    u = drives.high.astype(jnp.float32)  # [B, Q, N]
+    u = drives.whole(drives.high)  # [B, Q, N]
     if head.norm:
         # running averages start at 0 and are divided by what they have seen, so that the first epochs are not judged
         # by a variance still on its way; before any batch, drives are taken as they are
@@ -114,7 +120,9 @@ def apply(
             used = batch_norm(drives)
             norm = jax.tree.map(lambda old, new: MOMENTUM * old + (1 - MOMENTUM) * new, norm, used)
         # g (u - mean) / sqrt(var + eps) + b, as one multiplication and one addition
-        a = params.scale * lax.rsqrt(used.var + EPSILON)  # [N]
+        # a variance beyond float32 would make every drive the same 0, and nobody would know
+        var = jnp.where(jnp.isfinite(used.var), used.var, jnp.nan)
+        a = params.scale * lax.rsqrt(var + EPSILON)  # [N]
         b = params.shift - used.mean * a  # [N]
         if drives.low is not None:
             # Both ends are read only when some scale is negative, which is rare: the branch saves half the traffic.
@@ -122,7 +130,7 @@ def apply(
             u = lax.cond(
                 jnp.all(rising),
                 lambda: u,
-                lambda: jnp.where(rising[None, None], u, drives.low.astype(jnp.float32)),
+                lambda: jnp.where(rising[None, None], u, drives.whole(drives.low)),
             )
         u = u * a[None, None] + b[None, None]
     z = u if head.power is None else activations.repu(head.power)(u)

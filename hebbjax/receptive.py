@@ -48,7 +48,7 @@ def fields(net: Sequence[Layer], weights: Sequence[Array], image_shape: tuple[in
         if layer.pool is not None:
             if not isinstance(layer.pool, Pool):
                 raise ValueError(
-                    f'layer {number} pools in an unknown way; receptive fields know max_pool and avg_pool.'
+                    f'layer {number + 1} pools in an unknown way; receptive fields know max_pool and avg_pool.'
                 )
             size = layer.pool.size
             alike = jnp.eye(layer.features)[:, None, None, :] * jnp.full((1, size, size, 1), 1 / size**2)

@@ -5,7 +5,6 @@ from the key and the step, so the state says where in the data the training is.
 """
 
 import json
-import math
 import os
 import pathlib
 import shutil
@@ -16,8 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from hebbjax import files
-from hebbjax.checkpoint import compare, kind, leaves_of, plain, rebuild
+from hebbjax import checks, files
+from hebbjax.checkpoint import compare, kind, numbers, rebuild
 
 FORMAT = 'hebbjax checkpoint 1'
 DISCARDED = '.discarded'  # where orbax moves what is to be deleted
@@ -43,7 +42,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | os.PathLike, *, keep: int = 2, best: str | None = None, largest: bool = True):
-        if keep < 1:
+        if not checks.is_count(keep):
             raise ValueError(f'keep={keep} checkpoints leaves none to go on from; use 1 or more.')
         self.folder = pathlib.Path(folder).absolute()
         self._keep, self._best, self._sign = keep, best, 1 if largest else -1
@@ -126,24 +125,25 @@ class Checkpoints:
             metrics: of this epoch; one that is no number counts as not measured.
 
         Raises:
-            ValueError: if the epoch is not after those that are kept.
+            ValueError: if the epoch is not after those that are kept, or a leaf is no array.
             OSError: if it cannot be written; what was kept before stays.
         """
-        manager = self._open(write=True)
+        if not checks.is_count(epoch, 0):
+            raise ValueError(f'epoch {epoch!r} is no whole number from 0 on; count epochs.')
+        leaves, manager = numbers(state), self._open(write=True)
         if self.epochs() and epoch <= self.epochs()[-1]:
             raise ValueError(
                 f'epoch {epoch} does not come after {self.epochs()[-1]}, which {self.folder} already holds.'
             )
-        leaves = {name: plain(leaf) for name, leaf in leaves_of(state).items()}
         kinds = {name: [kind(leaf), zlib.crc32(leaf.tobytes())] for name, leaf in leaves.items()}
-        judged = {name: value for name, value in (metrics or {}).items() if math.isfinite(value)}
+        judged = {name: float(v) for name, v in (metrics or {}).items() if not checks.misfits(v, lambda _: True)}
         content = {'format': FORMAT, 'leaves': kinds, 'metrics': judged, 'record': record}
         path, self._scores[epoch] = self.folder / str(epoch), judged.get(self._best)
         try:
             manager.save(
                 epoch,
                 args=self._args.Composite(
-                    state=self._args.StandardSave(leaves),
+                    state=self._args.StandardSave({name: leaf for name, leaf in _stored(leaves).items() if leaf.size}),
                     record=self._args.JsonSave(content | {'checksum': _checksum(content)}),
                 ),
             )
@@ -180,10 +180,10 @@ class Checkpoints:
         found = self._record(epoch)
         path, kinds = self.folder / str(epoch), found['leaves']
         compare(path, {name: kind for name, (kind, _) in kinds.items()}, like)
-        wanted = {name: plain(leaf) for name, leaf in leaves_of(like).items()}
-        shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in wanted.items()}
+        wanted = numbers(like)
+        shapes = {n: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for n, leaf in _stored(wanted).items() if leaf.size}
         arrays = self._read(epoch, state=self._args.StandardRestore(shapes))
-        saved = {name: np.asarray(arrays[name]) for name in kinds}
+        saved = {n: np.asarray(arrays[n]).view(leaf.dtype) if n in arrays else leaf for n, leaf in wanted.items()}
         for name, (_, checksum) in kinds.items():
             if zlib.crc32(saved[name].tobytes()) != checksum:
                 raise ValueError(f'{path} is damaged: leaf {name} is not what was saved; {self._others(epoch)}.')
@@ -223,6 +223,12 @@ class Checkpoints:
     def _others(self, epoch: int) -> str:
         rest = [other for other in self.epochs() if other != epoch]
         return f'there are others, of epochs {rest}: name one' if rest else 'there is no other'
+
+
+def _stored(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Give leaves as orbax can write them: dtypes of eight bits, few of which it knows, as the bits they are."""
+    short = {name for name, leaf in leaves.items() if leaf.dtype.isbuiltin == 2 and leaf.itemsize == 1}
+    return {name: leaf.view('u1') if name in short else leaf for name, leaf in leaves.items()}
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:

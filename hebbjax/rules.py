@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax import competition
+from hebbjax import checks, competition
 from hebbjax.homeostasis import less
 from hebbjax.types import Array, Competition, Credit, Key, LearningRule, Sums, nothing_yet
 
@@ -70,8 +70,10 @@ def local(
         count: tells who won; `winners` gives an all-zero patch to nobody.
 
     Raises:
-        ValueError: when first traced without a teacher, if that is to be imposed.
+        ValueError: if the competition is none; when first traced without a teacher, if that is to be imposed.
     """
+    if compete is not None and not callable(compete):
+        raise ValueError(f'neurons compete by a competition, or by a number of winners, not by {compete!r:.60}.')
 
     def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> Sums:
         if compete is None and teacher is None:
@@ -165,8 +167,8 @@ def associate(
     if not isinstance(compete, numbers.Integral):
         credit = lambda u, y: Credit(y, leak(y), jnp.abs(y))  # noqa: E731
         return local(compete or competition.linear(), credit, reduce=reduce, count=count)
+    competition.k_wta(compete)  # refuses k < 1
     k = int(compete)
-    competition.k_wta(k)  # refuses k < 1
 
     def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> Sums:
         v = rivals(u, teacher, threshold)  # [P, N]
@@ -242,13 +244,12 @@ def krotov(k: int = 2, delta=0.4, p=2.0) -> LearningRule:
     Raises:
         ValueError: if k is below 2 or p not above 1; in `init`, if k is above the number of neurons.
     """
-    if k < 2:
-        raise ValueError(f'krotov(k={k}) would punish the winner itself; use 2 <= k <= number of neurons.')
-    if isinstance(p, (int, float)) and not p > 1:
-        raise ValueError(f'krotov(p={p}) has no norm to converge to; use p > 1.')
+    competition.check_rank('krotov', k, delta)
+    if checks.misfits(p, lambda p: p > 1):
+        raise ValueError(f'krotov(p={p}) has no norm to converge to; use a finite p > 1.')
 
     def seen(w: Array) -> Array:
-        if isinstance(p, (int, float)) and p == 2:
+        if not checks.is_traced(p) and p == 2:
             return w
         return jnp.sign(w) * jnp.abs(w) ** (p - 1)
 
@@ -267,4 +268,6 @@ def krotov(k: int = 2, delta=0.4, p=2.0) -> LearningRule:
             sums.patches + len(x),
         )
 
-    return LearningRule(init=lambda w: competition.fits(k, len(w)) or (), seen=seen, gather=gather, change=leaky(total))
+    return LearningRule(
+        init=lambda w: competition.fits(k, len(w), 2) or (), seen=seen, gather=gather, change=leaky(total)
+    )

@@ -13,6 +13,7 @@ evaluation.json   test accuracies, where `hebbjax evaluate` was run
 
 import contextlib
 import fcntl
+import itertools
 import os
 import pathlib
 import shutil
@@ -41,13 +42,8 @@ def create(folder: pathlib.Path, config: dict, versions: dict) -> pathlib.Path:
         FileExistsError: if there is something already.
         OSError: if it cannot be made.
     """
+    check_new(folder)
     folder = folder.absolute()
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f'{folder} is a file; name a new folder with --run.')
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(
-            f'{folder} exists and is not empty; name a new folder with --run, or go on there with --resume.'
-        )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=f'.{folder.name}-'))
@@ -60,16 +56,63 @@ def create(folder: pathlib.Path, config: dict, versions: dict) -> pathlib.Path:
         os.replace(made, folder)
     except OSError as error:
         shutil.rmtree(made, ignore_errors=True)
+        check_new(folder)  # another process may have come first
         raise type(error)(f'{folder} cannot be written ({error.strerror}); name a folder of yours.') from None
     return folder
 
 
-def free(parent: pathlib.Path, name: str) -> pathlib.Path:
-    """Find the first name that is not taken yet: `name-1`, `name-2`, ..."""
-    number = 1
-    while (parent / f'{name}-{number}').exists():
-        number += 1
-    return parent / f'{name}-{number}'
+def check_new(folder: pathlib.Path) -> None:
+    """Refuse what is no new folder, nor an empty one.
+
+    Raises:
+        FileExistsError: naming it.
+    """
+    folder = folder.absolute()
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f'{folder} is a file; name a new folder with --run.')
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(
+            f'{folder} exists and is not empty; name a new folder with --run, or go on there with --resume.'
+        )
+
+
+def create_free(parent: pathlib.Path, name: str, config: dict, versions: dict) -> pathlib.Path:
+    """Make a run folder of the first name that is not taken yet: `name-1`, `name-2`, ...; see `create`."""
+    for number in itertools.count(1):
+        folder = parent / f'{name}-{number}'
+        if not folder.exists():
+            with contextlib.suppress(FileExistsError):  # another process came first
+                return create(folder, config, versions)
+
+
+@contextlib.contextmanager
+def tentative(folder: pathlib.Path | None) -> Iterator[None]:
+    """Take a run folder that was made just now away again where a refusal comes before anything was reached.
+
+    Args:
+        folder: None: nothing is done.
+    """
+    try:
+        yield
+    except ValueError:
+        made = [] if folder is None else [path.name for path in folder.rglob('*') if path.is_file()]
+        if made and {*made} <= {CONFIG, VERSIONS, LOCK, WHITENING}:
+            shutil.rmtree(folder)
+        raise
+
+
+def check_place(folder: pathlib.Path) -> pathlib.Path:
+    """Make sure that what is found out about a run can be written into a folder, or that it can be made.
+
+    Raises:
+        OSError: naming the folder and the flag for another one.
+    """
+    nearest = folder if folder.exists() else folder.absolute().parent
+    if not nearest.is_dir():
+        raise NotADirectoryError(f'{nearest} is no folder; name another one with --out.')
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(f'{nearest} may not be written to; name another folder with --out.')
+    return folder
 
 
 @contextlib.contextmanager

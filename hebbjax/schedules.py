@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from hebbjax import checks
+
 
 class Schedule(NamedTuple):
     """Adam under reduce-on-plateau, with early stopping."""
@@ -31,7 +33,11 @@ class Schedule(NamedTuple):
         Raises:
             ValueError: naming the setting, its value and what would do.
         """
+        if not checks.is_count(self.patience, 0):
+            raise ValueError(f'a patience of {self.patience!r:.60} epochs cannot be; use a whole number, 0 or more.')
         check(self, count)
+        if checks.misfits(self.decay, lambda share: share >= 0):
+            raise ValueError(f'a weight decay of {self.decay!r:.60} would make weights grow; use 0 or more.')
 
     def tx(self) -> optax.GradientTransformation:
         """Build the optimizer, the same one for the same settings."""
@@ -71,10 +77,15 @@ class Milestones(NamedTuple):
             ValueError: naming the setting, its value and what would do.
         """
         check(self, count)
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f'momentum {self.momentum} never settles; use 0 <= momentum < 1.')
-        if not self.l2 >= 0:
-            raise ValueError(f'an L2 penalty of {self.l2} would make weights grow; use 0 or more.')
+        if checks.misfits(self.momentum, lambda share: 0 <= share < 1):
+            raise ValueError(f'momentum {self.momentum!r:.60} never settles; use 0 <= momentum < 1.')
+        if checks.misfits(self.l2, lambda penalty: penalty >= 0):
+            raise ValueError(f'an L2 penalty of {self.l2!r:.60} would make weights grow; use 0 or more.')
+        cuts = self.milestones
+        if not isinstance(cuts, tuple | list) or not all(checks.is_count(cut, 0) for cut in cuts):
+            raise ValueError(f'milestones {cuts!r:.60} are none; give a tuple of whole numbers of epochs, from 0.')
+        if list(cuts) != sorted(cuts):
+            raise ValueError(f'milestones {cuts!r:.60} do not rise; sort them.')
 
     def tx(self) -> optax.GradientTransformation:
         """Build the optimizer, the same one for the same settings."""
@@ -103,14 +114,20 @@ def check(schedule, count: int) -> None:
     Raises:
         ValueError: naming the setting, its value and what would do.
     """
-    if schedule.epochs < 1:
-        raise ValueError(f'{schedule.epochs} head epochs train nothing; use 1 or more.')
-    if not 1 <= schedule.batch <= count:
-        raise ValueError(f'a batch of {schedule.batch} does not fit {count} samples; use 1 to {count}.')
-    if not schedule.rate > 0:
-        raise ValueError(f'learning rate {schedule.rate} does not descend; use a rate above 0.')
-    if schedule.average < 1:
-        raise ValueError(f'a mean over {schedule.average} steps has nothing to average; use 1 (the last) or more.')
+    if not checks.is_count(schedule.epochs):
+        raise ValueError(f'{schedule.epochs!r:.60} head epochs train nothing; use 1 or more.')
+    if not checks.is_count(schedule.batch) or schedule.batch > count:
+        raise ValueError(f'a batch of {schedule.batch!r:.60} does not fit {count} samples; use 1 to {count}.')
+    if checks.misfits(schedule.rate, lambda rate: rate > 0):
+        raise ValueError(f'learning rate {schedule.rate!r:.60} does not descend; use a rate above 0.')
+    if checks.misfits(schedule.factor, lambda share: 0 < share <= 1):
+        raise ValueError(f'a factor of {schedule.factor!r:.60} does not lower the rate; use 0 < factor <= 1.')
+    if not checks.is_count(schedule.stop_after):
+        raise ValueError(f'stopping after {schedule.stop_after!r:.60} epochs ends nothing; use 1 or more.')
+    if not checks.is_count(schedule.average):
+        raise ValueError(
+            f'a mean over {schedule.average!r:.60} steps has nothing to average; use 1 (the last) or more.'
+        )
 
 
 @functools.lru_cache(maxsize=64)
@@ -129,7 +146,10 @@ def nesterov(rate: float, momentum: float, l2: float) -> optax.GradientTransform
 def make_plateau(factor: float, patience: int) -> tuple[Any, Callable]:
     """Build optax's reduce-on-plateau for one value an epoch: a first state, and (state, value) -> state, jitted.
 
-    Jitted, because its eager form compiles its branches anew at every call: longer than a small epoch.
+    Jitted, because its eager form compiles its branches anew at every call: longer than a small epoch. In float32 and
+    int32, whatever jax's default is, since programs that were compiled for its scale are kept.
     """
     plateau = optax.contrib.reduce_on_plateau(factor, patience=patience, rtol=0.0, atol=1e-7)
-    return plateau.init(()), jax.jit(lambda state, value: plateau.update((), state, value=value)[1])
+    narrow = lambda a: a.astype(jnp.float32 if jnp.issubdtype(a.dtype, jnp.floating) else jnp.int32)  # noqa: E731
+    follow = lambda state, value: plateau.update((), state, value=value)[1]  # noqa: E731
+    return jax.tree.map(narrow, plateau.init(())), jax.jit(lambda *now: jax.tree.map(narrow, follow(*now)))

@@ -13,6 +13,7 @@ the running averages, which the step has just moved, parallel by the batch.
 import dataclasses
 from collections.abc import Sequence
 
+from hebbjax import checks
 from hebbjax.layers import Layer
 
 ORDERS = ('parallel', 'in_order')
@@ -35,8 +36,12 @@ class Stage:
     order: str = 'parallel'
 
     def __post_init__(self):
-        if self.epochs < 1:
-            raise ValueError(f'a stage of {self.epochs} epochs teaches nothing; use 1 or more.')
+        if not checks.is_count(self.epochs):
+            raise ValueError(f'a stage of {self.epochs} epochs teaches nothing; use a whole number, 1 or more.')
+        named = self.layers if isinstance(self.layers, tuple | list) else (self.layers,)
+        if self.layers is not None and not all(checks.is_count(number, 0) for number in named):
+            raise ValueError(f'a stage names layers by their numbers, 0 the lowest, not {self.layers!r:.60}.')
+        object.__setattr__(self, 'layers', None if self.layers is None else tuple(map(int, named)))
         if self.order not in ORDERS:
             raise ValueError(f'the order of a sweep is one of {", ".join(ORDERS)}, not {self.order!r}.')
 
@@ -50,9 +55,9 @@ def learning(stage: Stage | None, net: Sequence[Layer]) -> tuple[bool, ...]:
     named = None if stage is None else stage.layers
     for number in named or ():
         if not 0 <= number < len(net):
-            raise ValueError(f'a stage names layer {number}; there are layers 0 to {len(net) - 1}.')
+            raise ValueError(f'a stage has {number} among its layers={named}; there are 0 to {len(net) - 1}.')
         if net[number].frozen:
-            raise ValueError(f'a stage names layer {number}, which is frozen; thaw it, or leave it out.')
+            raise ValueError(f'{number} among layers={named} of a stage is frozen; thaw that layer, or leave it out.')
     learns = tuple(number in named if named is not None else not layer.frozen for number, layer in enumerate(net))
     if not any(learns):
         raise ValueError('no layer learns in this stage; name one that is not frozen.')
@@ -73,6 +78,7 @@ def plan(name: str, net: Sequence[Layer], epochs: int) -> tuple[Stage, ...]:
     if name not in PLANS:
         raise ValueError(f'{name!r} is no plan; there are {", ".join(PLANS)}.')
     learns = learning(None, net)
+    Stage(epochs)  # refuses what is no number of them
     if name in ORDERS:
         return (Stage(epochs, order=name),)
     return tuple(Stage(epochs, (number,)) for number, one in enumerate(learns) if one)

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from flax.training.early_stopping import EarlyStopping
 
-from hebbjax import frozen
+from hebbjax import checks, frozen
 from hebbjax.models import Model
 from hebbjax.schedules import Milestones, Schedule
 from hebbjax.types import Array, Key
@@ -102,14 +102,16 @@ def make_gradient_epoch(model: Model, tx: optax.GradientTransformation, batch: i
 
             (loss, (logits, averages)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
             updates, opt = tx.update(gradient, opt, params)
-            params = optax.apply_updates(params, jax.tree.map(lambda u: scale * u, updates))
-            hit = jnp.mean(jnp.argmax(logits, 1) == truth)
+            params = optax.apply_updates(params, jax.tree.map(lambda u: scale.astype(u.dtype) * u, updates))
+            hit = jnp.mean(jnp.argmax(logits, 1) == truth, dtype=jnp.float32)
             # a plain mean until there are `average` steps to forget, an exponential one from there on
             share = jnp.maximum(1 / (count + 1), 1 / average)
-            smooth = params if average == 1 else optax.incremental_update(params, smooth, share)
-            return Carry(params, averages, opt, smooth, count + 1), total + loss, hits + hit
+            blend = lambda new, old: (part := share.astype(new.dtype)) * new + (1 - part) * old  # noqa: E731
+            smooth = params if average == 1 else jax.tree.map(blend, params, smooth)
+            return Carry(params, averages, opt, smooth, count + 1), total + loss.astype(jnp.float32), hits + hit
 
-        carry, loss, hits = jax.lax.fori_loop(*part, step, (carry, jnp.zeros(()), jnp.zeros(())))
+        none = jnp.zeros((), jnp.float32)
+        carry, loss, hits = jax.lax.fori_loop(*part, step, (carry, none, none))
         return carry, (loss, hits)
 
     return jax.jit(epoch, donate_argnums=0)
@@ -117,19 +119,27 @@ def make_gradient_epoch(model: Model, tx: optax.GradientTransformation, batch: i
 
 @functools.lru_cache(maxsize=64)
 def make_predict(model: Model, block: int = 100) -> Callable:
-    """Build the jitted `(params, averages, inputs) -> classes [n]`; it changes nothing."""
+    """Build the jitted `(params, averages, inputs) -> classes [n]`, -1 where logits are not finite."""
+
+    def classes(logits):
+        return jnp.where(jnp.isfinite(logits).all(1), jnp.argmax(logits, 1), -1)
 
     def predict(params, averages, inputs):
-        return frozen.blockwise(lambda some: jnp.argmax(model.apply(params, averages, some)[0], 1), inputs, block)
+        return frozen.blockwise(lambda some: classes(model.apply(params, averages, some)[0]), inputs, block)
 
     return jax.jit(predict)
 
 
 @functools.lru_cache(maxsize=64)
 def make_accuracy(model: Model, block: int = 100) -> Callable:
-    """Build the jitted accuracy `(params, averages, inputs, labels) -> scalar in [0, 1]`; it changes nothing."""
+    """Build the jitted accuracy `(params, averages, inputs, labels) -> scalar in [0, 1]`, NaN if a logit is."""
     predict = make_predict(model, block)
-    return jax.jit(lambda params, averages, inputs, labels: jnp.mean(predict(params, averages, inputs) == labels))
+
+    def accuracy(params, averages, inputs, labels):
+        found = predict(params, averages, inputs)
+        return jnp.where((found >= 0).all(), jnp.mean(found == labels, dtype=jnp.float32), jnp.nan)
+
+    return jax.jit(accuracy)
 
 
 def fit(
@@ -159,13 +169,15 @@ def fit(
         kept: called once with a snapshot of this shape: gives one that `keep` was given, to go on from, or None.
 
     Raises:
-        ValueError: if the schedule does not fit the data.
+        ValueError: if schedule, inputs and labels do not fit each other, or training diverges: where the loss of an
+            epoch or an answer to validation inputs is not finite.
         KeyboardInterrupt: if the user ends it before the first epoch is over; later, what was reached is returned.
     """
-    inputs, labels = train
-    schedule.check(len(labels))
+    count, _ = (_count(inputs) for inputs, _ in (train, validation))
+    schedule.check(count)
     init_key, train_key = jax.random.split(key)
     params, averages = model.init(init_key)
+    (inputs, labels), validation = (_labelled(model, params, averages, *side) for side in (train, validation))
     tx = schedule.tx()
     pace, follow = schedule.pace()
     stopping = EarlyStopping(patience=schedule.stop_after)
@@ -179,7 +191,7 @@ def fit(
             pace, stopping = follow(pace, curve[-1].validation), stopping.update(1 - curve[-1].validation)
 
     started = time.perf_counter()
-    one = jnp.ones(())
+    one = jnp.ones((), jnp.float32)
     steps = len(labels) // schedule.batch
     stops = [steps * part // PARTS for part in range(PARTS + 1)] if steps > 8 * PARTS else [0, steps]
     parts = [(jnp.int32(first), jnp.int32(last)) for first, last in itertools.pairwise(stops)]
@@ -201,6 +213,12 @@ def fit(
             held_out = float(accuracy(*judged, *validation))
             # as they can be kept, so that a resumed curve is the same
             spent = before + time.perf_counter() - ready
+            if not np.isfinite([loss, held_out]).all():
+                what = 'training loss' if not np.isfinite(loss) else 'answer to validation inputs'
+                raise ValueError(
+                    f'training by gradient diverged: in epoch {number + 1} the {what} is not finite; lower the rate '
+                    f'{schedule.rate:g}, or check the inputs.'
+                )
             now = Epoch(*map(float, np.float32([loss, right, held_out, schedule.rate * float(scale), spent])))
             # copies: the next epoch writes over these buffers
             if best is None or now.validation > curve[best[0]].validation:
@@ -223,6 +241,18 @@ def fit(
     return Fitted(*best[1], best[0], curve, states, seconds, ready - started, interrupted)
 
 
+def _count(inputs) -> int:
+    counts = {len(leaf) for leaf in jax.tree.leaves(inputs)}
+    if len(counts) != 1 or 0 in counts:
+        raise ValueError(f'inputs of {sorted(counts)} samples teach nothing; give as many of each, 1 or more.')
+    return counts.pop()
+
+
+def _labelled(model, params, averages, inputs, labels):
+    logits = jax.eval_shape(lambda *given: model.apply(*given)[0], params, averages, inputs)
+    return inputs, jnp.asarray(checks.check_labels(labels, logits.shape[1], _count(inputs)), jnp.int32)
+
+
 def lines_of(curve: list[Epoch], schedule: Schedule | Milestones) -> np.ndarray:
     """Lay a curve out as an array [epochs, 5]; epochs to come are NaN."""
     lines = np.full((schedule.epochs, len(Epoch._fields)), np.nan, np.float32)
@@ -231,7 +261,12 @@ def lines_of(curve: list[Epoch], schedule: Schedule | Milestones) -> np.ndarray:
 
 
 def compiled(f: Callable, *args) -> Callable:
-    """Compile a jitted function for arguments of these shapes, ahead of its first call; once for all seeds."""
+    """Compile a jitted function for arguments of these shapes, ahead of its first call; once for all seeds.
+
+    Under `jax.disable_jit` there is nothing to compile: it is given back.
+    """
+    if jax.config.jax_disable_jit:
+        return f
     leaves, structure = jax.tree.flatten(args)
     like = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, 'sharding', None))  # noqa: E731
     return _program(f, structure, tuple(map(like, leaves)))

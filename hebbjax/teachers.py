@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from hebbjax import checks
 from hebbjax.types import Array
 
 Teacher = Callable[[Array, tuple[Array, ...]], Array]
@@ -24,13 +24,18 @@ The 16 common ones that Amato et al. 2019 write of layer 2 cannot be: 8 * 10 + 1
 def one_hot(classes: int) -> Teacher:
     """Teach each neuron one class: `t_i = 1 if i = label else 0`, N = classes.
 
-    A label out of range teaches nobody; `check_labels` finds it before.
+    A label out of range teaches nobody; `checks.check_labels` finds it before.
 
     Raises:
         ValueError: if there are fewer classes than 1.
     """
     _some(classes)
-    return lambda labels, above: jax.nn.one_hot(labels, classes)
+
+    def teach(labels: Array, above: tuple[Array, ...]) -> Array:
+        return jax.nn.one_hot(labels, classes)
+
+    teach.classes = classes  # so that labels can be checked before anything is taught
+    return teach
 
 
 def groups(classes: int, per_class: int, common: int = 0, *, features: int | None = None) -> Teacher:
@@ -50,7 +55,7 @@ def groups(classes: int, per_class: int, common: int = 0, *, features: int | Non
             make `features` neurons.
     """
     _some(classes)
-    if per_class < 1 or common < 0:
+    if not checks.is_count(per_class) or not checks.is_count(common, 0):
         raise ValueError(
             f'groups of {per_class} neurons per class and {common} common ones cannot be; use at least 1 and 0.'
         )
@@ -66,6 +71,7 @@ def groups(classes: int, per_class: int, common: int = 0, *, features: int | Non
         own = jnp.repeat(jax.nn.one_hot(labels, classes), per_class, axis=1)  # [B, K per_class]
         return jnp.concatenate([own, jnp.ones((len(own), common), own.dtype)], 1)
 
+    teach.classes = classes
     return teach
 
 
@@ -102,6 +108,7 @@ def feedback(classes: int, features: int) -> Teacher:
         largest = jnp.max(jnp.abs(t), 1, keepdims=True)
         return t / jnp.where(largest > 0, largest, 1)
 
+    teach.classes = classes
     return teach
 
 
@@ -133,35 +140,6 @@ def fits(signal_shape: tuple[int, ...], batch: int, features: int) -> None:
         )
 
 
-def check_labels(labels, classes: int) -> None:
-    """Refuse labels that no class has. On the host: labels are numbers here, not traced.
-
-    Args:
-        labels: [B] integers.
-        classes: K.
-
-    Raises:
-        ValueError: if they are not one integer per image, or not all from 0 to classes - 1.
-    """
-    labels = np.asarray(labels)
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f'labels are one integer per image, [B], not {labels.dtype} of shape {labels.shape}.')
-    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
-        raise ValueError(
-            f'labels run from {labels.min()} to {labels.max()} and there are {classes} classes; use 0 to {classes - 1}.'
-        )
-
-
-def check_count(labels, count: int) -> None:
-    """Refuse labels that are not one per image; traced ones as well.
-
-    Raises:
-        ValueError: naming both numbers.
-    """
-    if len(labels) != count:
-        raise ValueError(f'{len(labels)} labels do not fit {count} images; give one for each.')
-
-
 def _some(classes: int) -> None:
-    if classes < 1:
+    if not checks.is_count(classes):
         raise ValueError(f'{classes} classes cannot be taught; use 1 or more.')

@@ -7,14 +7,15 @@ for _ in range(epochs):
     state, info = epoch(state, images)
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax import layers, learning, monitor, stages, teachers
+from hebbjax import checks, layers, learning, monitor, stages, values
 from hebbjax.layers import Layer, LayerState
 from hebbjax.monitor import Monitor, Trace
 from hebbjax.stages import Stage
@@ -44,6 +45,9 @@ def init(net: Network, key: Key, image_shape: tuple[int, int, int], weights: Seq
     Raises:
         ValueError: if a layer does not fit what reaches it, naming the layer, or a rule refuses its weights.
     """
+    net = check_network(net)
+    checks.check_key(key)
+    image_shape = checks.check_image_shape(image_shape)
     weights = [None] * len(net) if weights is None else weights
     if len(weights) != len(net):
         raise ValueError(f'{len(weights)} weights for {len(net)} layers; give one for each, or None to draw it.')
@@ -58,8 +62,44 @@ def init(net: Network, key: Key, image_shape: tuple[int, int, int], weights: Seq
                 jax.ShapeDtypeStruct((1, *image_shape), jnp.float32),
             ).shape[1:]
         except ValueError as error:
-            raise ValueError(f'layer {number}: {error}') from None
+            raise ValueError(f'layer {number + 1}: {error}') from None
     return TrainState(jnp.zeros((), jnp.int32), train_key, tuple(states))
+
+
+def check_network(net: Network) -> tuple[Layer, ...]:
+    """Return a network as a tuple of layers, or refuse what is none.
+
+    Raises:
+        ValueError: naming what came.
+    """
+    if isinstance(net, Layer):
+        raise ValueError('a network is a tuple of layers, and this is a layer; write (layer,).')
+    if not isinstance(net, tuple | list) or not net or not all(isinstance(layer, Layer) for layer in net):
+        raise ValueError(f'a network is a tuple of layers, at least one, not {net!r:.60}.')
+    return tuple(net)
+
+
+def check_states(net: tuple[Layer, ...], states: Sequence[LayerState], upto: int | None = None) -> None:
+    """Refuse states that are not those of a network, or of its lowest layers.
+
+    Raises:
+        ValueError: naming what came and what fits.
+    """
+    if isinstance(states, TrainState):
+        raise ValueError("a training's state came where the states of layers are wanted; give state.layers.")
+    if isinstance(states, LayerState) or not isinstance(states, tuple | list):
+        raise ValueError(f'states are one LayerState per layer, such as state.layers, not {type(states).__name__}.')
+    if upto is not None and not (checks.is_count(upto, 0) and upto <= len(net)):
+        raise ValueError(f'upto={upto} is no number of layers to pass through; use 0 to {len(net)}, or None for all.')
+    if len(states) < (len(net) if upto is None else upto) or len(states) > len(net):
+        raise ValueError(f'{len(states)} states do not fit {len(net)} layers; give one for each.')
+    for number, (layer, state) in enumerate(zip(net, states), 1):
+        w = getattr(state, 'w', 0)
+        if jnp.ndim(w) != 2 or len(w) != layer.features:
+            raise ValueError(
+                f'layer {number} has {layer.features} neurons, and its state weights of shape {jnp.shape(w)}; '
+                'give the states that init or a training made for this network.'
+            )
 
 
 def train_step(
@@ -70,6 +110,13 @@ def train_step(
     What it sends is its answer from before its update ('parallel'), or from after it ('in_order'); see `stages`. The
     pure function behind `make_train_step`, for those who compose it themselves.
     """
+    net = check_network(net)
+    images, labels = admit(net, state, images, labels)
+    return _sweep(net, state, images, labels, stage)
+
+
+@values.compiled_once('net', 'stage')
+def _sweep(net, state, images, labels, stage):
     learns = stages.learning(stage, net)
     top = len(net) - learns[::-1].index(True)  # nothing above the highest layer that learns is computed
     keys = jax.random.split(jax.random.fold_in(state.key, state.step), len(net))
@@ -97,8 +144,47 @@ def teacher_of(net: Network, states: Sequence[LayerState], number: int, labels) 
     if net[number].teacher is None:
         return None
     if labels is None:
-        raise ValueError(f'layer {number} has a teacher, which needs labels; call with (state, images, labels).')
+        raise ValueError(f'layer {number + 1} has a teacher, which needs labels; call with (state, images, labels).')
     return net[number].teacher(labels, tuple(state.w for state in states[number + 1 :]))
+
+
+def admit(net: tuple[Layer, ...], state: TrainState, images: Array, labels, look: bool = False) -> tuple[Array, Any]:
+    """Check what a learning step or an epoch is given; of what is traced, shapes and dtypes.
+
+    Args:
+        net: the layers.
+        state: the training's.
+        images: uint8, uint16, bool or floating.
+        labels: in any form that `checks.check_labels` understands, or None.
+        look: whether to look at the values of floating images, which waits for them.
+
+    Returns:
+        images, and labels as integers [B].
+
+    Raises:
+        ValueError: naming what does not fit.
+    """
+    if not isinstance(state, TrainState):
+        raise ValueError(f'training goes on from the TrainState that init makes, not from {type(state).__name__}.')
+    check_states(net, state.layers)
+    (checks.check_images if look else checks.check_pixels)(images)
+    layers.refuse_other_images(state.layers[0], images.shape[1:])
+    if labels is not None:
+        classes = [layer.teacher.classes for layer in net if hasattr(layer.teacher, 'classes')]
+        labels = checks.check_labels(labels, min(classes, default=None), len(images))
+    return images, labels
+
+
+def _door(program: Callable, net: tuple[Layer, ...], look: bool) -> Callable:
+    """Put checks in front of a jitted step or epoch, which can be lowered and asked how often it compiled as before."""
+
+    @functools.wraps(program)
+    def call(state, images, labels=None):
+        images, labels = admit(net, state, images, labels, look)
+        return program(state, images) if labels is None else program(state, images, labels)
+
+    call.lower, call._cache_size = program.lower, program._cache_size
+    return call
 
 
 def make_train_step(net: Network, *, stage: Stage | None = None, donate: bool = False) -> Callable:
@@ -116,12 +202,13 @@ def make_train_step(net: Network, *, stage: Stage | None = None, donate: bool = 
     Raises:
         ValueError: if the stage does not fit the network.
     """
+    net = check_network(net)
     stages.learning(stage, net)
 
     def step(state, images, labels=None):
-        return train_step(net, state, images, labels, stage=stage)
+        return _sweep(net, state, images, labels, stage)
 
-    return jax.jit(step, donate_argnums=0 if donate else ())
+    return _door(jax.jit(step, donate_argnums=0 if donate else ()), net, look=False)
 
 
 def make_train_epoch(
@@ -157,16 +244,15 @@ def make_train_epoch(
         ValueError: if the batch is below 1, or (when first traced) larger than the data; if stage or monitor do
             not fit.
     """
-    if batch < 1:
-        raise ValueError(f'a batch of {batch} images teaches nothing; use 1 or more.')
+    net = check_network(net)
+    if not checks.is_count(batch):
+        raise ValueError(f'a batch of {batch} images teaches nothing; use a whole number, 1 or more.')
     stages.learning(stage, net)
     if watch is not None:
         watch.check()
 
     def epoch(state, images, labels=None):
         count = len(images)
-        if labels is not None:
-            teachers.check_count(labels, count)
         if batch > count:
             raise ValueError(f'a batch of {batch} is larger than the {count} images; use batch <= {count}.')
         # Folded in beside the step's own number, so that no key serves both the shuffle and a step.
@@ -181,7 +267,7 @@ def make_train_epoch(
             some = images[chosen]
             if augment is not None:
                 some = augment(jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0xF11B), some)
-            state, told = train_step(net, state, some, None if labels is None else labels[chosen], stage=stage)
+            state, told = _sweep(net, state, some, None if labels is None else labels[chosen], stage)
             return state, (told, seen)
 
         whole = count // batch * batch
@@ -195,7 +281,7 @@ def make_train_epoch(
         traces = [monitor.trace(watch, *one, first, now.w) for *one, now in zip(told, seen, state.layers)]
         return state, tuple(over_epoch(steps, trace) for steps, trace in zip(told, traces))
 
-    return jax.jit(epoch, donate_argnums=0 if donate else ())
+    return _door(jax.jit(epoch, donate_argnums=0 if donate else ()), net, look=True)
 
 
 def over_epoch(steps: Told | None, trace: Trace | None = None) -> Told:
@@ -211,8 +297,11 @@ def features(net: Network, states: Sequence[LayerState], images: Array, upto: in
     Args:
         net: the layers, bottom first.
         states: their states.
-        images: uint8 or floating.
+        images: uint8, uint16, bool or floating.
         upto: how many layers to pass through; None: all.
+
+    Raises:
+        ValueError: if network, states and images do not fit, naming what came.
     """
     x = answers(net, states, images, upto)
     return x.reshape(len(x), -1)
@@ -220,7 +309,15 @@ def features(net: Network, states: Sequence[LayerState], images: Array, upto: in
 
 def answers(net: Network, states: Sequence[LayerState], images: Array, upto: int | None = None) -> Array:
     """Compute `features` as the map that the last of these layers sends on. [B, H, W, C] -> [B, H', W', N]."""
+    net = check_network(net)
+    check_states(net, states, upto)
+    checks.check_images(images)
+    return _answers(net[:upto], tuple(states[:upto]), images)
+
+
+@values.compiled_once('net')
+def _answers(net, states, images):
     x = layers.intensities(images)
-    for layer, state in list(zip(net, states))[:upto]:
+    for layer, state in zip(net, states):
         x = layers.respond(layer, state, x)
     return x

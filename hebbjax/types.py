@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from hebbjax import values
+
 Array = jax.Array
 Key = jax.Array  # a typed key, `jax.random.key(seed)`
 State = Any  # any pytree
@@ -57,7 +59,10 @@ def nobody_is_handicapped(key: Key, w: Array, state: State) -> None:
 
 
 class LearningRule(NamedTuple):
-    """A learning rule: pure functions, as in optax. The rate and everything else after `dw` is optax's part."""
+    """A learning rule: pure functions, as in optax. The rate and everything else after `dw` is optax's part.
+
+    Rules of the same settings are equal, hash alike, and can be pickled.
+    """
 
     init: Callable[[Array], State]
     """w [N, D] -> the rule's own state (win rates, ...); refuses weights that the rule cannot serve."""
@@ -76,6 +81,8 @@ class LearningRule(NamedTuple):
     """(key, w [N, D], state) -> [N] or None: what is subtracted from all drives of a learning step before neurons
     compete, on top of a layer's thresholds; +inf: this neuron sits the step out."""
 
+    __eq__, __hash__, __reduce__ = values.same, values.hashed, values.reduced
+
     def update(
         self, key: Key, x: Array, u: Array, w: Array, state: State, teacher=None, threshold=None
     ) -> tuple[Array, State]:
@@ -91,6 +98,6 @@ class Told(NamedTuple):
 
     wins: Array  # [N] patches for which this neuron had the largest drive, the first of equals
     change: Array  # largest absolute weight change of the step
-    finite: Array  # True while every weight and threshold is finite
+    finite: Array  # True while every pixel, drive, weight and threshold is finite
     rates: Array  # [N] credit per patch: of winners, the share of patches that a neuron won, first or not
     trace: Any = None  # `monitor.Trace` of a watched epoch

@@ -49,6 +49,20 @@ def x64():
 
 
 @pytest.fixture
+def compilations():
+    """A list that grows with every program that XLA compiles."""
+    seen = []
+
+    def hear(name, seconds, **_):
+        if name == '/jax/core/compile/backend_compile_duration':
+            seen.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(hear)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(hear)
+
+
+@pytest.fixture
 def hearing():
     """Ctrl-C is heard: a shell that starts tests in the background makes them, and what they start, deaf to it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

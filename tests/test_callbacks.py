@@ -21,6 +21,8 @@ from hebbjax.stages import Stage
 
 NET = (hebbjax.Layer(8, rules.instar(1), plasticity.ascend(0.1), hebbjax.Window(3)),)
 SHAPE = (8, 8, 1)
+PAIR = np.zeros((3, *SHAPE), np.uint8), np.zeros(3, np.int32)
+NO_COUNTS = [0, -1, True, 2.5, 2.0, '2', math.nan, None]
 
 
 @pytest.fixture(scope='module')
@@ -123,8 +125,24 @@ def test_an_unknown_metric_is_refused_in_the_first_epoch(digits, tmp_path):
     ('make', 'says'),
     [
         (lambda: callbacks.every(0, print), 'every 0 epochs is never'),
-        (lambda: callbacks.early_stop(patience=0), 'a patience of 0'),
+        *((lambda patience=one: callbacks.early_stop(patience=patience), 'a patience of .*whole') for one in NO_COUNTS),
+        *((lambda epochs=one: callbacks.every(epochs, print), 'every .* epochs is never') for one in NO_COUNTS),
+        *(
+            (lambda keep=one: callbacks.Checkpoint('never', keep=keep), 'leaves none to go on from')
+            for one in NO_COUNTS
+        ),
+        *((lambda n=one: loggers.Pictures('.', SHAPE, count=n), 'units make no picture') for one in NO_COUNTS[:-1]),
+        *(
+            (lambda one=one, shape=shape: one('.', shape), 'an image shape is')
+            for one in (loggers.Pictures, loggers.TensorBoard)
+            for shape in ((8, 8), (9, 8, 8, 1), (8, 8, 0), 8, 'abc', (8.0, 8, 1))
+        ),
         (lambda: callbacks.evaluate((), (), epochs=0), 'every 0 epochs is never'),
+        (lambda: callbacks.evaluate((), ()), r'train are two arrays, \(images, labels\), and not tuple'),
+        (lambda: callbacks.evaluate(PAIR, PAIR[0]), 'validation are two arrays'),
+        (lambda: callbacks.evaluate(PAIR, (PAIR[0], PAIR[1][1:])), '2 labels do not fit 3 images'),
+        (lambda: callbacks.evaluate((PAIR[0], PAIR[1] - 1), PAIR), 'labels run from -1 to -1'),
+        (lambda: callbacks.evaluate(PAIR, PAIR, 'ridge'), "a readout is one such as .*, not 'ridge'"),
         (lambda: loggers.Log('.', epochs=0), 'every 0 epochs is never'),
         (lambda: loggers.Pictures('.', SHAPE, epochs=-1), 'every -1 epochs is never'),
         (lambda: callbacks.Checkpoint('never', keep=0), 'keep=0 checkpoints leaves none'),
@@ -180,6 +198,107 @@ def test_an_interrupted_training_is_kept(digits, tmp_path):
     keeper = callbacks.Checkpoint(tmp_path, epochs=100)
     assert fit(digits, impatient, keeper, epochs=5).interrupted
     assert keeper.kept.epochs() == [1, 2]  # the first is due, the second the last whole one
+
+
+# Used again
+
+
+@pytest.mark.parametrize(('first', 'second'), [(1, 3), (3, 2)])
+def test_a_checkpoint_refuses_another_training_before_its_first_epoch(first, second, digits, tmp_path):
+    keeper, seen = callbacks.Checkpoint(tmp_path), []
+    fit(digits, keeper, epochs=first)
+    files_before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
+    for again in (keeper, callbacks.Checkpoint(tmp_path)):
+        with pytest.raises(
+            ValueError, match=rf'holds a checkpoint of epoch {first}, and this training stands at 0; go on'
+        ):
+            fit(digits, seen.append, again, epochs=second)
+    assert not seen
+    assert {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()} == files_before
+    keeper.kept.forget(0)
+    fit(digits, keeper, epochs=second)
+    assert keeper.kept.epochs()[-1] == second
+
+
+def test_every_other_callback_begins_afresh_with_another_training(digits, tmp_path):
+    """Used for a long training, then for a shorter one: it leaves what a fresh one leaves."""
+
+    def make(folder):
+        folder.mkdir()
+        screen = io.StringIO()
+        bar = callbacks.Progress(Console(file=screen, force_terminal=True, width=200), 3, 300)
+        score = metric([3, 2, 4, 1, 5])
+        return screen, [
+            score, callbacks.early_stop('score', 2), bar, loggers.Log(folder, epochs=1),
+            loggers.Pictures(folder, SHAPE), loggers.TensorBoard(folder / 'events', epochs=9),
+        ]  # fmt: skip
+
+    used, fresh = tmp_path / 'used', tmp_path / 'fresh'
+    screen, some = make(used)
+    fit(digits, *some, epochs=3)
+    screen.truncate(0)
+    again = fit(digits, *some, epochs=2, state=train.init(NET, jax.random.key(1), SHAPE))
+    anew = fit(digits, *make(fresh)[1], epochs=2, state=train.init(NET, jax.random.key(1), SHAPE))
+    timeless = lambda rows: [{n: v for n, v in row.items() if 'seconds' not in n} for row in rows]  # noqa: E731
+    assert timeless(again.history) == timeless(anew.history) and len(again.history) == 2
+    for name in ('metrics.jsonl', 'details.jsonl'):
+        assert timeless(files.read_lines(used / name)) == timeless(files.read_lines(fresh / name))
+    assert len((used / 'metrics.csv').read_text().splitlines()) == 3
+    told = screen.getvalue()
+    assert '2/2' in told and 'images/s' in told
+    assert [path.name for path in sorted(used.glob('*.png'))] == ['layer1_epoch0001.png', 'layer1_epoch0002.png']
+    for path in used.glob('*.png'):
+        assert path.read_bytes() == (fresh / path.name).read_bytes()
+    steps = [e.step for e in events(used / 'events') if any(v.tag == 'layer1/change' for v in e.summary.value)]
+    assert steps[-2:] == [1, 2]
+
+
+def test_a_training_that_fails_at_once_leaves_the_log_of_the_one_before(digits, tmp_path):
+    log = loggers.Log(tmp_path, epochs=1)
+    fit(digits, log)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match='is larger than the 300 images'):
+        loop.fit(
+            NET, train.init(NET, jax.random.key(0), SHAPE), digits[0], stages=[Stage(1)], batch=301, callbacks=[log]
+        )
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_log_without_a_folder_or_with_foreign_lines_refuses_before_the_first_epoch(digits, tmp_path):
+    seen = []
+    with pytest.raises(FileNotFoundError, match='is no folder to write a log into; make it first'):
+        fit(digits, seen.append, loggers.Log(tmp_path / 'none'))
+    for line in ('3', 'null', '[]', '{}', '{"epoch": "1"}', '{"epoch": null}', '{"epoch": 0}', '"text"'):
+        (tmp_path / loggers.Log.DETAILS).write_text('{"epoch": 1}\n' + line + '\n')
+        with pytest.raises(ValueError, match=r'details\.jsonl is damaged: line 2 is of no epoch; delete the line'):
+            fit(digits, seen.append, loggers.Log(tmp_path))
+    assert not seen
+
+
+@pytest.mark.parametrize(
+    'record', [None, 3, [], {}, {'epoch': 1}, {'history': 3}, {'history': [], 'more': 1}], ids=repr
+)
+def test_a_checkpoint_that_tells_of_no_training_is_refused(record, tmp_path):
+    kept, state = callbacks.Checkpoints(tmp_path), train.init(NET, jax.random.key(0), SHAPE)
+    kept.save(1, state, record)
+    with pytest.raises(
+        ValueError, match=r'says nothing of where a training stood; read it with Checkpoints\.restore\.'
+    ):
+        callbacks.resume(kept, state)
+
+
+def test_what_is_called_now_and_then_has_its_beginning_and_end_all_the_same(digits, tmp_path):
+    keeper, screen = callbacks.Checkpoint(tmp_path, epochs=9), io.StringIO()
+    bar = callbacks.Progress(Console(file=screen, force_terminal=True, width=200), 5, 300)
+
+    def impatient(moment):
+        if moment.epoch == 3:
+            raise KeyboardInterrupt
+
+    fit(digits, impatient, callbacks.every(2, keeper), callbacks.every(2, bar), epochs=5)
+    assert keeper.kept.epochs() == [1, 2] and '2/5' in screen.getvalue()
+    with pytest.raises(ValueError, match='holds a checkpoint of epoch 2'):
+        fit(digits, callbacks.every(2, keeper))
 
 
 # Logs

@@ -5,6 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from damage import DTYPES, WIDE, assert_bits, bits, drawn, is_refused
+from hypothesis import given
+from hypothesis import strategies as st
 
 import hebbjax
 from hebbjax import checkpoint, plasticity, rules
@@ -67,3 +70,69 @@ def test_a_failed_save_leaves_the_old_file_whole(tmp_path, monkeypatch):
         checkpoint.save(path, state)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+SHAPES = st.lists(st.integers(0, 3), max_size=3).map(tuple)
+
+
+@pytest.fixture(scope='module')
+def path(tmp_path_factory):
+    """Of a file."""
+    return tmp_path_factory.mktemp('state') / 'state.npz'
+
+
+@given(st.lists(st.tuples(st.sampled_from([*DTYPES, *WIDE]), SHAPES), min_size=1, max_size=6), st.integers(0, 99))
+def test_every_dtype_of_jax_comes_back_bit_for_bit(path, leaves, seed):
+    rng = np.random.default_rng(seed)
+    with jax.enable_x64(any(dtype in WIDE for dtype, _ in leaves)):
+        state = {f'{number}': jnp.asarray(bits(rng, *leaf)) for number, leaf in enumerate(leaves)}
+        checkpoint.save(path, state)
+        assert_bits(checkpoint.load(path, jax.tree.map(jnp.zeros_like, state)), state)
+
+
+def test_what_jax_does_not_hold_comes_back_as_numpys(path):
+    """Without x64 an array of jax would round it."""
+    state = {'wide': np.random.default_rng(0).normal(size=3), 'own': jnp.ones(2)}
+    checkpoint.save(path, state)
+    assert_bits(checkpoint.load(path, state), state)
+
+
+@pytest.mark.parametrize('leaf', ['text', b'bytes', print, np.array('2026', 'M8[Y]'), object()], ids=repr)
+def test_leaves_that_are_no_numbers_are_refused_when_they_are_saved(leaf, tmp_path):
+    with pytest.raises(ValueError, match=r"made of arrays and keys, and leaf \['what'\] is .*; leave it out\."):
+        checkpoint.save(tmp_path / 'state.npz', {'what': leaf})
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_damage_is_refused_or_harmless(path):
+    rng = np.random.default_rng(0)
+    state = {'w': jnp.asarray(bits(rng, 'float32', (30, 50))), 'half': jnp.asarray(bits(rng, 'bfloat16', (7,)))}
+    checkpoint.save(path, state)
+    whole, hurt = path.read_bytes(), 0
+    seams = whole[-600:]  # where the zip format keeps its own books
+    for broken in (*drawn(whole, 200), *(whole[:-600] + end for end in drawn(seams, 400, seed=1))):
+        path.write_bytes(broken)
+        hurt += is_refused(lambda: checkpoint.load(path, state), state)
+    assert hurt > 300
+
+
+@pytest.mark.parametrize('dtype', WIDE)
+def test_a_state_of_another_width_names_the_mode_that_it_was_saved_in(dtype, path):
+    narrow = {'w': jnp.zeros((2, 3), checkpoint.NARROW[dtype])}
+    with jax.enable_x64(True):
+        wide = {'w': jnp.zeros((2, 3), dtype)}
+        checkpoint.save(path, wide)
+    with pytest.raises(ValueError, match=rf'was saved with JAX_ENABLE_X64=1: leaf .* is {dtype}.*; open it with JAX'):
+        checkpoint.load(path, narrow)
+    checkpoint.save(path, narrow)
+    with pytest.raises(ValueError, match=rf'saved without JAX_ENABLE_X64=1: leaf .*wanted {dtype}.*; open it without'):
+        checkpoint.load(path, wide)
+    with pytest.raises(ValueError, match='another network'):
+        checkpoint.load(path, {'w': jnp.zeros((2, 3), jnp.bfloat16)})
+
+
+def test_a_file_of_the_first_version_is_read(path):
+    """As `save` wrote it before it knew dtypes that numpy does not."""
+    names = np.array('{"format": "hebbjax state 1", "leaves": ["[\'w\']"]}')
+    np.savez(path, names=names, **{'0': np.arange(3, dtype=np.float32)})
+    assert_bits(checkpoint.load(path, {'w': jnp.zeros(3)}), {'w': np.arange(3, dtype=np.float32)})

@@ -186,16 +186,19 @@ def test_a_run_folder_that_exists_is_not_touched(folder, capsys):
         (['--callbacks', 'log', 'dance'], '--callbacks dance is unknown; there are evaluate, early_stop'),
         (['--plan', 'greedy'], '--plan greedy is unknown; there are parallel'),
         (['--readout', 'magic'], '--readout magic is unknown; there are ridge, gradient'),
-        (['--every', '0'], '--every 0 trains nothing; use 1 or more'),
-        (['--look', '-1'], '--look -1 is no number of steps'),
-        (['--delta', 'nan'], '--delta nan is no strength'),
-        (['--seed', '99999999999999999999'], '--seed 99999999999999999999 is none'),
+        (['--every', '0'], '--every 0 does not fit; use a whole number from 1 to 1000000.'),
+        (['--look', '-1'], '--look -1 does not fit; use a whole number from 0 to 1000000.'),
+        (['--delta', 'nan'], '--delta nan does not fit; use a number from 0 to 1e+30.'),
+        (
+            ['--seed', '99999999999999999999'],
+            '--seed 99999999999999999999 does not fit; use a whole number from 0 to 4294967295.',
+        ),
         (['--callbacks', 'early_stop', '--metric', 'happiness'], '--metric happiness is unknown; there are seconds'),
         (['--callbacks', 'log', 'early_stop'], '--metric validation_accuracy is unknown'),
         (['--best', 'layer2.dead'], '--best layer2.dead is unknown; there are seconds, layer1.change'),
         (['--readout', 'gradient', '--head-batch', '1000'], '--head-batch 1000 is larger than the 250 images'),
         (['--features', '1001', '--pool', '1'], 'ridge regression on 4004 features'),
-        (['--batch', '100000'], '--batch 100000 is larger than the'),
+        (['--batch', '100000'], '--batch 100000 is larger than the 250 training images'),
         (['--window', '20'], 'layer 0: window (20, 20) with padding (0, 0) does not fit images of 8 x 8'),
         (['--dataset', 'letters'], 'letters'),
     ],
@@ -271,7 +274,7 @@ def test_folders_that_are_no_runs_or_damaged_are_refused(folder, tmp_path, capsy
 def test_damaged_logs_and_evaluations_are_refused(folder, capsys):
     details = (folder / 'details.jsonl').read_text()
     for name, text, says in (
-        ('details.jsonl', '{}\n', "lacks 'layer'"), ('details.jsonl', '{"lay\n' + details, 'details.jsonl is damaged'),
+        ('details.jsonl', '{}\n', "lacks 'epoch'"), ('details.jsonl', '{"lay\n' + details, 'details.jsonl is damaged'),
         ('details.jsonl', details + '{"lay', ''), ('evaluation.json', '{}', "lacks 'rows'"),
         ('evaluation.json', '{"rows":', 'evaluation.json is damaged'),
     ):  # fmt: skip
@@ -288,7 +291,7 @@ def test_commands_refuse_what_they_cannot_do(folder, capsys):
     assert '--rows tea is unknown' in refused(['evaluate', folder, '--rows', 'tea'], capsys)
     assert '--readout tea is unknown' in refused(['evaluate', folder, '--readout', 'tea'], capsys)
     assert 'no checkpoint of epoch 77' in refused(['evaluate', folder, '--epoch', '77'], capsys)
-    assert '--count 0 leaves nothing' in refused(['picture', folder, '--count', '0'], capsys)
+    assert '--count 0 does not fit; use a whole number from 1' in refused(['picture', folder, '--count', '0'], capsys)
     assert 'x.mp3 cannot be drawn' in refused(['picture', folder, '--format', 'mp3'], capsys)
     for path in (folder / 'checkpoints').iterdir():
         for file in path.rglob('*'):

@@ -111,9 +111,9 @@ def test_temperature_and_delta_may_be_traced():
 
 
 def test_a_k_that_leaves_no_winner_is_refused():
-    with pytest.raises(ValueError, match=r'k_wta\(k=0\) leaves no winner; use k >= 1'):
+    with pytest.raises(ValueError, match=r'k_wta\(k=0\) leaves no winner; use a whole number k >= 1'):
         competition.k_wta(0)
-    with pytest.raises(ValueError, match=r'rank\(k=1\) would punish the winner itself; use k >= 2'):
+    with pytest.raises(ValueError, match=r'rank\(k=1\) would punish the winner itself; use a whole number'):
         competition.rank(1, 0.4)
     for compete in (competition.k_wta(5), competition.rank(5, 0.4)):
         with pytest.raises(ValueError, match='k=5 is more than the 4 neurons that compete; use k <= 4'):

@@ -9,6 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from damage import FLOATS, assert_bits, bits, drawn, is_refused
+from hypothesis import given
+from hypothesis import strategies as st
 from jax import export as jax_export
 
 import hebbjax
@@ -17,6 +20,7 @@ from hebbjax import (
     Layer,
     Window,
     activations,
+    checkpoint,
     export,
     layers,
     norms,
@@ -103,13 +107,77 @@ def test_images_that_do_not_fit_an_exported_network_are_refused(exported, traine
 
 
 def test_damaged_exports_are_one_sentence(exported, tmp_path):
-    flipped = bytearray(exported)
-    flipped[len(flipped) // 2] ^= 1
-    for damaged in (exported[:-1], exported[: len(exported) // 2], b'', b'else', bytes(flipped)):
+    for damaged in (exported[:-1], b'', b'else', *drawn(exported, 100)):
         with pytest.raises(ValueError, match='this is damaged or no exported network; export it again'):
             export.load_exported(damaged)
     with pytest.raises(FileNotFoundError, match='is no file'):
         export.load_exported(tmp_path / 'none')
+
+
+def test_images_that_are_no_numbers_are_refused(trained):
+    call = export.load_exported(export.export(NET[:1], trained[0][:1], SHAPE))
+    with pytest.raises(ValueError, match='images hold 1 non-finite values, the first in image 2'):
+        call(np.ones((3, *SHAPE), np.float32) * np.where(np.arange(3 * 7 * 6 * 3) == 300, np.nan, 1).reshape(3, *SHAPE))
+
+
+@pytest.mark.parametrize(
+    ('net', 'states', 'says'),
+    [
+        (NET, lambda states: states[:1], '1 states do not fit 2 layers'),
+        (NET, lambda states: states * 2, '4 states do not fit 2 layers'),
+        (NET, lambda states: (), '0 states do not fit 2 layers'),
+        (NET, lambda states: states[0], r'such as state\.layers, not LayerState'),
+        (NET, lambda states: hebbjax.TrainState(0, 0, states), r'wanted; give state\.layers'),
+        (NET, lambda states: None, r'such as state\.layers, not NoneType'),
+        (
+            NET,
+            lambda states: [state.w for state in states],
+            r'layer 1 has 4 neurons, and its state weights of shape \(\)',
+        ),
+        (NET, lambda states: states[::-1], r'layer 1 has 4 neurons, and its state weights of shape \(5, \d+\)'),
+        (
+            NET,
+            lambda states: [state._replace(w=state.w[0]) for state in states],
+            r'layer 1 has 4 neurons, and its state weights of shape \(18,\)',
+        ),
+        (CONV, lambda states: states[:1], r'this is a layer; write \(layer,\)'),
+        ((), lambda states: (), r'a network is a tuple of layers, at least one, not \(\)'),
+        ((1, 2), lambda states: states, r'a network is a tuple of layers, at least one, not \(1, 2\)'),
+    ],
+)
+def test_states_that_are_not_the_networks_are_refused(net, states, says, trained, tmp_path):
+    states = states(trained[0])
+    for out in (
+        lambda: export.export(net, states, SHAPE),
+        lambda: export.save_weights(tmp_path / 'x.npz', net, states),
+    ):
+        with pytest.raises(ValueError, match=says) as refused:
+            out()
+        assert str(refused.value).endswith('.') and len(str(refused.value)) < 200
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('layer', [1, 2])
+def test_networks_that_would_answer_nan_are_not_exported(layer, trained):
+    states = [
+        state._replace(w=state.w.at[0].set(jnp.nan)) if n == layer else state for n, state in enumerate(trained[0], 1)
+    ]
+    with pytest.raises(ValueError, match=rf'the state of layer {layer} holds NaN or infinity'):
+        export.export(NET, states, SHAPE)
+
+
+@pytest.mark.parametrize('upto', [-1, 0, 3, 99, 1.0, 1.5, True, '1', (1,)])
+def test_layers_that_are_not_there_are_not_exported(upto, trained):
+    with pytest.raises(ValueError, match=r'is no number of layers to pass through; use 1 to 2, or None for all\.'):
+        export.export(NET, trained[0], SHAPE, upto)
+
+
+@pytest.mark.parametrize(
+    'shape', [(7, 6), (9, 7, 6, 3), (7, 6, 1), (3, 7, 7), (7, 0, 3), (7, 6, 3.0), 7, None, 'abc', (19, 6, 3), (7, 3, 3)]
+)
+def test_images_of_other_shapes_are_not_exported_for(shape, trained):
+    with pytest.raises(ValueError, match=r'image|window'):
+        export.export(NET, trained[0], shape)
 
 
 # Weights
@@ -140,7 +208,9 @@ def test_a_norm_and_a_bias_come_back_bit_by_bit(ending, tmp_path):
     layer = Layer(4, rules.instar(1), ASCEND, bias=True, norm=norms.BatchNorm())
     state = layers.LayerState(draw(4, 6), (), (), draw(4), norms.NormState(*draw(4, 4)))
     path = tmp_path / f'weights{ending}'
-    export.save_weights(path, (layer, NET[1]), (state, state._replace(threshold=None, norm=None)))
+    export.save_weights(
+        path, (layer, dataclasses.replace(layer, bias=False)), (state, state._replace(threshold=None, norm=None))
+    )
     weights, thresholds, found = export.load_weights(path)
     np.testing.assert_array_equal(weights[0], state.w)
     np.testing.assert_array_equal(thresholds[0], state.threshold)
@@ -185,7 +255,7 @@ def test_damaged_missing_and_foreign_weights_are_one_sentence(ending, trained, t
     with pytest.raises(FileNotFoundError, match='is no file'):
         export.load_weights(tmp_path / f'other{ending}')
     kernel = {'layer_0.kernel': np.ones((3, 2), np.float32)}
-    for foreign in (
+    for arrays in (
         {'weight': np.ones((3, 2), np.float32)},
         {'layer_1.kernel': np.ones((3, 2), np.float32)},
         {'layer_0.kernel': np.ones((3,), np.float32)},
@@ -196,14 +266,108 @@ def test_damaged_missing_and_foreign_weights_are_one_sentence(ending, trained, t
         kernel | {f'layer_0.{name}': np.ones(3, np.float32) for name in norms.NormState._fields},
         {},
     ):
-        if ending == '.npz':
-            np.savez(path, **foreign)
-        else:
-            from safetensors.numpy import save_file
-
-            save_file(foreign, path)
+        foreign(path, arrays)
         with pytest.raises(ValueError, match=r"holds no weights of hebbjax; they are called 'layer_0\.kernel'"):
             export.load_weights(path)
+
+
+FOREIGN = ('float4_e2m1fn', 'float8_e3m4', 'float8_e4m3', 'float8_e4m3b11fnuz')  # to safetensors
+
+
+def drawn_state(rng, dtype, number, size):
+    """Draw a layer of a few neurons with finite weights of a dtype, and perhaps a threshold and a norm."""
+    layer = Layer(int(rng.integers(1, 5)), rules.instar(1), ASCEND, Window(size))
+    draw = lambda *shape: jnp.asarray(np.abs(rng.normal(size=shape)).astype(dtype))  # noqa: E731
+    n = layer.features
+    norm = norms.NormState(*(draw(n) for _ in range(4))) if number % 2 else None
+    state = layers.LayerState(draw(n, (size or 1) ** 2 * 3), (), (), draw(n) if rng.integers(2) else None, norm)
+    return layer, state
+
+
+@pytest.mark.parametrize('dtype', FLOATS)
+@pytest.mark.parametrize('ending', ENDINGS)
+def test_weights_of_any_floating_dtype_come_back_bit_by_bit_or_name_the_other_format(ending, dtype, tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / f'weights{ending}'
+    net, states = zip(*(drawn_state(rng, jnp.dtype(dtype), number, size) for number, size in enumerate([2, None, 3])))
+    if ending == '.safetensors' and dtype in FOREIGN:
+        with pytest.raises(ValueError, match=r'safetensors cannot hold these weights .*save them to an \.npz file\.'):
+            export.save_weights(path, net, states)
+        assert not list(tmp_path.iterdir())
+        return
+    export.save_weights(path, net, states)
+    weights, thresholds, found = export.load_weights(path)
+    for state, *new in zip(states, weights, thresholds, found, strict=True):
+        wanted = (state.w, state.threshold, state.norm)
+        assert_bits(dict(enumerate(jax.tree.leaves(new))), dict(enumerate(jax.tree.leaves(wanted))))
+        assert [one is None for one in new] == [one is None for one in wanted]
+
+
+@pytest.mark.parametrize('ending', ENDINGS)
+def test_every_damage_of_weights_is_refused_or_harmless(ending, trained, tmp_path):
+    """The parts in which a format keeps its own books are damaged as often as the rest."""
+    path = tmp_path / f'weights{ending}'
+    export.save_weights(path, NET, trained[0])
+
+    def read():
+        weights, thresholds, norms = export.load_weights(path)
+        assert norms == [None, None] and thresholds[1] is None
+        return {0: weights[0], 1: weights[1], 2: thresholds[0]}
+
+    whole, wanted, hurt = path.read_bytes(), read(), 0
+    start = (whole[:400], whole[400:])
+    for broken in (*drawn(whole, 150), *(one + start[1] for one in drawn(start[0], 150, seed=1))):
+        path.write_bytes(broken)
+        hurt += is_refused(read, wanted)
+    assert hurt > 200
+
+
+@pytest.mark.parametrize('ending', ENDINGS)
+@given(
+    bad=st.sampled_from([np.nan, np.inf, -np.inf]), where=st.integers(0, 4), dtype=st.sampled_from(['f4', 'bfloat16'])
+)
+def test_numbers_that_are_none_are_neither_saved_nor_loaded(ending, bad, where, dtype, tmp_path_factory):
+    path = tmp_path_factory.mktemp('weights') / f'weights{ending}'
+    layer, state = drawn_state(np.random.default_rng(where), jnp.dtype(dtype), 1, 2)
+    state = state._replace(threshold=jnp.zeros_like(state.norm.mean))
+    export.save_weights(path, (layer,), (state,))
+    arrays, tree = jax.tree.flatten(state)
+    arrays[where] = jnp.full_like(arrays[where], bad)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r'^layer_0\.\w+ holds NaN or infinity .*use weights of before that\.'):
+        export.save_weights(path, (layer,), (jax.tree.unflatten(tree, arrays),))
+    assert path.read_bytes() == before
+    names = ['kernel', 'threshold', *norms.NormState._fields]
+    bare = dict(zip(names, [np.asarray(a, np.float32) for a in arrays])) | {
+        'kernel': np.ones((3, layer.features), 'f4')
+    }
+    bare[names[where]] = np.full_like(bare[names[where]], bad)
+    foreign(path, {f'layer_0.{name}': array for name, array in bare.items()})
+    with pytest.raises(ValueError, match=r'layer_0\.kernel in .* holds NaN or infinity'):
+        export.load_weights(path)
+
+
+def foreign(path, arrays):
+    """Write arrays as those do who never heard of hebbjax: without a checksum."""
+    if path.suffix == '.npz':
+        np.savez(path, **arrays)
+    else:
+        from safetensors.numpy import save_file
+
+        save_file(arrays, path)
+
+
+@pytest.mark.parametrize('ending', ENDINGS)
+@pytest.mark.parametrize('dtype', ['float16', 'float32', 'float64'])
+@pytest.mark.parametrize('shape', [(5, 3), (2, 3, 1, 4), (0, 3), (2, 0), (2, 3, 0, 4)])
+def test_weights_of_others_are_read_unless_they_are_empty(shape, dtype, ending, tmp_path):
+    path, kernel = tmp_path / f'weights{ending}', bits(np.random.default_rng(0), 'uint8', shape).astype(dtype)
+    foreign(path, {'layer_0.kernel': kernel})
+    if 0 in shape:
+        with pytest.raises(ValueError, match=r'layer_0.kernel in .* is \[kh, kw, C, N\] or \[D, N\], none of them 0'):
+            export.load_weights(path)
+    else:
+        ((w,), *_) = export.load_weights(path)
+        np.testing.assert_array_equal(w, kernel.reshape(-1, shape[-1]).T)
 
 
 def test_other_endings_are_refused_before_anything_is_touched(trained, tmp_path):
@@ -223,7 +387,7 @@ def test_a_failed_save_leaves_the_old_file_whole(trained, tmp_path, monkeypatch)
     def fail(*args):
         raise OSError('disk full')
 
-    monkeypatch.setattr(export.os, 'fsync', fail)
+    monkeypatch.setattr(checkpoint.os, 'fsync', fail)
     with pytest.raises(OSError, match='disk full'):
         export.save_weights(path, NET[:1], trained[0][:1])
     assert path.read_bytes() == before

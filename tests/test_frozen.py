@@ -1,6 +1,7 @@
 """Cached drives and the head on them equal batch norm -> RePU -> max pool -> linear on the whole map."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +86,20 @@ def test_a_cache_is_the_same_for_every_block_size(images, w, block):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize('dtype, digits', [(jnp.float16, 11), (jnp.bfloat16, 8), (jnp.float32, 24)])
+def test_drives_of_any_size_fit_into_a_cache(images, w, dtype, digits):
+    """Each neuron has a scale of its own, from 1e-33 to 1e18: means of squares would not fit beyond it."""
+    sizes = jnp.asarray([1e-33, 1e-9, 1.0, 7e5, 1e15, 1e18], jnp.float32)
+    keep, drives = (
+        jax.jit(partial(f, layer_of(patches.raw), pool=2)) for f in (partial(frozen.cache, dtype=dtype), frozen.drives)
+    )
+    for scale in (1.0, 1e-3, 256.0):
+        found, wanted = (f(w=sizes[:, None] * w, images=np.float32(scale) * images) for f in (keep, drives))
+        for name in ('high', 'low'):
+            end, own = np.asarray(found.whole(getattr(found, name))), np.asarray(getattr(wanted, name))
+            np.testing.assert_allclose(end, own, rtol=2.0**-digits, atol=2.0**-24 * np.abs(own).max((0, 1)).min())
+
+
 def test_a_cache_fills_as_many_bytes_as_announced(images, w):
     found = frozen.cache(layer_of(), w, images, 2)
     assert found.high.dtype == jnp.float16
@@ -129,3 +144,12 @@ def test_layers_that_send_more_than_drives_are_refused(settings, says, images, w
     for call in (lambda: frozen.drives(layer, w, images), lambda: frozen.shape(layer, images.shape[1:])):
         with pytest.raises(ValueError, match=f'know neither cosines .* this layer {says}; read .* with hybrid.learn'):
             call()
+
+
+def test_a_cache_made_again_for_an_equal_layer_compiles_nothing(images, w, compilations):
+    first = frozen.cache(layer_of(), w, images, 2, block=3)
+    assert compilations
+    del compilations[:]
+    again = frozen.cache(layer_of(), w, images, 2, block=3)
+    assert not compilations
+    np.testing.assert_array_equal(again.high, first.high)

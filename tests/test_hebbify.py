@@ -10,6 +10,8 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
 from table import RULES
 
 from hebbjax import (
@@ -267,12 +269,8 @@ def test_random_competitions_draw_anew_when_anything_changed_and_by_the_seed(rng
 
 def test_what_cannot_learn_is_refused(linen_case):
     images, params, _ = linen_case
-    for only, says in (
-        (('conv3',), "no layer 'conv3' to learn by a rule; name some of conv1, conv2, head"),
-        ('conv1', "no layer 'c' to learn"),
-    ):
-        with pytest.raises(ValueError, match=says):
-            hebbify.nnx_model(Nnx(), KROTOV, only)
+    with pytest.raises(ValueError, match="no layer 'conv3' to learn by a rule; name some of conv1, conv2, head"):
+        hebbify.nnx_model(Nnx(), KROTOV, ('conv3',))
     with pytest.raises(ValueError, match="no layer 'block' to learn by a rule; name some of block/Conv_0, conv1, head"):
         hebbify.linen_model(Linen(), KROTOV, ('block',))(params, images)
     stateful = rules.oja()._replace(init=lambda w: jnp.zeros(len(w)))
@@ -296,6 +294,70 @@ def test_what_cannot_learn_is_refused(linen_case):
         hebbify.partition(ASCEND, optax.sgd(0.1), ('conv',)).init({'hidden': {'kernel': jnp.ones((2, 3))}})
     with pytest.raises(ValueError, match=r'hidden has kernels of many layers in one, \(4, 2, 3\), .* one by one'):
         hebbify.partition(ASCEND, optax.sgd(0.1), ('hidden',)).init({'hidden': {'kernel': jnp.ones((4, 2, 3))}})
+
+
+@pytest.mark.parametrize(
+    ('only', 'says'),
+    [
+        ('conv1', r'only=\.\.\. is a list of names of layers, such as only=\["conv1"\], not \'conv1\''),
+        ('', 'is a list of names'),
+        (None, 'is a list of names'),
+        (3, 'is a list of names'),
+        ((), 'names no layer that is to learn by a rule; name one or more'),
+        ([], 'names no layer'),
+        (iter(()), 'names no layer'),
+        (('conv1', 'conv2', 'conv1'), "has 'conv1', which is no name or there twice; name every layer once"),
+        ((3,), 'has 3, which is no name'),
+        ((None, 'conv1'), 'has None, which is no name'),
+    ],
+)
+def test_names_that_are_no_list_of_layers_are_refused_at_once(only, says):
+    for make in (
+        lambda: hebbify.nnx_model(Nnx(), KROTOV, only),
+        lambda: hebbify.linen_model(Linen(), KROTOV, only),
+        lambda: hebbify.partition(ASCEND, optax.sgd(0.1), only),
+    ):
+        with pytest.raises(ValueError, match=says):
+            make()
+
+
+def test_models_of_another_kind_and_models_that_learn_already_are_refused():
+    learns = hebbify.linen_model(Linen(), KROTOV, ['hidden'])
+    for model in (learns, Nnx(), Linen, None):
+        with pytest.raises(
+            ValueError, match=r'linen_model takes a linen.Module, not .* and what linen_model gave learns'
+        ):
+            hebbify.linen_model(model, KROTOV, ['hidden'])
+    for model in (learns, Linen(), Nnx, None):
+        with pytest.raises(ValueError, match=r'nnx_model takes an nnx.Module, not .*; linen_model is for linen'):
+            hebbify.nnx_model(model, KROTOV, ['hidden'])
+    for rule in ('krotov', rules.krotov, None):
+        with pytest.raises(ValueError, match=r'layers learn by a rule such as rules\.krotov\(\), not by'):
+            hebbify.nnx_model(Nnx(), rule, ['conv1'])
+
+
+@given(st.integers(1, 9), st.sampled_from([rules.krotov, rules.instar, prototypes.nearest]), st.data())
+def test_rules_with_more_winners_than_a_layer_has_neurons_are_refused_naming_it(k, make, data):
+    sizes = [data.draw(st.integers(1, 9)) for _ in range(2)]
+    k = max(k, 2) if make is rules.krotov else k
+    own = {'kernel_init': first, 'rngs': nnx.Rngs(0)}
+    model = nnx.Sequential(nnx.Conv(1, sizes[0], (2, 2), **own), nnx.Linear(sizes[0], sizes[1], **own))
+    few, before = [f'layers/{place}' for place, size in enumerate(sizes) if size < k], nnx.graphdef(model)
+    if not few:
+        hebbify.nnx_model(model, make(k), ['layers/0', 'layers/1'])
+        return
+    with pytest.raises(
+        ValueError, match=rf"^layer '{few[0]}': k={k} is more than the \d neurons that compete; use k <="
+    ):
+        hebbify.nnx_model(model, make(k), ['layers/0', 'layers/1'])
+    assert nnx.graphdef(model) == before
+
+
+def test_a_linen_layer_with_too_few_neurons_is_named(linen_case):
+    images, params, _ = linen_case
+    apply = hebbify.linen_model(Linen(), rules.krotov(6), ['hidden', 'block/Conv_0'])
+    with pytest.raises(ValueError, match=r"^layer 'hidden': k=6 is more than the 5 neurons that compete; use k <= 5\."):
+        jax.eval_shape(apply, params, images)
 
 
 # Training, in ten lines: the README's snippets

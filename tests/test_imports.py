@@ -14,7 +14,9 @@ import hebbjax
 
 ROOT = pathlib.Path(hebbjax.__file__).parent
 ORDER = [
-    {'types', 'checks'},
+    {'checks'},
+    {'values'},
+    {'types'},
     {
         'chunks',
         'patches',

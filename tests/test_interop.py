@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from damage import DTYPES, FLOATS, bits
 from flax import nnx
 
 from hebbjax import (
@@ -19,6 +20,7 @@ from hebbjax import (
     patches,
     plasticity,
     rules,
+    train,
     whitening,
 )
 
@@ -131,3 +133,68 @@ def test_weights_that_no_kernel_holds_are_refused(rng):
         interop.from_flax({'kernel': jnp.ones((3, 2)), 'bias': jnp.ones(2)})
     with pytest.raises(ValueError, match=r"weights to take; give an nnx.Conv, an nnx.Linear or parameters \{'kernel'"):
         interop.from_flax({'scale': jnp.ones(3)})
+
+
+def kernels(dtype):
+    """Draw kernels of all good and bad shapes."""
+    rng = np.random.default_rng(0)
+    for ndim in range(6):
+        shape = tuple(rng.integers(1, 4, ndim))
+        yield ndim in (2, 4), bits(rng, 'uint8', shape).astype(dtype)
+    yield False, np.zeros((0, 3), dtype)
+    yield False, np.zeros((2, 2, 1, 0), dtype)
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('xp', [np, jnp])
+def test_kernels_of_floating_point_numbers_alone_are_taken(xp, dtype):
+    for fits, kernel in kernels(dtype):
+        if fits and dtype in FLOATS:
+            kernel = np.ones_like(kernel)
+            found = interop.from_flax({'kernel': xp.asarray(kernel)})
+            assert found.dtype == kernel.dtype and found.shape == (kernel.shape[-1], kernel[..., 0].size)
+            continue
+        with pytest.raises(ValueError, match=r'the kernel (holds .*use numpy.asarray|is \[kh, kw, C, N\] or \[D, N\])'):
+            interop.from_flax({'kernel': xp.asarray(kernel)})
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_none_are_not_taken_over(bad, rng):
+    for shape in ((3, 2), (2, 2, 3, 4), (300, 200)):
+        kernel, bias = np.ones(shape, np.float32), np.zeros(shape[-1], np.float32)
+        hurt = kernel.copy()
+        hurt[tuple(rng.integers(shape))] = bad
+        for given in ({'kernel': hurt}, {'kernel': hurt, 'bias': bias}, {'kernel': kernel, 'bias': bias + bad}):
+            with pytest.raises(ValueError, match=r'the (kernel|bias) holds NaN or infinity \(\d+ of \d+ numbers\)'):
+                interop.from_flax(given, bias=True)
+        layer = Layer(shape[-1], rules.oja(), ASCEND)
+        state = layers.LayerState(jnp.asarray(hurt.reshape(-1, shape[-1]).T), (), ())
+        for out in (interop.to_linen, interop.to_nnx):
+            with pytest.raises(ValueError, match='the kernel holds NaN or infinity'):
+                out(layer, state)
+
+
+def test_what_does_not_belong_together_is_one_sentence():
+    layer, state = Layer(4, rules.oja(), ASCEND), layers.LayerState(jnp.ones((4, 6)), (), ())
+    whole = train.TrainState(0, 0, (state,))
+    for call, says in (
+        (lambda: interop.from_flax({'kernel': [[1.0, 2.0]]}), 'the kernel holds list'),
+        (
+            lambda: interop.from_flax({'kernel': jnp.ones((2, 3)), 'bias': jnp.ones(7)}, bias=True),
+            r'bias \[7\] .* 3 neu',
+        ),
+        (lambda: interop.to_linen(layer, whole), 'layer 1 has 4 neurons, and its state weights of shape'),
+        (lambda: interop.to_nnx(layer, whole.layers), 'layer 1 has 4 neurons, and its state weights of shape'),
+        (lambda: interop.to_linen((layer,), state), r'a network is a tuple of layers, at least one, not \(\('),
+        (
+            lambda: interop.to_linen(Layer(5, rules.oja(), ASCEND), state),
+            r'layer 1 has 5 neurons, and its state weights of shape \(4, 6\)',
+        ),
+        (lambda: interop.to_kernel(jnp.ones(3)), r'weights are \[N, D\], one row per neuron, and these are \(3,\)'),
+        *(
+            (lambda size=size: interop.to_kernel(jnp.ones((3, 4)), size), 'a window is one whole number')
+            for size in (0, -1, 2.5, True, '2', (2,), (2, 2, 1), (2, 0), (2, None))
+        ),
+    ):
+        with pytest.raises(ValueError, match=says):
+            call()

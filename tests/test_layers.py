@@ -57,10 +57,13 @@ def test_a_layer_pools_what_it_fires(rng):
 
 
 def test_bytes_become_intensities_and_floats_pass():
-    pixels = jnp.array([[0, 51, 255]], jnp.uint8)
-    np.testing.assert_allclose(layers.intensities(pixels), [[0, 0.2, 1]], rtol=1e-6)
-    assert layers.intensities(pixels).dtype == jnp.float32
-    floats = jnp.array([[-1.0, 300.0]])
+    pixels = np.array([0, 51, 255], np.uint8).reshape(1, 3, 1, 1)
+    for given in (pixels, 257 * pixels.astype(np.uint16)):  # each by the range of its type
+        shown = layers.intensities(jnp.asarray(given))
+        np.testing.assert_allclose(shown.reshape(-1), [0, 0.2, 1], rtol=1e-6)
+        assert shown.dtype == jnp.float32
+    np.testing.assert_array_equal(layers.intensities(jnp.asarray(pixels > 100)).reshape(-1), [0, 0, 1])
+    floats = jnp.full((1, 3, 1, 1), 300.0)
     assert layers.intensities(floats) is floats
 
 
@@ -151,7 +154,7 @@ def test_told_says_what_happened(rng):
 @pytest.mark.parametrize(
     'settings, match',
     [
-        ({'features': 0}, 'layer of 0 neurons cannot learn; use features >= 1'),
+        ({'features': 0}, 'layer of 0 neurons cannot learn; use a whole number, 1 or more'),
         ({'glimpses': 0}, 'glimpses=0 shows the layer nothing'),
         ({'chunk': 0}, 'chunk=0 looks at no image; use 1 or more, or None'),
         ({'precision': 'int4'}, "precision 'int4' is unknown; there are highest, tensorfloat32, bfloat16"),

@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from damage import DTYPES, bits
+from hypothesis import given
+from hypothesis import strategies as st
 
 import hebbjax
-from hebbjax import hybrid, loop, plasticity, rules, stages, supervised, train
+from hebbjax import hybrid, loop, plasticity, prototypes, rules, stages, supervised, teachers, train
 from hebbjax.moment import Position
 from hebbjax.monitor import Monitor
 from hebbjax.readout import Head
@@ -290,6 +293,36 @@ def test_weights_that_are_no_longer_finite_end_training_in_a_sentence(images):
     ('how', 'says'),
     [
         ({'callbacks': ['evaluate']}, "callback 'evaluate' is no function of a moment"),
+        ({'callbacks': 'evaluate'}, r"callbacks are a list, such as callbacks=\[...\], and this is 'evaluate'"),
+        ({'callbacks': print}, r'callbacks are a list, such as callbacks=\[...\], and this is <built-in'),
+        ({'callbacks': None}, 'callbacks are a list'),
+        ({'callbacks': [print, repr, print]}, 'callback <built-in function print> is there twice'),
+        ({'stages': Stage(2)}, r'stages are a list, such as stages=\[...\], and this is Stage'),
+        ({'stages': 3}, 'stages are a list'),
+        ({'stages': [Stage(2), 3]}, r'a stage is a stages.Stage, or the last one a hybrid.Supervised, not 3'),
+        ({'stages': ['parallel']}, "not 'parallel'"),
+        ({'stages': [Stage(1), Stage(1, (1,))]}, '1'),  # found before the first one is trained
+        *(({'batch': batch}, 'use a whole number, 1 or more') for batch in (True, 2.5, 5.0, 0, -1, None, '5')),
+        ({'watch': True}, 'what is watched is told by a monitor.Monitor, or None for nothing, not True'),
+        ({'watch': 20}, 'or None for nothing, not 20'),
+        ({'watch': lambda told: told}, 'or None for nothing, not <function'),
+        *(
+            ({'position': position}, 'a training goes on at a moment.Position with its stage and epoch')
+            for position in (
+                None,
+                3,
+                (0, 1, False, ()),
+                Position(-1),
+                Position(0, -1),
+                Position(0.0),
+                Position(0, True),
+            )
+        ),
+        ({'position': Position(0, 2)}, 'has a history of as many epochs of it, and this has 0'),
+        ({'position': Position(0, 1, history=({'stage': 0}, {'stage': 0}))}, 'of as many epochs of it, and this has 2'),
+        ({'state': start().layers}, 'goes on from the TrainState of train.init, not from tuple'),
+        ({'state': start(TWO)}, '2 states do not fit 1 layers'),
+        ({'net': NET[0], 'state': start()}, r'write \(layer,\)'),
         ({'stages': []}, 'at least one stage'),
         ({'stages': [hybrid.Supervised(2, Head(2), supervised.Schedule())]}, 'from layer 2 on; use 0 to 1'),
         ({'stages': [hybrid.Supervised(1, Head(2), supervised.Schedule()), Stage(1)]}, 'comes last'),
@@ -303,6 +336,129 @@ def test_weights_that_are_no_longer_finite_end_training_in_a_sentence(images):
 def test_what_does_not_fit_is_refused_before_training(how, says, images):
     with pytest.raises(ValueError, match=says):
         fit(images, **how)
+
+
+LABELS = np.arange(20) % 3
+TAUGHT = (hebbjax.Layer(3, prototypes.nearest(None), plasticity.ascend(0.1), teacher=teachers.one_hot(3)),)
+
+
+def test_labels_in_any_form_that_says_the_same_teach_the_same(images):
+    forms = [
+        LABELS.tolist(),
+        LABELS.astype(np.int64),
+        LABELS.astype(np.uint8),
+        LABELS.astype(np.float32),
+        LABELS[:, None],
+        jnp.eye(3)[LABELS],
+        jnp.asarray(LABELS),
+    ]
+    ends = [fit(images, net=TAUGHT, labels=labels).state for labels in forms]
+    assert np.abs(weights(ends[0])[0] - weights(start(TAUGHT))[0]).max() > 0
+    for end in ends[1:]:
+        assert_same(ends[0], end)
+
+
+def test_images_on_the_host_are_learned_from_as_on_the_device(images):
+    for one in (np.asarray(images), np.asarray(images) / 255):  # the latter float64, which jax does not hold
+        assert_same(fit(one).state, fit(jnp.asarray(one)).state)
+
+
+@pytest.mark.parametrize('where', ['labels', 'validation'])
+@pytest.mark.parametrize(
+    ('labels', 'says'),
+    [
+        (LABELS[:19], '19 labels do not fit 20 images'),
+        (LABELS - 1, 'labels run from -1 to 1'),
+        (LABELS + 0.5, 'labels are whole numbers, and that of image 0 is 0.5'),
+        (LABELS.astype(str), 'labels are classes 0, 1, ..., not <U'),
+        (np.zeros((20, 3)), 'one-hot rows'),
+        (3, 'labels are one class for each image'),
+        (LABELS + 1, 'labels run from 1 to 3 and there are 3 classes; use 0 to 2'),
+    ],
+)
+def test_labels_that_say_no_class_are_refused_before_anything_is_computed(labels, says, where, images):
+    last, seen = hybrid.Supervised(1, Head(3), supervised.Schedule()), []
+    given = {'labels': LABELS, 'validation': (images, LABELS)}
+    given[where] = labels if where == 'labels' else (images, labels)
+    with pytest.raises(ValueError, match=says):
+        fit(images, stages=[Stage(1), last], callbacks=[seen.append], **given)
+    assert not seen
+
+
+@given(st.sampled_from([np.nan, np.inf, -np.inf]), st.integers(0, 20 * 64 - 1), st.booleans())
+def test_images_that_are_no_numbers_are_refused_before_anything_is_computed(bad, place, device):
+    images, seen = np.ones((20, *SHAPE), np.float32), []
+    images.flat[place] = bad
+    images = jnp.asarray(images) if device else images
+    with pytest.raises(ValueError, match=rf'1 non-finite values, the first in image {place // 64}'):
+        fit(images, callbacks=[seen.append])
+    with pytest.raises(ValueError, match=rf'1 non-finite values, the first in image {place // 64}'):
+        fit(np.ones_like(images), callbacks=[seen.append], validation=(images, LABELS))
+    assert not seen
+
+
+@pytest.mark.parametrize('given', [None, 3, (1,), (1, 2, 3), 'ab'])
+def test_validation_is_two_arrays(given, images):
+    last = hybrid.Supervised(1, Head(3), supervised.Schedule())
+    with pytest.raises(
+        ValueError, match=r'validation( are two arrays|=\(images, labels\) to be judged by|images must)?'
+    ):
+        fit(images, labels=LABELS, stages=[last], validation=given)
+
+
+def test_a_training_begins_with_begin_and_may_be_refused_by_it(images):
+    order = []
+
+    class Picky:
+        def __init__(self, refuses):
+            self.refuses = refuses
+
+        def begin(self, moment):
+            order.append((moment.epoch, moment.epochs, moment.left))
+            if self.refuses:
+                raise ValueError('not this one')
+
+        def __enter__(self):
+            order.append('enter')
+
+        def __exit__(self, *error):
+            order.append('exit')
+
+        def __call__(self, moment):
+            order.append('epoch')
+
+    fit(images, epochs=1, callbacks=[Picky(False)])
+    assert order == [(0, 1, 1), 'enter', 'epoch', 'exit']
+    order.clear()
+    with pytest.raises(ValueError, match='not this one'):
+        fit(images, callbacks=[Picky(False), Picky(True), order.append])
+    assert order == [(0, 3, 3), (0, 3, 3)]
+
+
+@given(st.sampled_from(DTYPES), st.integers(0, 3), st.sampled_from([np, jnp]), st.integers(0, 9))
+def test_metrics_of_any_one_real_number_become_plain(dtype, ndim, xp, seed):
+    array = bits(np.random.default_rng(seed), dtype, (1,) * ndim)
+    given = xp.asarray(array)
+    if dtype == 'complex64':
+        with pytest.raises(ValueError, match="metrics are numbers, and 'x' was made"):
+            loop.as_metric('x', given)
+    else:
+        found = loop.as_metric('x', given)
+        assert type(found) is float
+        np.testing.assert_equal(found, float(array.reshape(())))
+
+
+@pytest.mark.parametrize(
+    'value', ['high', '3', b'3', None, [1.0], {}, np.ones(2), jnp.ones((1, 2)), np.zeros(0), 1j, np.str_('3'), print,
+              jax.random.key(0), np.array('2026', 'M8[Y]'), np.array(['3'])], ids=repr
+)  # fmt: skip
+def test_metrics_that_are_no_number_are_refused_with_their_name(value, images):
+    seen = []
+    with pytest.raises(
+        ValueError, match=r"^metrics are numbers, and 'odd' was made .*; give a float, nan where there is none\.$"
+    ):
+        fit(images, callbacks=[lambda moment: moment.metrics.update(odd=value), seen.append])
+    assert not seen
 
 
 def test_an_unknown_metric_is_refused_with_those_there_are(images):

@@ -171,3 +171,17 @@ def test_what_a_layer_learns_goes_out_of_its_state_and_back(state):
     before = layers.init(layer, jax.random.key(0), SHAPE)
     own, averages = models.learnable(layer, before)
     assert own.threshold is None and models.learned(before, own, averages).threshold is before.threshold
+
+
+@pytest.mark.parametrize('head', [None, Head(3, dropout=0.5)], ids=['layers', 'head'])
+def test_layers_learn_by_gradient_in_64_bits(bars, head, relaxed):
+    """On lower layers that answer in float64, with a rate that is cut."""
+    with jax.enable_x64(True):
+        sides = (bars[0][:20].astype(jnp.float64), np.arange(20) % 3)
+        state = train.init(NET, jax.random.key(0), SHAPE)
+        stage = hybrid.Supervised(1, head, Milestones(epochs=2, batch=10, milestones=(1,), average=2))
+        taught = learn(NET, state.layers, stage, sides)
+        classes = hybrid.predict(NET, taught.layers, stage, taught, sides[0])
+    assert taught.layers[2].w.dtype == jnp.float64
+    best = taught.fitted.curve[taught.fitted.best].validation
+    np.testing.assert_allclose(np.mean(np.asarray(classes) == sides[1]), best, atol=1e-6)

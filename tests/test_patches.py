@@ -186,3 +186,37 @@ def test_raw_and_centred_fold_into_weights_exactly(rng, x64):
 def test_what_is_not_linear_does_not_fold(prepare):
     with pytest.raises(ValueError, match='does not fold into weights'):
         patches.fold(prepare, jnp.ones((2, 3)))
+
+
+@settings(max_examples=6)
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    more=st.tuples(st.integers(0, 6), st.integers(0, 6)),
+    channels=st.integers(1, 3),
+)
+def test_any_window_cuts_what_loops_cut(size, stride, padding, more, channels):
+    h, w = (max(1, k - 2 * pad) + extra for k, pad, extra in zip(size, padding, more))
+    images = np.random.default_rng(0).normal(size=(2, h, w, channels)).astype(np.float32)
+    found = jax.eval_shape(lambda x: patches.extract(Window(size, stride, padding), x), images)
+    expected = reference.patches(images, size, stride, padding)
+    assert found.shape == expected.shape
+    with jax.disable_jit():
+        np.testing.assert_array_equal(patches.extract(Window(size, stride, padding), jnp.asarray(images)), expected)
+
+
+def test_a_window_of_a_thousand_pixels_is_cut_by_as_many_slices_as_it_has_rows_and_columns():
+    """Slices of one pixel each would take XLA minutes: 107 s for these."""
+    program = jax.make_jaxpr(lambda x: patches.extract(Window(31), x))(jnp.ones((2, 40, 40, 1)))
+    counted = str(program).count('slice[')
+    assert 31 < counted <= 62
+
+
+@pytest.mark.parametrize('prepare', patches.PREPARATIONS.values(), ids=patches.PREPARATIONS)
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
+def test_no_preparation_hides_what_is_no_number(prepare, bad):
+    x = np.ones((5, 9), np.float32)
+    x[2, 4] = bad
+    hidden = np.isfinite(np.asarray(prepare(jnp.asarray(x)))).all(1)
+    np.testing.assert_array_equal(hidden, [True, True, False, True, True])

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+import hebbjax
 from hebbjax import plasticity
 
 DW = jnp.array([[1.0, -4.0], [0.5, 0.25]])
@@ -25,7 +26,7 @@ def test_ascend_goes_up():
 
 
 def test_a_negative_rate_is_refused():
-    with pytest.raises(ValueError, match=r'learning rate -0\.1 would unlearn; use a rate >= 0'):
+    with pytest.raises(ValueError, match=r'learning rate -0\.1 would unlearn; use a finite rate >= 0, or a schedule'):
         plasticity.ascend(-0.1)
     with pytest.raises(ValueError, match='learning rate nan'):
         plasticity.ascend(float('nan'))
@@ -148,3 +149,47 @@ def test_transformations_chain_and_may_be_traced():
     rates = jnp.array([0.1, 0.2, 0.4])
     for found, rate in zip(jax.vmap(change)(rates), rates):
         np.testing.assert_allclose(found, DW / 4 * rate, rtol=1e-6)
+
+
+class Stubborn:
+    """A shape that only one network has."""
+
+    def __call__(self, updates, state, params=None):
+        assert updates.shape == (7, 7)
+        return updates, state
+
+
+@pytest.mark.parametrize(
+    'tx, descends',
+    [
+        (optax.sgd(0.1), True),
+        (optax.chain(plasticity.scale_by_max_abs(), optax.scale(-0.1)), True),
+        (optax.chain(optax.sgd(0.1), plasticity.unit_rows()), True),
+        (optax.chain(optax.sgd(0.1), plasticity.masked(), plasticity.unit_rows()), True),
+        (optax.scale_by_learning_rate(lambda step: 0.1), True),
+        (plasticity.ascend(lambda step: -0.1), True),
+        (optax.sgd(0.1, momentum=0.9, nesterov=True), True),
+        (plasticity.ascend(0.1), False),
+        (plasticity.ascend(0), False),
+        (plasticity.ascend(plasticity.after(3, 0.1)), False),
+        (optax.identity(), False),
+        (optax.set_to_zero(), False),
+        (optax.chain(plasticity.ascend(9.0), plasticity.masked(), plasticity.unit_rows()), False),
+        (optax.chain(plasticity.scale_by_max_abs('unit'), plasticity.ascend(1e-3), plasticity.unit_rows()), False),
+        (optax.chain(optax.sgd(0.1), optax.scale(-1)), False),
+        (optax.scale_by_adam(), False),
+        (optax.GradientTransformation(lambda w: (), Stubborn()), False),
+    ],
+)
+def test_what_goes_against_its_rule_is_refused_where_a_layer_starts(tx, descends, relaxed):
+    layer = hebbjax.Layer(3, hebbjax.rules.hebb(), tx)
+    if not descends:
+        assert hebbjax.init((layer,), jax.random.key(0), (2, 2, 1)).layers[0].w.shape == (3, 4)
+        return
+    with pytest.raises(ValueError, match=r'^layer 1: tx descends.*end it with plasticity\.ascend\(rate\)'):
+        hebbjax.init((layer,), jax.random.key(0), (2, 2, 1))
+
+
+def test_adam_descends_as_well(relaxed):
+    with pytest.raises(ValueError, match='tx descends'):
+        plasticity.check_ascends(optax.adam(1e-3))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from damage import DTYPES, assert_bits, bits, drawn, is_refused
 
 import hebbjax
 from hebbjax import files, plasticity, resume, rules, train
@@ -91,6 +92,47 @@ def test_every_damage_is_refused_or_harmless_and_others_are_named(kept):
             path.write_bytes(content)
     assert hurt >= 30
     kept.restore(state_of())
+
+
+def test_drawn_damage_is_refused_or_harmless(kept):
+    whole = {f'{number}': leaf for number, leaf in enumerate(plain(state_of(seed=3)))}
+    paths, hurt = sorted(path for path in (kept.folder / '3').rglob('*') if path.is_file() and path.stat().st_size), 0
+    for number, path in enumerate(paths):
+        content = path.read_bytes()
+        for broken in drawn(content, 4, seed=number):
+            path.write_bytes(broken)
+            read = lambda: {f'{n}': leaf for n, leaf in enumerate(plain(kept.restore(state_of())[0]))}  # noqa: E731
+            hurt += is_refused(read, whole)
+        path.write_bytes(content)
+    assert hurt > 2 * len(paths)
+
+
+def test_every_dtype_and_empty_leaves_come_back_bit_for_bit(tmp_path):
+    rng, kept = np.random.default_rng(0), resume.Checkpoints(tmp_path)
+    state = {name: jnp.asarray(bits(rng, name, rng.integers(1, 4, rng.integers(3)))) for name in DTYPES}
+    state |= {'empty': jnp.zeros((0, 3), jnp.bfloat16)}
+    kept.save(1, state)
+    assert_bits(kept.restore(jax.tree.map(jnp.zeros_like, state))[0], state)
+    with jax.enable_x64(True):
+        wide = {'wide': jnp.ones((2, 3), jnp.float64)}
+        kept.save(2, wide)
+        assert_bits(kept.restore(wide)[0], wide)
+    with pytest.raises(ValueError, match=r'2 was saved with JAX_ENABLE_X64=1: .*open it with JAX_ENABLE_X64=1 as well'):
+        kept.restore({'wide': jnp.ones((2, 3))})
+
+
+@pytest.mark.parametrize('epoch', [-1, 1.5, True, '2', None])
+def test_epochs_that_are_no_number_are_refused(epoch, tmp_path):
+    with pytest.raises(ValueError, match=rf'epoch {epoch!r} is no whole number from 0 on'):
+        resume.Checkpoints(tmp_path / 'none').save(epoch, state_of())
+    assert not list(tmp_path.iterdir())
+
+
+def test_metrics_that_are_no_numbers_count_as_not_measured(tmp_path):
+    kept = resume.Checkpoints(tmp_path, best='score', keep=9)
+    for epoch, score in enumerate([1, 'high', np.float32(3), None, np.ones(3), float('nan')], 1):
+        kept.save(epoch, state_of(), metrics={'score': score})
+    assert kept.best() == 3
 
 
 def test_a_checkpoint_that_was_cut_off_before_its_checksums_is_whole(kept):

@@ -199,13 +199,13 @@ def test_of_equal_neurons_the_first_wins_and_the_second_is_second():
 
 def test_a_winner_that_is_its_own_kth_cannot_be():
     for k in (1, 0, -3):
-        with pytest.raises(ValueError, match=rf'krotov\(k={k}\) .* use 2 <= k <= number of neurons\.'):
+        with pytest.raises(ValueError, match=rf'krotov\(k={k}\) .* use a whole number from 2 to that of neurons\.'):
             rules.krotov(k)
 
 
 @pytest.mark.parametrize('p', [1, 1.0, 0.5, 0, -2.0, float('nan')])
 def test_a_p_without_a_norm_is_refused(p):
-    with pytest.raises(ValueError, match=rf'krotov\(p={p}\) has no norm to converge to; use p > 1\.'):
+    with pytest.raises(ValueError, match=rf'krotov\(p={p}\) has no norm to converge to; use a finite p > 1\.'):
         rules.krotov(p=p)
 
 

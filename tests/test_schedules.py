@@ -6,6 +6,10 @@ import numpy as np
 import optax
 import pytest
 
+from hebbjax import cli
+from hebbjax.hybrid import Supervised
+from hebbjax.norms import BatchNorm
+from hebbjax.readout import Head
 from hebbjax.schedules import Milestones, Schedule
 
 
@@ -100,3 +104,68 @@ def test_what_cannot_train_is_refused(kind, settings, says):
 def test_momentum_and_penalties_out_of_range_are_refused(settings, says):
     with pytest.raises(ValueError, match=says):
         Milestones(**settings).check(500)
+
+
+NO_NUMBER = (None, 'one', '1', float('nan'), float('inf'), -float('inf'), np.float32('nan'), np.float64('inf'), [1], 1j)
+NO_COUNT = (*NO_NUMBER, 1.5, 2.0, True, False, -1, np.float32(3), np.int64(-2), np.bool_(True))
+BELOW = (-1e-9, -1, np.float32(-0.5), np.int32(-3))
+HOSTILE = {
+    Schedule: {
+        'epochs': (*NO_COUNT, 0), 'batch': (*NO_COUNT, 0, 501), 'rate': (*NO_NUMBER, *BELOW, 0, np.float32(0)),
+        'factor': (*NO_NUMBER, *BELOW, 0, 1.01), 'patience': NO_COUNT, 'stop_after': (*NO_COUNT, 0),
+        'decay': (*NO_NUMBER, *BELOW), 'average': (*NO_COUNT, 0),
+    },
+    Milestones: {
+        'epochs': (*NO_COUNT, 0), 'batch': (*NO_COUNT, 0, 501), 'rate': (*NO_NUMBER, *BELOW, 0),
+        'momentum': (*NO_NUMBER, *BELOW, 1, 1.5, np.float32(1)), 'l2': (*NO_NUMBER, *BELOW),
+        'milestones': (None, 3, 'ab', (1.5,), (True,), (-1,), (2, 1), (float('nan'),), (None,), (3, 5, 4)),
+        'factor': (*NO_NUMBER, *BELOW, 0, 2), 'stop_after': (*NO_COUNT, 0), 'average': (*NO_COUNT, 0),
+    },
+    Head: {
+        'classes': (*NO_COUNT, 0, 1), 'norm': (None, 1, 'yes', 0.0), 'threshold': NO_NUMBER,
+        'power': (*NO_NUMBER[1:], *BELOW, 0, 0.99, np.float32(0.5)),
+        'dropout': (*NO_NUMBER, *BELOW, 1, np.float32(1.5)),
+    },
+    BatchNorm: {'momentum': (*NO_NUMBER, *BELOW, 1, np.float32(2)), 'epsilon': (*NO_NUMBER, *BELOW, 0, np.float32(0))},
+    Supervised: {'start': (*NO_COUNT, 3, 10**20)},
+}  # fmt: skip
+GIVEN = {Head: {'classes': 3}, Supervised: {'start': 0, 'head': Head(3), 'schedule': Schedule()}}
+
+
+@pytest.mark.parametrize(
+    'kind, setting', [(kind, setting) for kind, settings in HOSTILE.items() for setting in settings], ids=str
+)
+def test_what_is_no_setting_is_met_with_a_sentence(kind, setting):
+    """Schedules are looked at when their data are known, stages when their network is, all else when built."""
+
+    def build(**settings):
+        built = kind(**GIVEN.get(kind, {}) | settings)
+        if kind not in (Head, BatchNorm):
+            built.check(2 if kind is Supervised else 500)
+
+    build()
+    for value in HOSTILE[kind][setting]:
+        with pytest.raises(ValueError) as error:
+            build(**{setting: value})
+        said = str(error.value)
+        assert said.endswith('.') and '\n' not in said and len(said) < 200, said
+
+
+def test_numbers_of_numpy_are_numbers():
+    Schedule(np.int64(3), np.int32(5), np.float32(0.1), np.float64(0.5), np.int8(2), np.int64(3), np.float32(0)).check(
+        5
+    )
+    Milestones(rate=np.float32(0.1), momentum=np.float64(0), milestones=(np.int64(1), 2, 2)).check(500)
+    Head(np.int64(3), True, np.float32(1.5), np.float32(0.5), np.float64(0.1))
+    BatchNorm(momentum=np.float32(0.5), epsilon=np.float64(1e-3))
+
+
+@pytest.mark.parametrize('flag', ['--head-rate', '--head-decay', '--threshold', '--power', '--dropout'])
+def test_a_command_refuses_before_it_trains_and_leaves_nothing(flag, few_digits, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for value in ('nan', 'inf', '-1'):
+        if (flag, value) == ('--threshold', '-1'):
+            continue  # a neuron that starts by sending more than its mean
+        assert cli.main(['dense', '--dataset', 'digits', '--json', 'found.json', flag, value]) == 2
+        assert capsys.readouterr().err.startswith('hebbjax dense: error: ')
+        assert not list(tmp_path.iterdir())

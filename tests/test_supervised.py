@@ -273,21 +273,89 @@ def test_plateau_patience_and_the_best_epoch_go_on_from_any_epoch(validation, re
         assert_same(done, whole)
 
 
-def test_an_epoch_whose_loss_is_lost_still_counts_when_going_on(relaxed):
-    """A loss that is not finite is a line of the curve like any other."""
-    model, kept = scripted([0.3, 0.8, 0.5]), []
+@pytest.mark.parametrize('lost', [np.nan, np.inf, 1e38])
+@pytest.mark.parametrize('training', [True, False], ids=['in training', 'on validation inputs'])
+def test_a_training_that_diverged_is_no_result(lost, training, relaxed):
+    """In its second epoch; answers and losses that are large are answers and losses."""
+    model = scripted([0.3, 0.8, 0.5])
 
     def apply(params, epoch, inputs, key=None):
         logits, after = model.apply(params, epoch, inputs, key)
-        return logits + jnp.where((epoch == 0) & (key is not None), jnp.nan, 0.0), after
+        hit = (epoch == 1) if training else (epoch == 2)
+        return logits + jnp.where(hit & ((key is not None) == training), lost, 0.0) * (1 - logits), after
 
-    samples = jnp.arange(10.0), jnp.ones(10, jnp.int32)
-    schedule = Schedule(epochs=3, batch=10, rate=1.0)
+    def fit():
+        samples, schedule = (jnp.arange(10.0), jnp.ones(10, jnp.int32)), Schedule(epochs=3, batch=10, rate=1.0)
+        return supervised.fit(model._replace(apply=apply), jax.random.key(0), samples, samples, schedule)
 
-    def fit(**how):
-        return supervised.fit(model._replace(apply=apply), jax.random.key(0), samples, samples, schedule, **how)
+    if lost == 1e38:
+        assert len(fit().curve) == 3
+        return
+    what = 'training loss' if training else 'answer to validation inputs'
+    with pytest.raises(ValueError, match=rf'diverged: in epoch 2 the {what} is not finite; lower the rate 1, or'):
+        fit()
 
-    whole = fit(keep=lambda snapshot: kept.append(jax.tree.map(np.array, snapshot)))
-    done = fit(kept=lambda like: kept[0])
-    assert len(done.curve) == len(whole.curve) == 3
-    assert int(done.averages) == int(whole.averages)
+
+def test_labels_and_inputs_that_do_not_fit_are_refused(relaxed):
+    model, schedule = scripted([0.5]), Schedule(epochs=1, batch=5)
+    samples = jnp.arange(10.0)
+    for labels, says in (
+        (np.arange(10), 'run from 0 to 9 and there are 2 classes'),
+        (np.full(10, 0.5), 'labels are whole numbers'),
+        (np.zeros(9, int), '9 labels do not fit 10 images'),
+        (['a'] * 10, 'labels are classes 0, 1, ..., not <U1'),
+    ):
+        for sides in (((samples, labels), (samples, samples > 3)), ((samples, samples > 3), (samples, labels))):
+            with pytest.raises(ValueError, match=says):
+                supervised.fit(model, jax.random.key(0), *sides, schedule)
+    for inputs in (samples[:0], (samples, samples[1:])):
+        with pytest.raises(ValueError, match=r'inputs of \[.*\] samples teach nothing; give as many of each'):
+            supervised.fit(model, jax.random.key(0), (inputs, samples > 3), (samples, samples > 3), schedule)
+
+
+def test_without_jit_the_same_is_learned(relaxed):
+    samples, schedule = (jnp.arange(10.0), jnp.ones(10, jnp.int32)), Milestones(epochs=1, batch=10)
+    model = scripted([0.3])
+    fit = lambda: supervised.fit(model, jax.random.key(0), samples, samples, schedule)  # noqa: E731
+    whole = fit()
+    with jax.disable_jit():
+        plain = fit()
+    np.testing.assert_allclose(untimed(plain), untimed(whole), rtol=1e-5)
+
+
+def test_in_64_bits_a_head_learns_what_it_learns_in_32(relaxed):
+    images, labels = np.random.default_rng(0).random((12, 2, 2, 1), np.float32), np.arange(12) % 3
+    found, schedule = [], Schedule(epochs=2, batch=4, rate=1e-2, average=2, decay=0.1, factor=0.51)
+    for wide in (True, False):  # whatever is kept between trainings, the first one has made
+        with jax.enable_x64(wide):
+            model = models.on_pixels(Head(3), (2, 2, 1))
+            sides = [(jnp.asarray(images[some]), jnp.asarray(labels[some])) for some in (slice(8), slice(8, 12))]
+            found.append(supervised.fit(model, jax.random.key(0), *sides, schedule, history=True))
+    assert {leaf.dtype for leaf in jax.tree.leaves(found[0].params)} == {jnp.dtype('float32')}
+    np.testing.assert_allclose(found[1].curve[0].loss, found[0].curve[0].loss, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    'schedule', [Schedule(batch=10, average=3), Milestones(batch=10)], ids=['plateau', 'milestones']
+)
+@pytest.mark.parametrize('pool', [1, 2])
+def test_in_64_bits_every_model_goes_on_from_step_to_step(pool, schedule, relaxed, x64):
+    """What a step takes in has the types of what it gives; nothing is computed."""
+    layer, head, shape = layer_of(), Head(10, power=2.0), (8, 8, 1)
+    images, labels = jax.ShapeDtypeStruct((20, *shape), jnp.float32), jax.ShapeDtypeStruct((20,), jnp.int32)
+    w = layers.init(layer, jax.random.key(0), shape).w
+    assert w.dtype == jnp.float64
+    keep = lambda dtype: jax.eval_shape(lambda x: frozen.cache(layer, w, x, pool, dtype=dtype), images)  # noqa: E731
+    cached = models.on_drives(head, *frozen.shape(layer, shape, pool))
+    tx, scale, part = schedule.tx(), jnp.ones((), jnp.float32), (jnp.int32(0), jnp.int32(2))
+    for model, inputs in (
+        (models.on_pixels(head, shape), images),
+        (cached, keep(jnp.float16)),
+        (cached, keep(jnp.float32)),
+        (models.on_images(head, layer, w, shape, pool), images),
+        (models.end_to_end(head, layer, shape, pool), images),
+    ):
+        epoch = supervised.make_gradient_epoch(model, tx, 10, schedule.average)
+        carry = jax.eval_shape(lambda key, model=model: supervised.begin(tx, *model.init(key)), jax.random.key(0))
+        after, _ = jax.eval_shape(epoch, carry, inputs, labels, jax.random.key(0), scale, part)
+        assert jax.tree.map(lambda a: a.dtype, after) == jax.tree.map(lambda a: a.dtype, carry)

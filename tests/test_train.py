@@ -13,6 +13,7 @@ import hebbjax
 from hebbjax import data, layers, learning, plasticity, rules, train
 from hebbjax.layers import Layer
 from hebbjax.patches import Window
+from hebbjax.stages import Stage
 
 SHAPE = (8, 8, 3)
 TX = optax.chain(plasticity.scale_by_max_abs(), plasticity.ascend(0.05))
@@ -124,7 +125,10 @@ def test_one_bad_pixel_is_told(images, where):
 def test_one_bad_step_is_told_of_the_whole_epoch(images, epoch):
     floats = images.astype(jnp.float32) / 255
     assert all(told.finite for told in epoch(start(), floats)[1])
-    assert not epoch(start(), floats.at[:3].set(jnp.nan))[1][0].finite
+    bad = floats.at[:3].set(jnp.nan)
+    with pytest.raises(ValueError, match=r'images hold .* non-finite values, the first in image 0'):
+        epoch(start(), bad)
+    assert not jax.jit(epoch)(start(), bad)[1][0].finite  # traced, images have no values that could be looked at
 
 
 @pytest.mark.parametrize('neurons', [200, 2000])
@@ -153,7 +157,7 @@ def test_given_weights_are_not_drawn_anew(rng):
 
 
 def test_given_weights_of_another_shape_or_number_are_refused():
-    with pytest.raises(ValueError, match=r'layer 1: weights of shape \(5, 53\) do not fit'):
+    with pytest.raises(ValueError, match=r'layer 2: weights of shape \(5, 53\) do not fit'):
         start(weights=[None, jnp.ones((5, 53))])
     for weights in ([None], [None] * 3):
         with pytest.raises(ValueError, match='weights'):
@@ -163,12 +167,12 @@ def test_given_weights_of_another_shape_or_number_are_refused():
 def test_a_layer_that_does_not_fit_is_refused_by_name():
     small = Layer(4, rules.krotov(), TX, Window(5))
     with pytest.raises(
-        ValueError, match=r'layer 1: window \(5, 5\) with padding \(0, 0\) does not fit images of 4 x 4'
+        ValueError, match=r'layer 2: window \(5, 5\) with padding \(0, 0\) does not fit images of 4 x 4'
     ):
         start(net=(NET[0], small))
-    with pytest.raises(ValueError, match='layer 0: k=7 is more than the 6 neurons that compete'):
+    with pytest.raises(ValueError, match='layer 1: k=7 is more than the 6 neurons that compete'):
         start(net=(Layer(6, rules.krotov(7), TX), small))
-    with pytest.raises(ValueError, match=r'layer 0: max_pool\(9\) does not fit maps of 8 x 8'):
+    with pytest.raises(ValueError, match=r'layer 1: max_pool\(9\) does not fit maps of 8 x 8'):
         start(net=(Layer(6, rules.krotov(), TX, Window(3, 1, 1), pool=hebbjax.max_pool(9)),))
 
 
@@ -220,7 +224,7 @@ def test_an_epoch_sees_every_image_once():
 def test_labels_are_shuffled_with_their_images():
     """A teacher is the label of its own image, in every batch."""
     net = DENSE
-    marked = jnp.broadcast_to(jnp.arange(20, dtype=jnp.float32)[:, None, None, None], (20, *SHAPE))
+    marked = jnp.broadcast_to(jnp.arange(20, dtype=jnp.float32)[:, None, None, None] / 32, (20, *SHAPE))
     plain_rule = net[0].rule
 
     def gather(sums, key, x, u, teacher, threshold):
@@ -230,13 +234,13 @@ def test_labels_are_shuffled_with_their_images():
         return jnp.full_like(w, sums.leak), state
 
     def teach(labels, above):
-        return jnp.tile(labels[:, None], (1, 4))
+        return jnp.tile(labels[:, None], (1, 4)).astype(jnp.float32) / 32
 
     rule = plain_rule._replace(gather=gather, change=change)
     spy = (Layer(4, rule, plasticity.ascend(1.0), teacher=teach),)
     epoch = train.make_train_epoch(spy, batch=6, keep_last=True)
-    assert epoch(start(net=spy), marked, jnp.arange(20.0))[1][0].change == 0
-    assert epoch(start(net=spy), marked, jnp.arange(20.0)[::-1])[1][0].change > 0
+    assert epoch(start(net=spy), marked, jnp.arange(20))[1][0].change == 0
+    assert epoch(start(net=spy), marked, jnp.arange(20)[::-1])[1][0].change > 0
 
 
 def test_a_teacher_hears_the_weights_of_the_layers_above_as_they_were(images):
@@ -266,7 +270,7 @@ def test_a_teacher_hears_the_weights_of_the_layers_above_as_they_were(images):
 
 def test_a_teacher_needs_labels(images):
     net = (NET[0], Layer(5, rules.instar(), TX, teacher=lambda labels, above: jax.nn.one_hot(labels, 5)))
-    says = r'layer 1 has a teacher, which needs labels; call with \(state, images, labels\)'
+    says = r'layer 2 has a teacher, which needs labels; call with \(state, images, labels\)'
     with pytest.raises(ValueError, match=says):
         train.train_step(net, start(net=net), images)
 
@@ -274,7 +278,7 @@ def test_a_teacher_needs_labels(images):
 def test_a_batch_larger_than_the_data_or_below_1_is_refused(images):
     with pytest.raises(ValueError, match='a batch of 21 is larger than the 20 images; use batch <= 20'):
         train.make_train_epoch(NET, batch=21)(start(), images)
-    with pytest.raises(ValueError, match='a batch of 0 images teaches nothing; use 1 or more'):
+    with pytest.raises(ValueError, match='a batch of 0 images teaches nothing; use a whole number, 1 or more'):
         train.make_train_epoch(NET, batch=0)
 
 
@@ -404,3 +408,43 @@ def test_training_many_seeds_at_once_is_as_useful_as_one_by_one():
     np.testing.assert_allclose(np.mean(together), np.mean(apart), atol=0.02)
     np.testing.assert_allclose(together, apart, atol=0.05)
     assert len({float(layer.w.sum()) for layer in (alone(key)[0] for key in keys)}) == 3
+
+
+# Outside of jit
+
+
+def test_what_is_called_outside_of_jit_compiles_once_for_equal_networks(images, compilations):
+    """Loops over parts of a batch have new bodies at every call; so had networks, which compared by identity."""
+
+    def build():
+        parts = {'chunk': 3}  # twenty images in loops
+        return (
+            Layer(6, rules.krotov(3, 0.4, 3), optax.chain(plasticity.ascend(0.05)), Window(3, 1, 1), **parts),
+            Layer(5, rules.instar(2), plasticity.ascend(0.1), Window(3, 1), **parts),
+        )
+
+    def everything():
+        net = build()
+        state = start(net=net)
+        one, _ = train.train_step(net, state, images)
+        two, _ = train.train_step(net, one, images, stage=Stage(1, (0,)))
+        return train.features(net, two.layers, images), train.features(net, two.layers, images, upto=1)
+
+    first = everything()
+    assert compilations
+    del compilations[:]
+    again = everything()
+    assert not compilations
+    for a, b in zip(first, again):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_steps_run_plainly_where_jit_is_switched_off(images):
+    state = start(net=DENSE)
+    jitted, told = train.train_step(DENSE, state, images)
+    with jax.disable_jit():
+        plainly, told_plainly = train.train_step(DENSE, state, images)
+        seen = train.features(DENSE, state.layers, images)
+    assert_same(plainly, jitted, atol=1e-6)
+    assert told[0].finite and told_plainly[0].finite
+    np.testing.assert_allclose(seen, train.features(DENSE, state.layers, images), atol=1e-5)

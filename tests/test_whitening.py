@@ -26,6 +26,13 @@ def test_standardise_gives_every_image_mean_0_and_deviation_1(rng):
     np.testing.assert_allclose(whitening.standardise(images[:1]), x[:1], atol=1e-4)
 
 
+@pytest.mark.parametrize('scale', [1e-32, 1e-20, 1e-3, 1e15, 1e37])
+def test_standardise_takes_any_scale(scale, rng):
+    images = rng.normal(size=(5, 4, 4, 3)).astype(np.float32)
+    found = whitening.standardise(jnp.asarray(np.float32(scale) * images))
+    np.testing.assert_allclose(found, whitening.standardise(jnp.asarray(images)), atol=1e-5)
+
+
 def test_a_constant_image_has_a_slope_of_zero():
     images = jnp.full((1, 4, 4, 3), 0.3)
     np.testing.assert_array_equal(jax.grad(lambda x: (whitening.standardise(x) ** 2).sum())(images), 0)
@@ -81,6 +88,49 @@ def test_the_published_recipes_are_what_they_say(rng):
         np.testing.assert_allclose(zca.mean.ravel(), mean, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize('scale', [1e-18, 1e-3, 1e4, 1e18, 1e28])
+def test_any_scale_is_whitened_where_epsilon_follows(scale, rng):
+    """Epsilon is in squared units of the values; so is what is divided by."""
+    x = np.asarray(correlated(rng, 200), np.float32).reshape(200, 12)
+    one, other = (whitening.fit(s * x, epsilon=0.01 * float(s) ** 2) for s in (np.float32(1), np.float32(scale)))
+    np.testing.assert_allclose(np.float64(other.matrix) * scale, one.matrix, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        whitening.apply(other, jnp.asarray(np.float32(scale) * x)), whitening.apply(one, jnp.asarray(x)), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize('level', [0.0, 0.1, 3.3e9, 1e20, 1e30])
+def test_what_never_varies_is_left_alone_at_any_level(level, rng):
+    x = np.concatenate([rng.normal(size=(101, 3)), np.full((101, 1), level)], 1).astype(np.float32)
+    zca, bare = whitening.fit(x, epsilon=0.01), whitening.fit(x[:, :3], epsilon=0.01)
+    np.testing.assert_allclose(zca.matrix[:3, :3], bare.matrix, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(zca.matrix[3], [0, 0, 0, 10], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(whitening.apply(zca, jnp.asarray(x))[:, 3], 0)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.int32, np.int64, np.uint16, bool])
+@pytest.mark.parametrize('shape', [(20, 3, 2, 1), (20, 6)])
+def test_integers_have_another_range_than_layers_whiten(dtype, shape, rng):
+    x = rng.integers(0, 2, shape).astype(dtype)
+    with pytest.raises(ValueError, match=f'takes intensities, as layers do, and not {np.dtype(dtype)}; divide'):
+        whitening.fit(x)
+    zca = whitening.fit(rng.normal(size=shape))
+    with pytest.raises(ValueError, match=f'takes intensities, as layers do, and not {np.dtype(dtype)}; divide'):
+        whitening.apply(zca, x)
+
+
+@pytest.mark.parametrize(
+    'scale, says', [(1e-20, 'leave values'), (1e-6, 'leave values'), (1e8, 'blow up the rounding of')]
+)
+def test_an_epsilon_of_another_scale_is_refused(scale, says, rng):
+    """Twelve values that eleven sums make: their last eigenvalue is rounding."""
+    x = rng.normal(size=(50, 11)) @ rng.normal(size=(11, 12))
+    with pytest.raises(ValueError, match=rf'epsilon=0.001 would {says} .* standardise them first') as error:
+        whitening.fit((scale * x).astype(np.float32))
+    enough = float(str(error.value).split()[-1].rstrip('.'))
+    assert np.isfinite(whitening.fit((scale * x).astype(np.float32), epsilon=enough).matrix).all()
+
+
 def test_directions_without_variance_do_no_harm(rng):
     """Standardised images have none along their mean, and 5 images span 4 dimensions of 12."""
     zca = whitening.fit(whitening.standardise(correlated(rng, 5)), epsilon=1e-3)
@@ -112,6 +162,10 @@ def test_other_dimensions_are_refused(rng):
     [
         (np.zeros((4, 3)), {'epsilon': 0}, 'epsilon=0 would divide by eigenvalues that are zero'),
         (np.zeros((4, 3)), {'per': 'pixel'}, "per 'sample' or per 'input', not per 'pixel'"),
+        (np.zeros((4, 3)), {'epsilon': np.float32('nan')}, 'epsilon=.*nan.* would divide'),
+        (np.zeros((4, 3)), {'epsilon': None}, 'epsilon=None would divide'),
+        (np.zeros((1, 224, 224, 3)), {}, r'inputs of 150528 values takes \d+ GiB .* whiten patches instead of images'),
+        (np.array([[1e34, 1], [0, 1]]), {}, 'values of 1e30 and more; standardise them first'),
         (np.zeros((0, 3)), {}, r'not to shape \(0, 3\)'),
         (np.zeros((4, 3, 3)), {}, r'images \[n, H, W, C\] or rows \[n, D\], not to shape \(4, 3, 3\)'),
         (np.full((5, 2, 2, 1), 0.25), {}, 'values that never vary; check the images'),

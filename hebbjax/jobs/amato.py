@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import time
 import zlib
+from typing import Annotated
 
 import jax
 import numpy as np
@@ -15,13 +16,15 @@ from hebbjax.jobs import amato_tables, cells, deep, shelf
 from hebbjax.jobs.cells import CELLS, GROUPS, TABLES, Cell, Training
 from hebbjax.jobs.deep import Data, Learned, Line
 from hebbjax.jobs.left import Left
-from hebbjax.jobs.material import Material
+from hebbjax.jobs.material import FEWEST, Material
 from hebbjax.jobs.report import Report, Row
-from hebbjax.jobs.settings import plain, refuse_idle, refuse_unknown
+from hebbjax.jobs.schema import MOST, Count, Fits, Seeds, check_settings
+from hebbjax.jobs.settings import plain, refuse_unknown
 from hebbjax.jobs.shelf import Shelf
 from hebbjax.progress import bar
 from hebbjax.types import Key
 
+Subset = Annotated[int, Fits(f'a whole number from {FEWEST} on', lambda value: FEWEST <= value <= MOST)]
 EPOCHS = {'G': 20, 'H': 2, 'R': 0}
 
 
@@ -42,11 +45,11 @@ class Config:
     drawn."""
     table: tuple[str, ...] | None = None
     """Tables: 1, 2, more. Left out, with cell and group: all of them."""
-    subset: int | None = None
+    subset: Subset | None = None
     """Training images used, validation among them; left out: all. Fewer are for trying things out."""
-    epochs: int | None = None
+    epochs: Count | None = None
     """Epochs of every training; left out: 20 by gradient, 2 by Hebb's rule."""
-    seeds: int = 1
+    seeds: Seeds = 1
     """Number of seeds, 0, 1, ...; each draws weights, order and dropout anew. The split is the same."""
     data_dir: pathlib.Path | None = None
     """Where prepared data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, tensorflow-datasets' own default."""
@@ -80,7 +83,7 @@ class Config:
         Raises:
             ValueError: naming the setting, its value and what would do.
         """
-        refuse_idle(self, ('subset', 'epochs', 'seeds'), ())
+        check_settings(self)
         self.chosen()
         return self
 
@@ -112,12 +115,13 @@ def run(config: Config, console: Console | None = None) -> Report:
     config = config.resolve()
     files.check_writable(config.json, config.markdown, config.figure)
     visualize.check_format(config.figure)
+    lasting = {'subset': config.subset, 'epochs': config.epochs}
+    new = config.run is None or shelf.is_new(config.run, 'amato', lasting)
     material = Material(config.subset, config.data_dir)
     if config.run is None:
         return train_all(config, Shelf(), material, console)
-    lasting = {'subset': config.subset, 'epochs': config.epochs, 'data': material.digest}
-    folder = shelf.opened(config.run, 'amato', lasting)
-    with runs.held(folder):
+    folder = shelf.opened(config.run, 'amato', lasting | {'data': material.digest})
+    with runs.tentative(folder if new else None), runs.held(folder):
         return train_all(config, Shelf(folder), material, console)
 
 
@@ -248,7 +252,8 @@ def refuse_risen(result: Report) -> None:
     Raises:
         ValueError: naming the networks whose loss did not fall.
     """
-    risen = [row.row for row in result.rows if any(loss and not loss[1] < loss[0] for loss in row.more['loss'])]
+    fell = lambda loss: None not in loss and loss[1] < loss[0]  # noqa: E731
+    risen = [row.row for row in result.rows if any(loss and not fell(loss) for loss in row.more['loss'])]
     if risen:
         raise ValueError(f'the loss of {", ".join(risen)} did not fall; all results are written.')
 

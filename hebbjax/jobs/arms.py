@@ -80,11 +80,6 @@ def hebbian(
     return Learned(outcome.state.layers[0].w, outcome.seconds, outcome.compile_seconds)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _cache(layer, pool, w, images):
-    return frozen.cache(layer, w, images, pool)
-
-
 def on_frozen(
     layer: Layer, learned: Learned, head: Head, key: Key, material: Material, *, pool: int, limit: float | None,
     shift: int, **training,
@@ -94,7 +89,7 @@ def on_frozen(
     everything = (len(material.images) + len(material.validation_images), *material.shape)
     size = frozen.cache_bytes(layer, jax.ShapeDtypeStruct(everything, material.images.dtype), pool)
     if size <= (limit or 0.6 * chunks.memory()) and not shift:
-        present = functools.partial(_cache, layer, pool, w)
+        present = functools.partial(frozen.cache, layer, w, pool=pool)
         model = models.on_drives(head, *frozen.shape(layer, material.shape, pool))
     else:
         present = as_they_are

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from hebbjax import charts, data, files, frozen, layers, patches, train, visualize
+from hebbjax import charts, data, files, frozen, layers, patches, runs, train, visualize
 from hebbjax.jobs import arms, report
 from hebbjax.jobs.arms import Learned, Material, Trained
 from hebbjax.jobs.report import Report
+from hebbjax.jobs.settings import refuse_larger_than_memory
 from hebbjax.jobs.trial import GIB, Job
 from hebbjax.layers import Layer
 from hebbjax.readout import Head
@@ -55,6 +56,8 @@ def run(
     config = config.resolve()
     files.check_writable(config.json, config.figure, config.curves)
     visualize.check_format(config.figure, config.curves)
+    if config.run is not None:
+        runs.check_new(config.run)
     stuff = material(config)
     refuse_misfits(config, stuff)
     files_of_run = {'json': 'results.json', 'figure': 'filters.png', 'curves': 'curves.png'}
@@ -65,12 +68,13 @@ def run(
         for row in config.rows
         if row != 'backprop' or seed < config.backprop_seeds
     ]
-    trained, interrupted = train_all(plan, lambda row, seed: train_row(row, seed, config, stuff, console), console)
-    if not trained:
-        raise KeyboardInterrupt
-    result = score_all(config, trained, stuff, console)
-    result.interrupted = interrupted
-    finish(result, config, picture(config, trained, stuff.shape), console)
+    with runs.tentative(config.run):
+        trained, interrupted = train_all(plan, lambda row, seed: train_row(row, seed, config, stuff, console), console)
+        if not trained:
+            raise KeyboardInterrupt
+        result = score_all(config, trained, stuff, console)
+        result.interrupted = interrupted
+        finish(result, config, picture(config, trained, stuff.shape), console)
     return result
 
 
@@ -93,8 +97,10 @@ def refuse_misfits(config: Job, stuff: Material) -> None:
     for row in config.rows:
         layer = layer_of(row, config, len(stuff.labels))
         head_of(row, config, stuff)
-        layers.init(layer, jax.random.key(0), stuff.shape)
+        refuse_larger_than_memory((layer,), stuff.shape)
         frozen.shape(layer, stuff.shape, config.blocks())
+    if config.shift >= min(stuff.shape[:2]):
+        raise ValueError(f'--shift {config.shift} moves images of {stuff.shape[0]} x {stuff.shape[1]} out of sight.')
 
 
 def head_of(row: str, config: Job, stuff: Material) -> Head:

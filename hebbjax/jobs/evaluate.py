@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import time
+from typing import Literal, NotRequired, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,9 @@ from hebbjax import callbacks, data, evaluation, files, runs
 from hebbjax.evaluation import Read
 from hebbjax.jobs import recipes, report
 from hebbjax.jobs.report import Report, Row
+from hebbjax.jobs.schema import Count, CountOrZero, check_settings, read_file
 from hebbjax.jobs.settings import refuse_unknown
-from hebbjax.jobs.watched import Subject, Watched
+from hebbjax.jobs.watched import Described, Subject, Watched
 from hebbjax.layers import LayerState
 from hebbjax.moment import Position
 from hebbjax.progress import bar
@@ -33,19 +35,44 @@ class Evaluate:
 
     folder: tyro.conf.Positional[pathlib.Path]
     """The run."""
-    epoch: int | None = None
+    epoch: CountOrZero | None = None
     """Which checkpoint; left out: the last."""
     rows: tuple[str, ...] = ('untrained', 'hebbian')
     """Which networks: untrained, hebbian, backprop."""
     readout: str | None = None
     """ridge or gradient; left out: the run's own."""
-    head_epochs: int | None = None
+    head_epochs: Count | None = None
     """Of classifiers trained by gradient; left out: the run's own."""
+    out: pathlib.Path | None = None
+    """Folder for evaluation.json, made if it is missing; left out: the run's own."""
     data_dir: pathlib.Path | None = None
     """Where prepared data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, tensorflow-datasets' own default."""
 
 
-def run_of(folder: pathlib.Path, data_dir: pathlib.Path | None) -> tuple[Watched, dict, callbacks.Checkpoints]:
+class Judged(TypedDict):
+    """What `evaluation.json` holds of a network, as far as it is read back."""
+
+    row: Literal[CONTROLS]
+    confusion: list[list[float]]
+    curve: NotRequired[dict[str, list[float | None]]]
+
+
+class Evaluation(TypedDict):
+    """What `evaluation.json` holds, as far as it is read back."""
+
+    rows: list[Judged]
+
+
+def read_evaluation(path: pathlib.Path) -> dict | None:
+    """Read what was found out before; None, if nothing was.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    return read_file(path, Evaluation, 'delete it, and evaluate the run again') if path.is_file() else None
+
+
+def run_of(folder: pathlib.Path, data_dir: pathlib.Path | None) -> tuple[Watched, Described, callbacks.Checkpoints]:
     """Read a run's settings, what is known of its data, and its checkpoints.
 
     Raises:
@@ -61,25 +88,28 @@ def run_of(folder: pathlib.Path, data_dir: pathlib.Path | None) -> tuple[Watched
 
 
 def run(config: Evaluate, console: Console | None = None) -> Report:
-    """Fit the classifiers, then read the test split, report, and write evaluation.json into the run folder.
+    """Fit the classifiers, then read the test split, report, and write evaluation.json.
 
     Raises:
         ValueError: if a setting or the run does not fit.
         OSError: if the run or data cannot be read, or results not written.
     """
     console = console or Console(quiet=True)
+    check_settings(config)
     for row in config.rows:
         refuse_unknown('rows', row, CONTROLS)
     if not config.rows:
         raise ValueError(f'--rows names no network; name some of {", ".join(CONTROLS)}.')
-    path = config.folder / runs.EVALUATION
-    settings, _, kept = run_of(config.folder, config.data_dir)
+    settings, known, kept = run_of(config.folder, config.data_dir)
+    path = runs.check_place(config.out or config.folder) / runs.EVALUATION
+    if path.exists():
+        files.check_writable(path)
+    before = read_evaluation(path) or {}
     asked = {'readout': config.readout, 'head_epochs': config.head_epochs}
     settings = dataclasses.replace(settings, **{name: value for name, value in asked.items() if value is not None})
     settings.check()
-    subject = settings.subject()
+    subject = settings.subject(known)
     state, position = callbacks.resume(kept, subject.state, config.epoch)
-    files.check_writable(path)
     reads = {}
     with bar(console, 'fitting classifiers', len(config.rows)) as tick:
         for row in config.rows:
@@ -90,9 +120,10 @@ def run(config: Evaluate, console: Console | None = None) -> Report:
     result = judge(reads, settings, subject, position)
     report.show(result, f'{config.folder}, epoch {len(position.history)}, accuracy in percent', {}, console)
     content = result.as_json()
-    if path.exists() and (before := files.read_json(path)).get('config') == content['config']:  # others stay
+    if before.get('config') == content['config']:  # others stay
         new = {row['row']: row for row in content['rows']}
         content['rows'] = list({**{row['row']: row for row in before['rows']}, **new}.values())
+    path.parent.mkdir(exist_ok=True)
     files.write_json(path, content)
     return result
 

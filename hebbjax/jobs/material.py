@@ -2,18 +2,18 @@
 
 import functools
 import pathlib
-import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hebbjax import data, frozen, teachers, whitening
+from hebbjax import checks, data, frozen, whitening
 from hebbjax.jobs import deep
 from hebbjax.jobs.deep import Data
 from hebbjax.types import Array
 
 HELD_OUT = 0.2  # of the training images: 10,000 of 50,000, by which epochs are chosen
+FEWEST = 100  # images to learn and choose from: 80 of them fill a batch
 
 
 class Material:
@@ -33,10 +33,10 @@ class Material:
         self.data_dir, self.held = data_dir, {}
         whole = data.load('cifar10', 'train', data_dir=data_dir)
         data.check_images(whole.images)
-        teachers.check_labels(whole.labels, deep.CLASSES)
+        checks.check_labels(whole.labels, deep.CLASSES, len(whole.images))
         count = len(whole.images) if subset is None else subset
-        if not 100 <= count <= len(whole.images):
-            raise ValueError(f'--subset {count} does not fit {len(whole.images)} images; use 100 to that many.')
+        if not FEWEST <= count <= len(whole.images):
+            raise ValueError(f'--subset {count} does not fit {len(whole.images)} images; use {FEWEST} to that many.')
         order = np.asarray(jax.random.permutation(jax.random.key(0), len(whole.images)))
         held = round(HELD_OUT * len(order))  # the last of the order, whatever the subset
         own, others = order[:-held], order[-held:]
@@ -49,7 +49,7 @@ class Material:
     @property
     def digest(self) -> str:
         """Tell these images from others."""
-        return ' '.join(f'{zlib.crc32(np.ascontiguousarray(part)):08x}' for split in self.splits for part in split)
+        return data.digest(*(part for split in self.splits for part in split))
 
     def normalised(self, images: np.ndarray) -> Array:
         """Give every channel mean 0 and variance 1, by the training images'."""

@@ -35,6 +35,8 @@ def run(config: Config, console: Console | None = None) -> Report:
     console = console or Console(quiet=True)
     config = config.resolve()
     files.check_writable(config.json, *pictures(config).values())
+    if config.run is not None:
+        runs.check_new(config.run)
     train, test = (data.load('cifar10', split, data_dir=config.data_dir) for split in ('train', 'test'))
     for images in (train.images, test.images):
         data.check_images(images)
@@ -47,13 +49,14 @@ def run(config: Config, console: Console | None = None) -> Report:
     prepare = functools.cache(functools.partial(stack.whitened, train.images, config.whitening_images))
     result = Report(config.as_json())
     try:
-        for variant, rows in config.trainings():
-            trained = stack.learn(variant, config, prepare(variant.whiten), train.images, rows[0], console)
-            for row in rows:
-                result.rows.append(decode.read_out(row, config.penalty, trained, train, test, console))
-                console.print(line_of(result.rows[-1]), highlight=False, soft_wrap=True)
-                result.write(config.json)  # hours may follow
-            draw(trained, rows, config)
+        with runs.tentative(config.run):
+            for variant, rows in config.trainings():
+                trained = stack.learn(variant, config, prepare(variant.whiten), train.images, rows[0], console)
+                for row in rows:
+                    result.rows.append(decode.read_out(row, config.penalty, trained, train, test, console))
+                    console.print(line_of(result.rows[-1]), highlight=False, soft_wrap=True)
+                    result.write(config.json)  # hours may follow
+                draw(trained, rows, config)
     except KeyboardInterrupt:
         if not result.rows:
             raise

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Iterator
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import tyro
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from hebbjax import callbacks, charts, distributions, files, runs, visualize
 from hebbjax.jobs import evaluate
+from hebbjax.jobs.schema import Count, CountOrZero, check_settings, read_file, without_stop
 from hebbjax.loggers import COUNTERS, Log
 
 
@@ -24,16 +26,43 @@ class Picture:
 
     folder: tyro.conf.Positional[pathlib.Path]
     """The run."""
-    epoch: int | None = None
+    epoch: CountOrZero | None = None
     """Which checkpoint's receptive fields; left out: the last."""
-    count: int = 100
+    count: Count = 100
     """Units per sheet of receptive fields at most, evenly spaced."""
     format: str = 'png'
     """png, pdf or svg."""
+    out: pathlib.Path | None = None
+    """Folder for the pictures, made if it is missing; left out: the run's own. What `hebbjax evaluate RUN --out` wrote
+    there is drawn rather than what lies in the run."""
+
+
+class Details(TypedDict):
+    """A line of `details.jsonl`: a layer after an epoch; the rest is there if it was watched while it learned."""
+
+    epoch: Count
+    layer: Count
+    histogram: tuple[list[float], list[float]]  # counts, edges
+    share: NotRequired[list[float]]
+    norms: NotRequired[list[float | None]]
+    step: NotRequired[list[float]]
+    mean: NotRequired[list[float | None]]
+    variance: NotRequired[list[float | None]]
+    sparsity: NotRequired[list[float | None]]
+
+
+def details_of(folder: pathlib.Path) -> list[Details]:
+    """Read what a run wrote down of its layers.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    way = 'delete it, and only what it tells of is lost'
+    return read_file(folder / Log.DETAILS, list[Details], way, files.read_lines)
 
 
 def run(config: Picture, console: Console | None = None) -> list[pathlib.Path]:
-    """Draw every picture there is material for, into the run's folder of pictures.
+    """Draw every picture there is material for: all of them or none.
 
     Returns:
         The files.
@@ -42,42 +71,40 @@ def run(config: Picture, console: Console | None = None) -> list[pathlib.Path]:
         ValueError: if a setting or the run does not fit.
         OSError: if the run or data cannot be read, or pictures not written.
     """
-    if config.count < 1:
-        raise ValueError(f'--count {config.count} leaves nothing to draw; use 1 or more.')
-    folder = config.folder / runs.PICTURES
+    check_settings(config)
     visualize.check_format(pathlib.Path(f'x.{config.format}'))
     settings, data, kept = evaluate.run_of(config.folder, None)
+    folder = runs.check_place(config.out or config.folder / runs.PICTURES)
+    details = details_of(config.folder)
+    judged = evaluate.read_evaluation(folder / runs.EVALUATION) if config.out else None
+    judged = judged or evaluate.read_evaluation(config.folder / runs.EVALUATION)
     net, like = settings.bare(data)
     state, position = callbacks.resume(kept, like, config.epoch)
-    layers = state.layers
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f'{folder} is a file; move it away, there pictures are to lie.')
-    folder.mkdir(exist_ok=True)
-    made = []
-
-    def keep(name: str, figure: Figure) -> None:
-        made.append(folder / f'{name}.{config.format}')
-        files.write_whole(made[-1], figure.savefig)
-
-    name = f'{settings.NAME} on {settings.dataset}'
-    for depth in range(1, len(layers) + 1):
+    name, figures = f'{settings.NAME} on {settings.dataset}', {}
+    for depth in range(1, len(net) + 1):
         title = f'{name}: layer {depth}, epoch {len(position.history)}'
-        figure = visualize.fields(net, layers, tuple(data['shape']), depth=depth, count=config.count, title=title)
-        keep(f'layer{depth}_fields', figure)
+        figures[f'layer{depth}_fields'] = visualize.fields(
+            net, state.layers, tuple(data['shape']), depth=depth, count=config.count, title=title
+        )
     try:
-        for title, figure in of_logs(name, position.history, files.read_lines(config.folder / Log.DETAILS)):
-            keep(title, figure)
-        if (config.folder / runs.EVALUATION).is_file():
-            for title, figure in of_evaluation(name, files.read_json(config.folder / runs.EVALUATION)):
-                keep(title, figure)
-    except KeyError as error:
-        raise ValueError(f'{config.folder} is damaged: {Log.DETAILS} or {runs.EVALUATION} lacks {error}.') from None
+        figures |= dict(of_logs(name, position.history, details))
+        figures |= dict(of_evaluation(name, judged)) if judged else {}
+    except (KeyError, ValueError) as error:  # lacks a part, or parts do not fit each other
+        reason = f'{error} is missing' if isinstance(error, KeyError) else without_stop(error)
+        raise ValueError(
+            f'{Log.DETAILS} or {runs.EVALUATION} of {config.folder} is damaged ({reason}); delete it, and the rest is '
+            'drawn.'
+        ) from None
+    folder.mkdir(exist_ok=True)
+    made = [folder / f'{title}.{config.format}' for title in figures]
+    for path, figure in zip(made, figures.values()):
+        files.write_whole(path, figure.savefig)
     if console is not None:
         console.print(f'{len(made)} pictures in {folder}', highlight=False, soft_wrap=True)
     return made
 
 
-def of_logs(name: str, history: tuple[dict, ...], details: list[dict]) -> Iterator[tuple[str, Figure]]:
+def of_logs(name: str, history: tuple[dict, ...], details: list[Details]) -> Iterator[tuple[str, Figure]]:
     """Draw what a training wrote down: (file name, picture)."""
     names = [metric for metric in dict.fromkeys(k for row in history for k in row) if metric not in COUNTERS]
     if names:  # not interrupted before its first epoch
@@ -108,7 +135,7 @@ def series(history: tuple[dict, ...], metric: str) -> tuple[list[int], list[floa
     return [row['epoch'] for row in there], [row[metric] for row in there]
 
 
-def of_evaluation(name: str, found: dict) -> Iterator[tuple[str, Figure]]:
+def of_evaluation(name: str, found: evaluate.Evaluation) -> Iterator[tuple[str, Figure]]:
     """Draw what an evaluation reached: (file name, picture)."""
     for row in found['rows']:
         yield (

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 
 from hebbjax import augment, checkpoint, pooling, runs
 from hebbjax.jobs import cnn, dense, stack
-from hebbjax.jobs.settings import Convolution, Hebbian, refuse_idle, refuse_unknown
+from hebbjax.jobs.schema import Count, Part, check, without_stop
+from hebbjax.jobs.settings import Convolution, Hebbian, refuse_unknown
 from hebbjax.jobs.variants import ROWS, Stacked
-from hebbjax.jobs.watched import Watched
+from hebbjax.jobs.watched import About, Watched
 from hebbjax.train import Network
 from hebbjax.types import Array
 from hebbjax.whitening import Whitening
@@ -60,16 +61,15 @@ class Miconi(Watched, Stacked):
     dataset: ClassVar[str] = 'cifar10'
     variant: str = 'triangle_trained'
     """Which network of `hebbjax miconi --ablations`; the readout is this command's own."""
-    validation: float = 0.1
+    validation: Part = 0.1
     """Share of the training data that is held out for evaluation."""
-    save_every: int = 1
-    every: int | None = 5
+    save_every: Count = 1
+    every: Count | None = 5
 
     def resolve(self) -> Self:
         """Refuse what cannot run."""
-        refuse_unknown('variant', self.variant, self.TRAINED)
-        refuse_idle(self, self.COUNTS, ('rate',))
         self.check()
+        refuse_unknown('variant', self.variant, self.TRAINED)
         return self
 
     def whitening(self, images: Array) -> Whitening:
@@ -100,7 +100,7 @@ def rebuild(config: Mapping[str, Any], run: pathlib.Path, data_dir: pathlib.Path
     """Build settings again from what a run folder says.
 
     Raises:
-        ValueError: if it is not of these recipes, or of other settings than they have.
+        ValueError: if it is not of these recipes, or of other settings than they have, or damaged.
     """
     recipe = RECIPES.get(str(config['job']))
     names = {field.name for field in dataclasses.fields(recipe)} if recipe else set()
@@ -109,6 +109,8 @@ def rebuild(config: Mapping[str, Any], run: pathlib.Path, data_dir: pathlib.Path
         raise ValueError(f'{made}; this works on folders of `hebbjax train`.')
     settings = {name: tuple(v) if isinstance(v, list) else v for name, v in config['settings'].items()}
     try:
+        check('its content', config, About)
         return recipe(**settings, run=run, data_dir=data_dir).resolve()
-    except TypeError as error:
-        raise ValueError(f'{run / runs.CONFIG} is damaged ({error}); train anew in another folder.') from None
+    except ValueError as error:
+        reason = without_stop(error)
+        raise ValueError(f'{run / runs.CONFIG} is damaged ({reason}); train anew in another folder.') from None

@@ -10,9 +10,11 @@ from typing import Any, ClassVar, Self
 import jax
 import optax
 
-from hebbjax import data, patches, plasticity, rules
+from hebbjax import chunks, data, patches, plasticity, rules, train
+from hebbjax.jobs.schema import Amount, Count, CountOrZero, NormExponent, Part, Rank, Rate, check_settings, flag, shown
 from hebbjax.layers import PRECISIONS, Layer
 from hebbjax.patches import Window
+from hebbjax.train import Network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,17 +27,17 @@ class Hebbian:
     """digits (embedded), mnist, fashion_mnist or cifar10."""
     data_dir: pathlib.Path | None = None
     """Where prepared data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, tensorflow-datasets' own default."""
-    epochs: int | None = None
+    epochs: Count | None = None
     """Hebbian epochs, over which the rate falls linearly."""
-    features: int | None = None
+    features: Count | None = None
     """N, the number of neurons (filters)."""
     patch: str | None = None
     """Patches are raw, centred, l2, centred_l2 or contrast (softly normalised), in learning and prediction alike."""
-    k: int | None = None
+    k: Rank | None = None
     """The rank that unlearns, 2 to N."""
-    delta: float | None = None
+    delta: Amount | None = None
     """Strength of the unlearning."""
-    p: float | None = None
+    p: NormExponent | None = None
     """Exponent of the norm, above 1."""
     maximum: str | None = None
     """Changes are divided by the largest of the layer, or of each unit."""
@@ -43,17 +45,14 @@ class Hebbian:
     """Predict with the weights, or with what the rule has seen: sign(w)|w|^(p-1)."""
     precision: str = 'highest'
     """Of the drives' product: highest (float32), tensorfloat32, or bfloat16 operands with float32 sums."""
-    spread: float | None = None
+    spread: Rate | None = None
     """Standard deviation of the first weights; the papers' is 1. Small ones let the first winners win everything."""
-    rate: float | None = None
+    rate: Rate | None = None
     """First Hebbian rate: the largest change of any weight in a step."""
-    batch: int | None = None
+    batch: Count | None = None
     """Images per Hebbian step."""
-    validation: float | None = None
+    validation: Part | None = None
     """Share of the training data that choices are made on."""
-
-    COUNTS: ClassVar[tuple[str, ...]] = ('epochs', 'batch', 'features')  # at least 1
-    RATES: ClassVar[tuple[str, ...]] = ('rate', 'spread')  # above 0
 
     def resolve(self) -> Self:
         """Fill what was left out with the data set's own settings, and refuse what cannot run.
@@ -65,12 +64,11 @@ class Hebbian:
         mine = {field.name for field in dataclasses.fields(self)}
         own = {name: value for name, value in self.PRESETS[self.dataset].items() if name in mine}
         full = dataclasses.replace(self, **{name: value for name, value in own.items() if getattr(self, name) is None})
-        refuse_idle(full, self.COUNTS, self.RATES)
+        check_settings(full)
         refuse_unknown('patch', full.patch, patches.PREPARATIONS)
+        refuse_unknown('maximum', full.maximum, ('layer', 'unit'))
         refuse_unknown('send', full.send, ('weights', 'seen'))
         refuse_unknown('precision', full.precision, PRECISIONS)
-        if not math.isfinite(full.delta):
-            raise ValueError(f'--delta {full.delta} is no strength; use a number, 0 or more.')
         if full.k > full.features:
             raise ValueError(f'--k {full.k} is more than the {full.features} neurons that compete; use 2 to N.')
         return full
@@ -109,11 +107,11 @@ class Hebbian:
 class Convolution(Hebbian):
     """What a convolutional layer can be told beside."""
 
-    window: int | None = None
+    window: Count | None = None
     """Side of the filters, in pixels."""
-    pool: int | None = None
+    pool: Count | None = None
     """Side of the max-pooling blocks, in positions."""
-    glimpses: int | None = None
+    glimpses: CountOrZero | None = None
     """Patches drawn per image and Hebbian step; 0: all of them."""
 
     def seen_through(self) -> Window:
@@ -148,6 +146,7 @@ def krotov_layer(
     )
 
 
+COPIES = 3  # of a state that learning holds at once: it, its change, and the state to come
 FILES = ('json', 'figure', 'figures', 'curves', 'markdown', 'data_dir', 'run')  # settings that say where, not what
 
 
@@ -157,24 +156,19 @@ def plain(config) -> dict:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
-def refuse_idle(config, counts: Iterable[str], rates: Iterable[str]) -> None:
-    """Refuse counts below 1 (None is left alone) and rates that are not above 0.
+def refuse_larger_than_memory(net: Network, image_shape: tuple[int, int, int]) -> None:
+    """Refuse, without drawing a weight, a network that does not fit images, or that memory does not hold.
 
     Raises:
-        ValueError: naming the setting, its value and what would do.
+        ValueError: naming what does not fit.
     """
-    for name in counts:
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ValueError(f'{flag(name)} {value} trains nothing; use 1 or more.')
-    for name in rates:
-        if not getattr(config, name) > 0:
-            raise ValueError(f'{flag(name)} {getattr(config, name)} learns nothing; use a number above 0.')
-
-
-def flag(name: str) -> str:
-    """Give a setting as it is written on the command line."""
-    return '--' + name.replace('_', '-')
+    state = jax.eval_shape(functools.partial(train.init, tuple(net), image_shape=image_shape), jax.random.key(0))
+    size = sum(math.prod(leaf.shape) * 4 for leaf in jax.tree.leaves(state))
+    if COPIES * size > chunks.memory():
+        raise ValueError(
+            f'a network of {size / 1e9:.3g} GB cannot learn in a memory of {chunks.memory() / 1e9:.3g} GB; use fewer '
+            '--features.'
+        )
 
 
 def refuse_unknown(name: str, value: str, known: Iterable[str]) -> None:
@@ -184,4 +178,4 @@ def refuse_unknown(name: str, value: str, known: Iterable[str]) -> None:
         ValueError: naming the setting, its value and what there is.
     """
     if value not in (known := tuple(known)):
-        raise ValueError(f'{flag(name)} {value} is unknown; there are {", ".join(known)}.')
+        raise ValueError(f'{flag(name)} {shown(value)} is unknown; there are {", ".join(known)}.')

@@ -4,14 +4,25 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable
+from typing import Literal, TypedDict
 
 from hebbjax import checkpoint, files, runs
 from hebbjax.jobs import report
 from hebbjax.jobs.cells import Training
 from hebbjax.jobs.deep import Learned, Line, States
+from hebbjax.jobs.schema import CountOrZero, read_file
 from hebbjax.supervised import Snapshot
 
-TOLD = ('curve', 'best', 'seconds', 'compile_seconds', 'loss')  # of `Learned`, in its order, behind the states
+
+class Told(TypedDict):
+    """What is kept of a finished training beside its layers: `Learned`, and accuracies in percent."""
+
+    curve: list[Line]
+    best: CountOrZero
+    seconds: float
+    compile_seconds: float
+    loss: tuple[float | None, float | None] | None
+    reached: dict[Literal['train', 'test'], float]
 
 
 @dataclasses.dataclass
@@ -48,13 +59,13 @@ class Shelf:
         if found is not None or self.folder is None or not self.path(training, seed, 'json').is_file():
             return found
         path = self.path(training, seed, 'json')
-        told, states = files.read_json(path), checkpoint.load(self.path(training, seed, 'npz'), draw())
-        try:
-            curve, rest = [Line(*line) for line in told['curve']], [told[name] for name in TOLD[1:]]
-            self.reached[training.name, seed] = dict(told['reached'])
-        except (KeyError, TypeError, ValueError):
-            raise ValueError(f'{path} is damaged; delete it, and what it tells of is trained anew.') from None
-        learned = self.finished[training.name, seed] = Learned(states, curve, *rest)
+        told = read_file(path, Told, 'delete it, and what it tells of is trained anew')
+        if training.letter != 'R' and told['best'] >= len(told['curve']):
+            raise ValueError(f'{path} is damaged (its best epoch is not in its curve); delete it, and train it anew.')
+        states = checkpoint.load(self.path(training, seed, 'npz'), draw())
+        self.reached[training.name, seed] = told.pop('reached')
+        learned = Learned(states, **told | {'curve': [Line(*line) for line in told['curve']]})
+        self.finished[training.name, seed] = learned
         return learned
 
     def has(self, training: Training, seed: int) -> bool:
@@ -81,8 +92,8 @@ class Shelf:
     def write(self, training: Training, seed: int) -> None:
         """Write what is known of a finished training, beside its layers."""
         one = self.finished[training.name, seed]
-        told = {name: getattr(one, name) for name in TOLD}
-        files.write_json(self.path(training, seed, 'json'), told | {'reached': self.reached[training.name, seed]})
+        told = one._asdict() | {'reached': self.reached[training.name, seed]}
+        files.write_json(self.path(training, seed, 'json'), {name: told[name] for name in Told.__annotations__})
 
     def partly(self, training: Training, seed: int) -> dict[str, Callable]:
         """Give the two arguments of `supervised.fit` by which an interrupted training goes on."""
@@ -109,10 +120,23 @@ def opened(folder: pathlib.Path, job: str, settings: dict) -> pathlib.Path:
         OSError: if there is something else in that place, or it cannot be made.
         ValueError: if it was made with other settings, naming the first.
     """
+    if is_new(folder, job, settings):
+        return runs.create(folder, {'job': job, 'settings': settings}, report.surroundings())
+    return folder.absolute()
+
+
+def is_new(folder: pathlib.Path, job: str, settings: dict) -> bool:
+    """Say whether a run folder is a new one; see `opened`, of whose settings these may be some.
+
+    Raises:
+        OSError: if there is something else in that place.
+        ValueError: if it was made with other settings, naming the first.
+    """
     if not (folder / runs.CONFIG).is_file():
         if folder.is_dir() and any(folder.iterdir()):
             raise FileExistsError(f'{folder} is not empty and holds no run; name a new folder with --run.')
-        return runs.create(folder, {'job': job, 'settings': settings}, report.surroundings())
+        runs.check_new(folder)
+        return True
     found = runs.config_of(folder)
     if found['job'] != job:
         raise ValueError(f'{folder} holds a run of {found["job"]}, not of {job}; name another folder with --run.')
@@ -122,4 +146,4 @@ def opened(folder: pathlib.Path, job: str, settings: dict) -> pathlib.Path:
                 f'{folder} holds trainings with {name} = {found["settings"].get(name)}, asked are {value}; '
                 'name another folder with --run, or ask for the same.'
             )
-    return folder.absolute()
+    return False

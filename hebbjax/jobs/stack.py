@@ -1,6 +1,5 @@
 """Stacks of Hebbian layers: the network of a row, and its training over all seeds in one program."""
 
-import functools
 import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -27,6 +26,7 @@ from hebbjax import (
 )
 from hebbjax.homeostasis import Homeostasis
 from hebbjax.interrupt import wait
+from hebbjax.jobs.settings import refuse_larger_than_memory
 from hebbjax.jobs.variants import Config, Stacked, Variant
 from hebbjax.layers import Layer, LayerState
 from hebbjax.patches import Window
@@ -154,8 +154,7 @@ def refuse_misfits(config: Stacked, variants: Iterable[Variant], count: int) -> 
             f'--burn-in {config.burn_in} leaves nothing of {steps} steps to learn in; use fewer than those.'
         )
     for variant in variants:
-        net = network(variant, config, PLAIN)
-        jax.eval_shape(functools.partial(train.init, net, image_shape=SHAPE), jax.random.key(0))
+        refuse_larger_than_memory(network(variant, config, PLAIN), SHAPE)
 
 
 def learn(variant: Variant, config: Config, first: Preparation, images: Array, name: str, console: Console) -> Stack:

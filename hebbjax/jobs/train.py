@@ -7,12 +7,13 @@ import functools
 import pathlib
 import shlex
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from rich.console import Console
 
-from hebbjax import callbacks, checkpoint, files, loggers, loop, runs, stages
-from hebbjax.jobs import recipes, report
+from hebbjax import callbacks, checkpoint, loggers, loop, runs, stages
+from hebbjax.jobs import picture, recipes, report
+from hebbjax.jobs.schema import CountOrZero, check_settings, read_file
 from hebbjax.jobs.watched import CALLBACKS, Subject, Watched
 from hebbjax.loop import Callback, Outcome
 from hebbjax.moment import Position
@@ -24,10 +25,17 @@ class Resume:
 
     resume: pathlib.Path
     """Its folder."""
-    epoch: int | None = None
+    epoch: CountOrZero | None = None
     """Checkpoint to go on from; later ones are deleted, since training makes them anew. Left out: the last."""
     data_dir: pathlib.Path | None = None
     """Where prepared data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, tensorflow-datasets' own default."""
+
+
+class Surroundings(TypedDict):
+    """What `versions.json` holds of a run."""
+
+    versions: dict[str, str | None]
+    device: str
 
 
 class Trained(NamedTuple):
@@ -58,12 +66,16 @@ def run(config: Watched, console: Console | None = None) -> Trained:
     """
     console = console or Console(quiet=True)
     config = config.resolve()
+    if config.run is not None:
+        runs.check_new(config.run)
     subject = config.subject()
     config.refuse_misfits(subject)
-    folder = config.run or runs.free(pathlib.Path('runs'), f'{config.NAME}-{config.dataset}')
-    about = config.as_json() | {'data': subject.data}
-    folder = runs.create(folder, about, report.surroundings())
-    with resumable(folder), runs.held(folder):
+    about = config.as_json() | {'data': subject.data}, report.surroundings()
+    if config.run is not None:
+        folder = runs.create(config.run, *about)
+    else:
+        folder = runs.create_free(pathlib.Path('runs'), f'{config.NAME}-{config.dataset}', *about)
+    with runs.tentative(folder), resumable(folder), runs.held(folder):
         if subject.whitening is not None:
             checkpoint.save(folder / runs.WHITENING, subject.whitening)
         return go_on(config, subject, folder, Position(), console)
@@ -77,12 +89,16 @@ def resume(config: Resume, console: Console | None = None) -> Trained:
         OSError: if it is no run folder, another process trains into it, or it cannot be written.
     """
     console, folder = console or Console(quiet=True), config.resume
-    settings = recipes.rebuild(runs.config_of(folder), folder, config.data_dir)
+    check_settings(config)
+    about = runs.config_of(folder)
+    settings = recipes.rebuild(about, folder, config.data_dir)
     with resumable(folder), runs.held(folder):
-        now, then = report.surroundings(), files.read_json(folder / runs.VERSIONS)
-        if now != then:
+        then = read_file(folder / runs.VERSIONS, Surroundings, 'train anew in another folder')
+        if 'log' in settings.callbacks:  # which goes on in it
+            picture.details_of(folder)
+        if then != report.surroundings():
             console.print('versions or device are not those that the run began with: it may go on in other bits')
-        subject, position = settings.subject(), Position()
+        subject, position = settings.subject(about['data']), Position()
         kept = callbacks.Checkpoints(folder / runs.CHECKPOINTS, keep=settings.keep)
         if kept.epochs():
             state, position = callbacks.resume(kept, subject.state, config.epoch)

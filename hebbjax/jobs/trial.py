@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
-from hebbjax import augment
+from hebbjax.jobs.schema import Amount, Count, CountOrZero, PartOrZero, Power, Rate, Seeds
 from hebbjax.jobs.settings import Hebbian, refuse_unknown
 from hebbjax.supervised import Schedule
 
@@ -24,15 +24,15 @@ class Job(Hebbian):
     ROWS: ClassVar[tuple[str, ...]] = ()  # networks that the job knows
     PAPER: ClassVar[Mapping[str, Mapping[str, float]]] = {}  # data set -> row -> percent
 
-    seeds: int | None = None
+    seeds: Seeds | None = None
     """Number of seeds, 0, 1, ...; each draws weights, order and dropout anew."""
     rows: tuple[str, ...] | None = None
     """Which networks to train; left out: all."""
-    head_epochs: int | None = None
+    head_epochs: Count | None = None
     """Epochs of a head at most; early stopping may end it sooner."""
-    backprop_epochs: int | None = None
+    backprop_epochs: Count | None = None
     """Epochs of the end-to-end twin at most."""
-    backprop_seeds: int | None = None
+    backprop_seeds: Seeds | None = None
     """Seeds of the end-to-end twin at most."""
     run: pathlib.Path | None = None
     """Run folder, a new one, for configuration, versions and the three files below."""
@@ -44,33 +44,28 @@ class Job(Hebbian):
     """File for a picture of accuracy over head epochs, first seed."""
     start: str | None = None
     """First weights: drawn (see spread), or patches, cut out of training images; of untrained filters, too."""
-    power: float | None = None
+    power: Power | None = None
     """n of RePU(n)."""
     threshold: float | None = None
     """Standard deviations above its mean at which a neuron starts to send (batch norm's first shift, negated)."""
-    dropout: float | None = None
+    dropout: PartOrZero | None = None
     """Share of neurons silenced while a head trains."""
-    head_batch: int | None = None
+    head_batch: Count | None = None
     """Images per gradient step."""
-    head_rate: float | None = None
+    head_rate: Rate | None = None
     """Adam's first rate."""
-    head_decay: float | None = None
+    head_decay: Amount | None = None
     """Decoupled weight decay (AdamW)."""
-    head_patience: int | None = None
+    head_patience: CountOrZero | None = None
     """Epochs without a better validation accuracy before the rate falls to 0.3; one more than twice as many end it."""
-    head_average: int | None = None
+    head_average: Count | None = None
     """Steps over which a network's parameters are averaged before it is judged; 1: the last ones alone."""
-    shift: int | None = None
+    shift: CountOrZero | None = None
     """Pixels by which gradient training moves its images at most, anew in every epoch; 0: none."""
-    backprop_rate: float | None = None
+    backprop_rate: Rate | None = None
     """Adam's first rate in the end-to-end twin."""
-    cache_gib: float | None = None
+    cache_gib: Rate | None = None
     """Memory that cached drives may fill; above it they are recomputed. Left out: 60 % of the device's memory."""
-
-    COUNTS: ClassVar[tuple[str, ...]] = (
-        *Hebbian.COUNTS, 'seeds', 'head_epochs', 'backprop_epochs', 'head_batch', 'head_average',
-    )  # fmt: skip
-    RATES: ClassVar[tuple[str, ...]] = (*Hebbian.RATES, 'head_rate', 'backprop_rate')
 
     def resolve(self) -> Self:
         """Fill what was left out with the data set's own settings and all rows, and refuse what cannot run.
@@ -79,7 +74,6 @@ class Job(Hebbian):
             ValueError: naming the setting, its value and what would do.
         """
         full = super().resolve()
-        augment.shift(full.shift)  # refuses what is below 0
         refuse_unknown('start', full.start, STARTS)
         for row in full.rows or ():
             refuse_unknown('rows', row, self.ROWS)

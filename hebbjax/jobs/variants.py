@@ -2,9 +2,9 @@
 
 import dataclasses
 import pathlib
-from typing import ClassVar
 
-from hebbjax.jobs.settings import plain, refuse_idle, refuse_unknown
+from hebbjax.jobs.schema import Count, CountOrZero, Rate, Seeds, check_settings
+from hebbjax.jobs.settings import plain, refuse_unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,24 +53,22 @@ READOUTS = ('l1_quadrants', 'l2_quadrants', 'final')
 class Stacked:
     """What Miconi's network and its training can be told."""
 
-    epochs: int = 20
+    epochs: Count = 20
     """Hebbian epochs."""
     data_dir: pathlib.Path | None = None
     """Where prepared data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, tensorflow-datasets' own default."""
-    features: tuple[int, int, int] = (100, 196, 400)
+    features: tuple[Count, Count, Count] = (100, 196, 400)
     """Neurons of the three layers."""
-    batch: int = 100
+    batch: Count = 100
     """Images per step."""
-    rate: float = 1.0
+    rate: Rate = 1.0
     """Factor on the published rates, 1e-4, 1e-4 and 1e-3 per patch won."""
-    burn_in: int = 201
+    burn_in: CountOrZero = 201
     """Steps in which only thresholds adapt."""
-    whitening_images: int = 9000
+    whitening_images: Count = 9000
     """Images that ZCA is fitted to, with the notebook's regularisation, which depends on their number."""
-    images: int | None = None
+    images: Count | None = None
     """Training images used; left out: all. Fewer are for trying things out."""
-
-    COUNTS: ClassVar[tuple[str, ...]] = ('epochs', 'batch', 'whitening_images', 'images')  # at least 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Config(Stacked):
     read once on the test set.
     """
 
-    seeds: int = 3
+    seeds: Seeds = 3
     """Number of seeds, 0, 1, ..., trained in one program; each draws weights, masks, order and flips anew."""
     rows: tuple[str, ...] | None = None
     """Which networks; left out: table 1 (and the ablations, where asked for)."""
@@ -95,9 +93,9 @@ class Config(Stacked):
     """File for all results, with configuration and versions."""
     figures: pathlib.Path | None = None
     """Folder for the full sheets of receptive fields of trained rows, first seed (figures B.1, B.2)."""
-    penalty: float = 1.0
+    penalty: Rate = 1.0
     """Of ridge regression."""
-    seeds_at_once: int | None = None
+    seeds_at_once: Seeds | None = None
     """Seeds trained side by side; left out: 1 on a CPU, all that fit the memory elsewhere."""
 
     def resolve(self) -> 'Config':
@@ -106,15 +104,11 @@ class Config(Stacked):
         Raises:
             ValueError: naming the setting, its value and what would do.
         """
+        check_settings(self)
         asked = self.rows or (*TABLE,)
         rows = tuple(dict.fromkeys((*asked, *(ABLATIONS if self.ablations else ()))))
         for row in rows:
             refuse_unknown('rows', row, ROWS)
-        refuse_idle(self, (*self.COUNTS, 'seeds', 'seeds_at_once'), ('rate',))
-        if not self.penalty > 0:
-            raise ValueError(
-                f'--penalty {self.penalty} may leave ridge regression without a solution; use one above 0.'
-            )
         return dataclasses.replace(self, rows=rows)
 
     def as_json(self) -> dict:

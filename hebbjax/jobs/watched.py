@@ -3,15 +3,16 @@
 import dataclasses
 import importlib.util
 import pathlib
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple, NotRequired, TypedDict
 
 import jax
 import jax.numpy as jnp
 
-from hebbjax import data, evaluation, stages, train
+from hebbjax import data, evaluation, runs, stages, train
 from hebbjax.evaluation import Readout
-from hebbjax.jobs.settings import plain, refuse_idle, refuse_unknown
+from hebbjax.jobs.schema import Count, CountOrZero, Seed, check_settings
+from hebbjax.jobs.settings import plain, refuse_larger_than_memory, refuse_unknown
 from hebbjax.loop import DEFAULT
 from hebbjax.monitor import Monitor
 from hebbjax.readout import Head
@@ -24,6 +25,22 @@ CALLBACKS = ('evaluate', 'early_stop', 'log', 'picture', 'tensorboard', 'checkpo
 READOUTS = ('ridge', 'gradient')
 
 
+class Described(TypedDict):
+    """What a run keeps of its data."""
+
+    count: Count  # training images, less those for validation
+    shape: tuple[Count, Count, Count]
+    digest: NotRequired[str]  # of images and labels of both sides; older runs have none
+
+
+class About(TypedDict):
+    """What `config.json` holds of a run."""
+
+    job: str
+    settings: dict
+    data: Described
+
+
 class Subject(NamedTuple):
     """What is trained: a network as it begins, and data; the test split is not among it."""
 
@@ -33,11 +50,7 @@ class Subject(NamedTuple):
     labels: Array  # [n]
     validation: tuple[Array, Array]
     whitening: Whitening | None  # that the network was built with
-
-    @property
-    def data(self) -> dict:
-        """Say what the network is built for, as plain JSON values."""
-        return {'count': len(self.images), 'shape': list(self.images.shape[1:])}
+    data: Described  # what the network is built for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,32 +59,32 @@ class Watched:
 
     run: pathlib.Path | None = None
     """Run folder, a new one; left out: runs/NETWORK-DATASET-1, or the next free number."""
-    seed: int = 0
+    seed: Seed = 0
     """Draws weights, order and all else."""
     plan: str = 'parallel'
     """Layers learn in parallel (fed from before the update), in_order (from after it) or layerwise (in turn)."""
     callbacks: tuple[str, ...] = ('evaluate', 'log', 'picture', 'checkpoint')
     """What is done after epochs: evaluate, early_stop, log, picture, tensorboard, checkpoint."""
-    every: int | None = None
+    every: Count | None = None
     """Epochs from one evaluation, picture and detailed log to the next; those of the first and last epoch come too.
     Left out: a tenth of all."""
-    save_every: int = 10
+    save_every: Count = 10
     """Epochs from checkpoint to checkpoint; those of the first and last epoch, and after Ctrl-C, come too."""
-    keep: int = 2
+    keep: Count = 2
     """Last checkpoints to keep."""
     best: str | None = None
     """Metric whose best (largest) checkpoint is kept too, such as validation_accuracy."""
     metric: str = 'validation_accuracy'
     """Metric that early_stop looks at; larger is better."""
-    patience: int = 3
+    patience: Count = 3
     """Measurements of it without a new best before early_stop ends training."""
     readout: str = 'ridge'
     """What evaluates: ridge (regression in closed form) or gradient (batch norm -> linear, trained by Adam)."""
-    head_epochs: int = 10
+    head_epochs: Count = 10
     """Of the gradient readout."""
-    head_batch: int = 50
+    head_batch: Count = 50
     """Images per step of the gradient readout."""
-    look: int = 20
+    look: CountOrZero = 20
     """Steps between looks of the monitors; 0: nothing is watched."""
 
     NAME: ClassVar[str] = ''  # of the network, on the command line
@@ -83,15 +96,11 @@ class Watched:
             ValueError: naming the setting, its value and what would do.
             ModuleNotFoundError: if TensorBoard is asked for and its writer is not installed.
         """
+        check_settings(self)
         for name in self.callbacks:
             refuse_unknown('callbacks', name, CALLBACKS)
         refuse_unknown('plan', self.plan, stages.PLANS)
         refuse_unknown('readout', self.readout, READOUTS)
-        refuse_idle(self, ('every', 'save_every', 'keep', 'patience', 'head_epochs', 'head_batch'), ())
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f'--seed {self.seed} is none; use 0 to {2**32 - 1}.')
-        if self.look < 0:
-            raise ValueError(f'--look {self.look} is no number of steps; use 1 or more, or 0 to watch nothing.')
         if 'tensorboard' in self.callbacks and importlib.util.find_spec('tensorboardX') is None:
             raise ModuleNotFoundError(
                 "--callbacks tensorboard needs tensorboardX, which is not there; pip install 'hebbjax[tensorboard]'."
@@ -116,8 +125,11 @@ class Watched:
         """Give the run's configuration."""
         return {'job': self.NAME, 'settings': plain(self)}
 
-    def subject(self) -> Subject:
+    def subject(self, known: Described | None = None) -> Subject:
         """Load and check data, set the validation split aside, and build the network as it begins.
+
+        Args:
+            known: what a run keeps of its data, which has to be these; None: nothing is known yet.
 
         Raises:
             ValueError, OSError: if data cannot be read, or does not fit.
@@ -126,15 +138,24 @@ class Watched:
         data.check_images(images)
         limit = getattr(self, 'images', None)
         kept, held_out = data.split_validation(labels[:limit], self.validation, seed=0)
-        images, labels, *validation = map(jnp.asarray, (images[kept], labels[kept], images[held_out], labels[held_out]))
+        parts = images[kept], labels[kept], images[held_out], labels[held_out]
+        now = {'count': len(kept), 'shape': list(images.shape[1:]), 'digest': data.digest(*parts)}
+        if known is not None and any(known.get(name, value) != value for name, value in now.items()):
+            raise ValueError(
+                f'{self.run} began with other training or validation images than {self.dataset} and --validation '
+                f'{self.validation} of its {runs.CONFIG} give now; put back what was changed.'
+            )
+        images, labels, *validation = map(jnp.asarray, parts)
+        refuse_larger_than_memory(self.net(len(images), None), images.shape[1:])
         zca = self.whitening(images)
         net = self.net(len(images), zca)
         state = train.init(net, jax.random.key(self.seed), images.shape[1:])
-        return Subject(net, state, images, labels, tuple(validation), zca)
+        return Subject(net, state, images, labels, tuple(validation), zca, now)
 
-    def bare(self, data: Mapping[str, Any]) -> tuple[Network, TrainState]:
+    def bare(self, data: Described) -> tuple[Network, TrainState]:
         """Build a network of the right shapes without its data (see `Subject.data`): enough to read a checkpoint."""
         net = self.net(data['count'], None)
+        refuse_larger_than_memory(net, tuple(data['shape']))
         return net, train.init(net, jax.random.key(self.seed), tuple(data['shape']))
 
     def whitening(self, images: Array) -> Whitening | None:
