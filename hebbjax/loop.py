@@ -79,8 +79,8 @@ def fit(
         position: where to go on.
 
     Returns:
-        The outcome. After Ctrl-C: of the last epoch that was whole, callbacks included. A supervised stage is trained
-        anew by a training that goes on, to the same bits: checkpoints hold what was there when it began.
+        The outcome. After Ctrl-C or SIGTERM: of the last epoch that was whole, callbacks included. A supervised stage
+        is trained anew by a training that goes on, to the same bits: checkpoints hold what was there when it began.
 
     Raises:
         ValueError: if anything of this does not fit, a callback adds what is no number, or weights are no longer

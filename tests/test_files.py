@@ -117,6 +117,7 @@ def test_a_disk_is_refused(tmp_path, monkeypatch):
 def test_a_character_device_is_written_to_and_stays(content, links):
     master, slave = os.openpty()
     tty.setraw(slave)
+    os.set_blocking(master, False)  # nothing to read is an error
     try:
         with place() as folder:
             device = pathlib.Path(os.ttyname(slave))
@@ -136,6 +137,7 @@ def test_a_character_device_is_written_to_and_stays(content, links):
 def test_what_fills_a_device_sees_a_file_with_the_ending_of_the_link(tmp_path):
     """matplotlib would make a file device.png beside a device without an ending."""
     master, slave = os.openpty()
+    os.set_blocking(master, False)
     (tmp_path / 'x.png').symlink_to(os.ttyname(slave))
     seen = []
     files.write_whole(tmp_path / 'x.png', lambda file: seen.append(file) or file.write_bytes(b'picture'))
