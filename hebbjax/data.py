@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hebbjax import checks
 from hebbjax.checks import check_images
 
 __all__ = ['NAMES', 'Split', 'check_images', 'digest', 'load', 'split_validation']
@@ -72,13 +73,18 @@ def split_validation(labels, fraction, seed) -> tuple[np.ndarray, np.ndarray]:
       Indices to train on and indices to validate on, each ascending, int64.
 
     Raises:
-      ValueError: for a fraction outside (0, 1), or if the set is too small to be split by class.
+      ValueError: for a fraction outside (0, 1), a seed that is no whole number, labels of another shape, or if the set
+        is too small to be split by class.
     """
     from sklearn.model_selection import train_test_split
 
     labels = np.asarray(labels)
-    if not 0 < fraction < 1:
+    if labels.ndim != 1:
+        raise ValueError(f'labels are one class for each image, [n], not an array of shape {labels.shape}.')
+    if checks.misfits(fraction, lambda share: 0 < share < 1):
         raise ValueError(f'validation fraction must lie strictly between 0 and 1, got {fraction}')
+    if not checks.is_count(seed, 0):
+        raise ValueError(f'a seed of {seed!r:.60} decides nothing; use a whole number, 0 or more.')
     counts = np.unique(labels, return_counts=True)[1]
     held = math.ceil(fraction * len(labels))
     if len(labels) < 2 or min(counts) < 2 or min(held, len(labels) - held) < len(counts):

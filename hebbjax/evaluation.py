@@ -63,6 +63,7 @@ def ridge(penalty: float = 1.0, block: int = 1000) -> Readout:
     def fit(net, states, key, train, validation):
         answer = functools.partial(_answers(tuple(net)), tuple(states))
         images, labels = train
+        checks.check_images(images)
         labels = np.asarray(checks.check_labels(labels, count=len(images)))
         check_width(net, states, images)
         parts = [slice(at, at + block) for at in range(0, len(labels), block)]
@@ -138,8 +139,7 @@ def confusion(read: Read, images: Array, labels: Array, classes: int) -> np.ndar
 
 
 def _classes(read, images) -> np.ndarray:
-    if not len(images):
-        raise ValueError('a classifier is judged by images, and there are none.')
+    checks.check_images(images)
     found = np.asarray(read.predict(images))
     if found.min() < 0:
         raise ValueError(f'a classifier has no finite answer to image {found.argmin()}; check the images.')

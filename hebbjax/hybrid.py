@@ -17,7 +17,7 @@ from hebbjax.patches import Window, raw
 from hebbjax.readout import Head
 from hebbjax.schedules import Milestones, Schedule
 from hebbjax.supervised import Fitted
-from hebbjax.train import Network
+from hebbjax.train import Network, check_network, check_states
 from hebbjax.types import Array, Key
 
 ROOM = 0.3  # share of the device's memory that lower layers' answers may fill, rather than be computed anew
@@ -79,6 +79,7 @@ def present(net: Network, states: Sequence[LayerState], start: int, images: Arra
     That is what reaches this layer, [n, H', W', C'] (of layer 0 the images themselves); for the head alone the highest
     layer's answers as drives, Q positions of N neurons.
     """
+    checks.check_images(images)
     if not start:
         return images
     x = _reaching(tuple(net[:start]))(tuple(states[:start]), images)
@@ -164,8 +165,11 @@ def learn(
         how: further arguments of `supervised.fit`.
 
     Raises:
-        ValueError: if the stage, its schedule or a label does not fit.
+        ValueError: if network, states, the stage, its schedule, an image or a label does not fit.
     """
+    net = check_network(net)
+    check_states(net, states)
+    checks.check_key(key)
     stage.check(len(net))
     classes = net[-1].features if stage.head is None else stage.head.classes
     start = stage.start

@@ -199,7 +199,7 @@ def test_a_run_folder_that_exists_is_not_touched(folder, capsys):
         (['--readout', 'gradient', '--head-batch', '1000'], '--head-batch 1000 is larger than the 250 images'),
         (['--features', '1001', '--pool', '1'], 'ridge regression on 4004 features'),
         (['--batch', '100000'], '--batch 100000 is larger than the 250 training images'),
-        (['--window', '20'], 'layer 0: window (20, 20) with padding (0, 0) does not fit images of 8 x 8'),
+        (['--window', '20'], 'layer 1: window (20, 20) with padding (0, 0) does not fit images of 8 x 8'),
         (['--dataset', 'letters'], 'letters'),
     ],
 )

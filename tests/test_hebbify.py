@@ -346,9 +346,7 @@ def test_rules_with_more_winners_than_a_layer_has_neurons_are_refused_naming_it(
     if not few:
         hebbify.nnx_model(model, make(k), ['layers/0', 'layers/1'])
         return
-    with pytest.raises(
-        ValueError, match=rf"^layer '{few[0]}': k={k} is more than the \d neurons that compete; use "
-    ):
+    with pytest.raises(ValueError, match=rf"^layer '{few[0]}': k={k} is more than the \d neurons that compete; use "):
         hebbify.nnx_model(model, make(k), ['layers/0', 'layers/1'])
     assert nnx.graphdef(model) == before
 

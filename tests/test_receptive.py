@@ -72,5 +72,5 @@ def test_what_it_cannot_see_through_is_refused():
     with pytest.raises(ValueError, match='2 weights for 3 layers'):
         receptive.fields(NET, w[:2], SHAPE)
     strange = (dataclasses.replace(NET[0], pool=lambda x: x), NET[1])
-    with pytest.raises(ValueError, match='layer 0 pools in an unknown way'):
+    with pytest.raises(ValueError, match='layer 1 pools in an unknown way'):
         receptive.fields(strange, w, SHAPE)
