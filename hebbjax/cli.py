@@ -66,8 +66,8 @@ def run_job(config: type, job: Callable, argv: Sequence[str], prog: str) -> int:
         except (ValueError, OSError, ModuleNotFoundError) as error:
             print(f'{prog}: error: {error}', file=sys.stderr)
             return 2
-        except (RuntimeError, AssertionError):
-            if (trouble := no_device()) is None:
+        except (RuntimeError, AssertionError, MemoryError) as error:
+            if (trouble := no_room(error) or no_device()) is None:
                 raise
             print(f'{prog}: error: {trouble}', file=sys.stderr)
             return 2
@@ -75,6 +75,13 @@ def run_job(config: type, job: Callable, argv: Sequence[str], prog: str) -> int:
             print(f'{prog}: interrupted; {stop.args[0] if stop.args else "nothing was reached yet"}', file=sys.stderr)
             return listener.code
         return listener.code if getattr(result, 'interrupted', False) else 0
+
+
+def no_room(error: Exception) -> str | None:
+    """Say that memory was not enough, if that is so; jax has no kind of its own for it."""
+    if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error):
+        return 'this needs more memory than there is; use fewer neurons, images or seeds at once, or smaller batches.'
+    return None
 
 
 def no_device() -> str | None:
