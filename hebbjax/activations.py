@@ -32,7 +32,7 @@ def repu(n) -> Activation:
         ValueError: if n is below 1.
     """
     if checks.misfits(n, lambda n: n >= 1):
-        raise ValueError(f'repu(n={n}) has no finite slope at 0, or no power; use a finite n >= 1.')
+        raise ValueError(f'repu(n={checks.shown(n)}) has no finite slope at 0, or no power; use a finite n >= 1.')
     if not checks.is_traced(n) and n == 1:
         return relu
 
@@ -50,7 +50,9 @@ def softmax(temperature) -> Activation:
         ValueError: if the temperature is not above 0.
     """
     if checks.misfits(temperature, lambda temperature: temperature > 0):
-        raise ValueError(f'a softmax at temperature {temperature} is none; use a finite temperature above 0.')
+        raise ValueError(
+            f'a softmax at temperature {checks.shown(temperature)} is none; use a finite temperature above 0.'
+        )
     return lambda u: jax.nn.softmax(u / temperature, axis=-1)
 
 

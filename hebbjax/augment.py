@@ -27,7 +27,9 @@ def shift(most: int) -> Callable[[Key, Array], Array]:
         ValueError: if it is negative.
     """
     if not checks.is_count(most, 0):
-        raise ValueError(f'images cannot be shifted by at most {most} pixels; use a whole number, 0 or more.')
+        raise ValueError(
+            f'images cannot be shifted by at most {checks.shown(most)} pixels; use a whole number, 0 or more.'
+        )
     return _shift(int(most))
 
 

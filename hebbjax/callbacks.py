@@ -46,7 +46,7 @@ def check_every(epochs: int) -> None:
         ValueError: naming it.
     """
     if not checks.is_count(epochs):
-        raise ValueError(f'every {epochs!r} epochs is never; use a whole number, 1 or more.')
+        raise ValueError(f'every {checks.shown(epochs)} epochs is never; use a whole number, 1 or more.')
 
 
 def evaluate(
@@ -75,7 +75,7 @@ def evaluate(
     train, validation = pair('train', train), pair('validation', validation)
     readout = readout or evaluation.ridge()
     if not callable(readout):
-        raise ValueError(f'a readout is one such as evaluation.ridge(), not {readout!r:.60}.')
+        raise ValueError(f'a readout is one such as evaluation.ridge(), not {checks.shown(readout)}.')
 
     def call(moment: Moment) -> None:
         started = time.perf_counter()
@@ -101,7 +101,9 @@ def early_stop(metric: str = 'validation_accuracy', patience: int = 3, *, larges
         ValueError: if patience is below 1; in the first epoch, if there is no such metric.
     """
     if not checks.is_count(patience):
-        raise ValueError(f'a patience of {patience!r} ends training before it begins; use a whole number, 1 or more.')
+        raise ValueError(
+            f'a patience of {checks.shown(patience)} ends training before it begins; use a whole number, 1 or more.'
+        )
 
     def call(moment: Moment) -> None:
         values = [_judged(value, largest) for value in moment.known(metric)]

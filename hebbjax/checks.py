@@ -137,7 +137,7 @@ def check_image_shape(image_shape) -> tuple[int, int, int]:
     whole = all(isinstance(size, numbers.Integral) and not isinstance(size, bool) for size in sizes)
     if len(sizes) != 3 or not whole or min(sizes) < 1:
         way = 'images.shape[1:]' if len(sizes) == 4 else '(H, W, C), channels last, grey images with C = 1'
-        raise ValueError(f'an image shape is three numbers (H, W, C), not {image_shape!r:.60}; give {way}.')
+        raise ValueError(f'an image shape is three numbers (H, W, C), not {shown(image_shape)}; give {way}.')
     if looks_channels_first(sizes):
         raise ValueError(
             f'an image shape is (H, W, C), and {sizes} looks like channels first; give {(*sizes[1:], sizes[0])}, and '
@@ -157,6 +157,8 @@ def check_key(key) -> None:
     if not typed and not (dtype == np.uint32 and key.shape[-1:] == (2,)):  # the second: jax.random.PRNGKey
         way = f'jax.random.key({key})' if isinstance(key, numbers.Integral) else 'jax.random.key(seed)'
         raise ValueError(f'a key is made by {way}, and this is {_article(type(key).__name__)}.')
+    if typed and key.shape:
+        raise ValueError(f'one key is wanted, and these are {key.shape}; take one, or map over them by jax.vmap.')
 
 
 def check_labels(labels, classes: int | None = None, count: int | None = None):
@@ -174,13 +176,9 @@ def check_labels(labels, classes: int | None = None, count: int | None = None):
         ValueError: naming what came and what to do.
     """
     given = labels
-    if not hasattr(labels, 'dtype'):
-        try:
-            labels = np.asarray(labels)
-        except ValueError:
-            raise ValueError('labels are one class for each image, and these have different lengths.') from None
+    labels = labels if isinstance(labels, np.ndarray | jax.Array) else on_host('labels', labels)
     shape, dtype = tuple(labels.shape), labels.dtype
-    if dtype.kind not in 'iub' and not jnp.issubdtype(dtype, jnp.floating):
+    if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.integer, jnp.bool_, jnp.floating)):
         raise ValueError(
             f'labels are classes 0, 1, ..., not {dtype}; numpy.unique(labels, return_inverse=True)[1] numbers them.'
         )
@@ -252,6 +250,24 @@ def check_room(size: int, what: str, way: str) -> None:
     """
     if size > memory():
         raise ValueError(f'{what} takes {size / 2**30:.0f} GiB and the machine has {memory() / 2**30:.0f}; {way}.')
+
+
+def shown(value) -> str:
+    """Show a value in a few words, on one line, for a sentence."""
+    plain = isinstance(value, int | float | np.generic)
+    return ' '.join((str if plain else repr)(value).split())[:60]
+
+
+def on_host(name: str, values) -> np.ndarray:
+    """Give numbers as a numpy array.
+
+    Raises:
+        ValueError: if they are none, naming what came.
+    """
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError):
+        raise ValueError(f'{name} are an array of numbers, not {shown(values)}.') from None
 
 
 def _by(shape) -> str:

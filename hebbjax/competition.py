@@ -46,9 +46,9 @@ def k_wta(k: int, ties: str = 'first', above: float | None = None) -> Competitio
         ValueError: if k is below 1, or (when first traced) above the number of neurons; for other `ties`.
     """
     if not checks.is_count(k):
-        raise ValueError(f'k_wta(k={k}) leaves no winner; use a whole number k >= 1.')
+        raise ValueError(f'k_wta(k={checks.shown(k)}) leaves no winner; use a whole number k >= 1.')
     if above is not None and checks.misfits(above, lambda above: True):
-        raise ValueError(f'no drive can be told to be above {above}; use a finite number, or None.')
+        raise ValueError(f'no drive can be told to be above {checks.shown(above)}; use a finite number, or None.')
     if ties not in ('first', 'all'):
         raise ValueError(f"of equal drives the 'first' or 'all' win, not {ties!r}.")
 
@@ -80,7 +80,7 @@ def soft_wta(temperature) -> Competition:
         ValueError: if it is not above 0.
     """
     if checks.misfits(temperature, lambda temperature: temperature > 0):
-        raise ValueError(f'soft_wta({temperature}) shares nothing; use a finite temperature above 0.')
+        raise ValueError(f'soft_wta({checks.shown(temperature)}) shares nothing; use a finite temperature above 0.')
     return lambda key, u: jax.nn.softmax(u / temperature, axis=-1)
 
 
@@ -201,9 +201,13 @@ def check_rank(name: str, k: int, delta) -> None:
         ValueError: if k is no whole number of 2 or more, or delta not finite and 0 or more.
     """
     if not checks.is_count(k, 2):
-        raise ValueError(f'{name}(k={k}) would punish the winner itself; use a whole number from 2 to that of neurons.')
+        raise ValueError(
+            f'{name}(k={checks.shown(k)}) would punish the winner itself; use a whole number from 2 to that of neurons.'
+        )
     if checks.misfits(delta, lambda delta: delta >= 0):
-        raise ValueError(f'{name}(delta={delta}) has no strength to unlearn with; use a finite number, 0 or more.')
+        raise ValueError(
+            f'{name}(delta={checks.shown(delta)}) has no strength to unlearn with; use a finite number, 0 or more.'
+        )
 
 
 def fits(k: int, neurons: int, least: int = 1) -> None:

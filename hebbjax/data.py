@@ -78,13 +78,13 @@ def split_validation(labels, fraction, seed) -> tuple[np.ndarray, np.ndarray]:
     """
     from sklearn.model_selection import train_test_split
 
-    labels = np.asarray(labels)
+    labels = checks.on_host('labels', labels)
     if labels.ndim != 1:
         raise ValueError(f'labels are one class for each image, [n], not an array of shape {labels.shape}.')
     if checks.misfits(fraction, lambda share: 0 < share < 1):
-        raise ValueError(f'validation fraction must lie strictly between 0 and 1, got {fraction}')
+        raise ValueError(f'validation fraction must lie strictly between 0 and 1, got {checks.shown(fraction)}')
     if not checks.is_count(seed, 0):
-        raise ValueError(f'a seed of {seed!r:.60} decides nothing; use a whole number, 0 or more.')
+        raise ValueError(f'a seed of {checks.shown(seed)} decides nothing; use a whole number, 0 or more.')
     counts = np.unique(labels, return_counts=True)[1]
     held = math.ceil(fraction * len(labels))
     if len(labels) < 2 or min(counts) < 2 or min(held, len(labels) - held) < len(counts):

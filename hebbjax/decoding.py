@@ -65,7 +65,7 @@ def add(found: Moments | None, features: Array, labels: Array, classes: int) -> 
         ValueError: if features or labels do not fit, are out of range or not finite, or there is no room for F x F.
     """
     if not checks.is_count(classes):
-        raise ValueError(f'{classes} classes cannot be told apart; give their number, a whole one.')
+        raise ValueError(f'{checks.shown(classes)} classes cannot be told apart; give their number, a whole one.')
     features = _features(features, None if found is None else len(found.x))
     labels = np.asarray(checks.check_labels(labels, classes, len(features)))
     if found is None:
@@ -98,6 +98,8 @@ def _merged(found, x, labels):
 
 
 def _pairs(batches) -> Iterator[tuple[Array, Array]]:
+    if not isinstance(batches, Iterable):
+        raise ValueError(f'batches are a list of pairs of features and labels, not {checks.shown(batches)}.')
     for batch in batches:
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise ValueError(
@@ -111,7 +113,7 @@ def _features(features, inputs: int | None) -> np.ndarray:
     """Give features [b, F] as an array on the host, or refuse what no classifier can be fitted to."""
     if checks.is_traced(features):
         raise ValueError('ridge regression computes in float64 on the host; call it outside of jit.')
-    x = np.asarray(features)
+    x = checks.on_host('features', features)
     if x.ndim != 2 or 0 in x.shape or inputs not in (None, x.shape[1]):
         raise ValueError(
             f'features of shape {x.shape} do not fit; wanted [b, {inputs or "F"}], b >= 1, a row for each image.'
@@ -158,7 +160,7 @@ def check_penalty(penalty: float) -> None:
         ValueError: naming it.
     """
     if checks.misfits(penalty, lambda p: p >= 0):
-        raise ValueError(f'a penalty of {penalty!r:.60} would reward large weights; use a number, 0 or more.')
+        raise ValueError(f'a penalty of {checks.shown(penalty)} would reward large weights; use a number, 0 or more.')
 
 
 def ridge(batches: Iterable[tuple[Array, Array]], classes: int, penalty: float = 1.0) -> Ridge:

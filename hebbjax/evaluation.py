@@ -58,12 +58,12 @@ def ridge(penalty: float = 1.0, block: int = 1000) -> Readout:
     """
     decoding.check_penalty(penalty)
     if not checks.is_count(block):
-        raise ValueError(f'blocks of {block} images cannot be; use 1 or more.')
+        raise ValueError(f'blocks of {checks.shown(block)} images cannot be; use 1 or more.')
 
     def fit(net, states, key, train, validation):
-        answer = functools.partial(_answers(tuple(net)), tuple(states))
         images, labels = train
-        checks.check_images(images)
+        check_input(net, states, images)
+        answer = functools.partial(_answers(tuple(net)), tuple(states))
         labels = np.asarray(checks.check_labels(labels, count=len(images)))
         check_width(net, states, images)
         parts = [slice(at, at + block) for at in range(0, len(labels), block)]
@@ -76,6 +76,12 @@ def ridge(penalty: float = 1.0, block: int = 1000) -> Readout:
         return Read(predict)
 
     return fit
+
+
+def check_input(net: Network, states: Sequence[LayerState], images: Array) -> None:
+    """Refuse what is no network with its states, or no images."""
+    train.check_states(train.check_network(net), states)
+    checks.check_images(images)
 
 
 def check_width(net: Network, states: Sequence[LayerState], images: Array) -> None:
@@ -102,6 +108,7 @@ def gradient(head: Head, schedule: Schedule, start: int | None = None) -> Readou
     """
 
     def fit(net, states, key, train, validation):
+        check_input(net, states, train[0])
         stage = Supervised(len(net) if start is None else start, head, schedule)
         taught = hybrid.learn(net, states, stage, key, train, validation)
         if taught.fitted.interrupted:  # half a classifier judges nobody
@@ -118,6 +125,7 @@ def accuracy(read: Read, images: Array, labels: Array) -> float:
     Raises:
         ValueError: if labels are not one class for each image, or answers are not finite.
     """
+    checks.check_images(images)
     labels = checks.check_labels(labels, count=len(images))
     return 100 * float(np.mean(_classes(read, images) == np.asarray(labels)))
 
@@ -129,7 +137,10 @@ def confusion(read: Read, images: Array, labels: Array, classes: int) -> np.ndar
         ValueError: as `accuracy`, and for a class, true or predicted, beyond `classes`.
     """
     if not checks.is_count(classes):
-        raise ValueError(f'{classes} classes cannot be taken for each other; give their number, a whole one.')
+        raise ValueError(
+            f'{checks.shown(classes)} classes cannot be taken for each other; give their number, a whole one.'
+        )
+    checks.check_images(images)
     labels, found = checks.check_labels(labels, classes, len(images)), _classes(read, images)
     if found.max() >= classes:
         raise ValueError(f'a classifier that answers {found.max()} knows more than {classes} classes; count them all.')
@@ -139,7 +150,6 @@ def confusion(read: Read, images: Array, labels: Array, classes: int) -> np.ndar
 
 
 def _classes(read, images) -> np.ndarray:
-    checks.check_images(images)
     found = np.asarray(read.predict(images))
     if found.min() < 0:
         raise ValueError(f'a classifier has no finite answer to image {found.argmin()}; check the images.')

@@ -66,7 +66,9 @@ def export(
     train.check_states(train.check_network(net), states)
     image_shape = checks.check_image_shape(image_shape)
     if upto is not None and not (checks.is_count(upto) and upto <= len(net)):
-        raise ValueError(f'upto={upto!r} is no number of layers to pass through; use 1 to {len(net)}, or None for all.')
+        raise ValueError(
+            f'upto={checks.shown(upto)} is no number of layers to pass through; use 1 to {len(net)}, or None for all.'
+        )
     if dtype not in ('uint8', 'float32'):
         raise ValueError(f"images of {dtype} cannot be exported for; use 'uint8' or 'float32'.")
 

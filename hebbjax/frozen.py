@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax import layers, patches, values
+from hebbjax import checks, layers, patches, values
 from hebbjax.layers import Layer
 from hebbjax.types import Array
 
@@ -111,7 +111,7 @@ def check_pool(pool: int, positions: tuple[int, int]) -> None:
     Raises:
         ValueError: naming both.
     """
-    if not 1 <= pool <= min(positions):
+    if not checks.is_count(pool) or pool > min(positions):
         raise ValueError(
             f'pooling blocks of {pool} do not fit maps of {positions[0]} x {positions[1]}; '
             f'use 1 <= pool <= {min(positions)}.'
@@ -157,7 +157,6 @@ def blockwise(f: Callable, inputs, block: int):
     return lax.fori_loop(0, -(-count // block), write, empty)
 
 
-@values.compiled_once('layer', 'pool', 'dtype', 'block')
 def cache(layer: Layer, w: Array, images: Array, pool: int = 1, *, dtype=jnp.float16, block: int = 50) -> Drives:
     """Compute a frozen layer's drives for a whole data set, once.
 
@@ -169,8 +168,23 @@ def cache(layer: Layer, w: Array, images: Array, pool: int = 1, *, dtype=jnp.flo
         dtype: of the kept drives; the means stay float32. float16 keeps 3 digits in half the memory: those of an image
             and neuron with one power of two, so that drives of any size fit.
         block: images at a time.
-    """
 
+    Raises:
+        ValueError: if images, pooling or block do not fit, or as `drives`.
+    """
+    if not isinstance(layer, Layer):
+        raise ValueError(f'drives are those of a layer, not of {checks.shown(layer)}.')
+    if jnp.ndim(w) != 2:
+        raise ValueError(f'weights are [N, D], not of shape {jnp.shape(w)}.')
+    if not checks.is_count(pool):
+        raise ValueError(f'pooling blocks of {checks.shown(pool)} cannot be; use a whole number, 1 or more.')
+    if not checks.is_count(block):
+        raise ValueError(f'blocks of {checks.shown(block)} images cannot be; use 1 or more.')
+    return _cache(layer, w, checks.check_images(images), pool, dtype, block)
+
+
+@values.compiled_once('layer', 'pool', 'dtype', 'block')
+def _cache(layer, w, images, pool, dtype, block):
     def part(some):
         found = drives(layer, w, layers.intensities(some), pool)
         ends = [end for end in (found.high, found.low) if end is not None]

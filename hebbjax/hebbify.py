@@ -17,7 +17,7 @@ import optax
 from flax import linen, nnx
 from jax import lax
 
-from hebbjax import layers, learning, plasticity
+from hebbjax import checks, layers, learning, plasticity
 from hebbjax.interop import from_kernel, refuse
 from hebbjax.layers import Layer, LayerState
 from hebbjax.patches import Preparation, Window, raw
@@ -183,13 +183,15 @@ def partition(
 def _names(only) -> tuple[str, ...]:
     """Give names of layers, each once, or refuse what is none."""
     if isinstance(only, str) or not isinstance(only, Iterable):
-        raise ValueError(f'only=... is a list of names of layers, such as only=["conv1"], not {only!r:.60}.')
+        raise ValueError(f'only=... is a list of names of layers, such as only=["conv1"], not {checks.shown(only)}.')
     names = tuple(only)
     if not names:
         raise ValueError('only=... names no layer that is to learn by a rule; name one or more, such as ["conv1"].')
     for place, name in enumerate(names):
         if not isinstance(name, str) or name in names[:place]:
-            raise ValueError(f'only=... has {name!r:.60}, which is no name or there twice; name every layer once.')
+            raise ValueError(
+                f'only=... has {checks.shown(name)}, which is no name or there twice; name every layer once.'
+            )
     return names
 
 
@@ -244,7 +246,7 @@ def _learn(rule, patch, seed, name, window, kernel, images, y):
 def _check_rule(name, rule, kernel) -> None:
     """Refuse a rule that cannot teach a layer of this name and kernel; nothing is computed."""
     if not isinstance(rule, LearningRule):
-        raise ValueError(f'layers learn by a rule such as rules.krotov(), not by {rule!r:.60}.')
+        raise ValueError(f'layers learn by a rule such as rules.krotov(), not by {checks.shown(rule)}.')
     w = jax.eval_shape(from_kernel, jax.ShapeDtypeStruct(kernel.shape, jnp.float32))
     try:
         state = jax.eval_shape(rule.init, w)

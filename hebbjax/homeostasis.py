@@ -34,9 +34,13 @@ class Homeostasis:
 
     def __post_init__(self):
         if checks.misfits(self.rate, lambda rate: rate >= 0):
-            raise ValueError(f'homeostasis at rate {self.rate} would run away from its target; use a finite rate >= 0.')
+            raise ValueError(
+                f'homeostasis at rate {checks.shown(self.rate)} would run away from its target; use a finite rate >= 0.'
+            )
         if self.winners is not None and checks.misfits(self.winners, lambda winners: winners > 0):
-            raise ValueError(f'homeostasis towards {self.winners} winners silences everyone; use a number above 0.')
+            raise ValueError(
+                f'homeostasis towards {checks.shown(self.winners)} winners silences everyone; use a number above 0.'
+            )
 
 
 def init(homeostasis: Homeostasis, w: Array) -> Array:

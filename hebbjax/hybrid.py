@@ -45,10 +45,12 @@ class Supervised:
             ValueError: naming what does not fit.
         """
         if self.head is not None and not isinstance(self.head, Head):
-            raise ValueError(f'a head is a readout.Head or None, not {self.head!r:.60}; use Head(classes).')
+            raise ValueError(f'a head is a readout.Head or None, not {checks.shown(self.head)}; use Head(classes).')
         most = depth if self.head is not None else depth - 1
         if not checks.is_count(self.start, 0) or self.start > most:
-            raise ValueError(f'training cannot be supervised from layer {self.start} on; use 0 to {most}.')
+            raise ValueError(
+                f'training cannot be supervised from start={checks.shown(self.start)} on; use 0 to {most}.'
+            )
 
 
 def gradient_layer(features: int, window: Window = Window(), **how) -> Layer:
@@ -169,11 +171,16 @@ def learn(
     """
     net = check_network(net)
     check_states(net, states)
+    if not isinstance(stage, Supervised):
+        raise ValueError(f'a supervised stage is a hybrid.Supervised, not {checks.shown(stage)}.')
     checks.check_key(key)
     stage.check(len(net))
     classes = net[-1].features if stage.head is None else stage.head.classes
     start = stage.start
-    sides = [(images, checks.check_labels(labels, classes, len(images))) for images, labels in (train, validation)]
+    sides = [
+        (checks.check_images(images), checks.check_labels(labels, classes, len(images)))
+        for images, labels in (train, validation)
+    ]
     count = sum(len(labels) for _, labels in sides)
     room = ROOM * chunks.memory() if room is None else room
     below = start if present_bytes(net, states, start, count, train[0].shape[1:]) <= room else 0

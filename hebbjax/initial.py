@@ -35,12 +35,14 @@ def pruned(density: float) -> Callable[[Key, tuple[int, int]], Array]:
         ValueError: if the density is outside (0, 1].
     """
     if checks.misfits(density, lambda density: 0 < density <= 1):
-        raise ValueError(f'a density of {density} leaves no connections to learn with; use 0 < density <= 1.')
+        raise ValueError(
+            f'a density of {checks.shown(density)} leaves no connections to learn with; use 0 < density <= 1.'
+        )
 
     def draw(key: Key, shape: tuple[int, int]) -> Array:
         weight_key, mask_key = jax.random.split(key)
         w = jax.random.normal(weight_key, shape)
-        mask = jax.random.bernoulli(mask_key, density, shape)
+        mask = jax.random.bernoulli(mask_key, jnp.asarray(density, w.dtype), shape)
         largest = jnp.arange(shape[1])[None] == jnp.argmax(jnp.abs(w), axis=1)[:, None]
         w = jnp.where(mask | (largest & ~mask.any(1, keepdims=True)), w, 0)
         return w / jnp.linalg.norm(w, axis=1, keepdims=True)

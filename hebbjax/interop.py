@@ -25,7 +25,7 @@ def to_kernel(w: Array, size: int | tuple[int, int] | None = None) -> Array:
         return w.T
     sizes = size if isinstance(size, tuple | list) else (size, size)
     if len(sizes) != 2 or not all(map(checks.is_count, sizes)):
-        raise ValueError(f'a window is one whole number from 1 on, or two of them, not {size!r:.40}.')
+        raise ValueError(f'a window is one whole number from 1 on, or two of them, not {checks.shown(size)}.')
     kh, kw = sizes
     if w.shape[1] % (kh * kw):
         raise ValueError(f'weights {w.shape} do not fill windows of {kh} x {kw}; give the size they were learned with.')
@@ -139,7 +139,8 @@ def from_flax(layer: nnx.Conv | nnx.Linear | Mapping[str, Array], *, bias: bool 
         layer = {'kernel': kernel} if layer.bias is None else {'kernel': kernel, 'bias': layer.bias[...]}
     if not isinstance(layer, Mapping) or 'kernel' not in layer:
         raise ValueError(
-            f"{layer!r:.40} has no weights to take; give an nnx.Conv, an nnx.Linear or parameters {{'kernel': ...}}."
+            f'{checks.shown(layer)} has no weights to take; '
+            f"give an nnx.Conv, an nnx.Linear or parameters {{'kernel': ...}}."
         )
     check_kernel('the kernel', layer['kernel'])
     w = from_kernel(layer['kernel'])

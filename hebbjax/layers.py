@@ -1,7 +1,7 @@
 """One layer: what it is (`Layer`, static), what it has (`LayerState`, a pytree), what it answers. See `learning`."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -81,29 +81,58 @@ class Layer:
 
     def __post_init__(self):
         if not checks.is_count(self.features):
-            raise ValueError(f'a layer of {self.features} neurons cannot learn; use a whole number, 1 or more.')
+            raise ValueError(
+                f'a layer of {checks.shown(self.features)} neurons cannot learn; use a whole number, 1 or more.'
+            )
         if not isinstance(self.rule, LearningRule):
-            raise ValueError(f'a layer learns by a rule such as rules.krotov(), not by {self.rule!r:.60}.')
+            raise ValueError(f'a layer learns by a rule such as rules.krotov(), not by {checks.shown(self.rule)}.')
         if not isinstance(self.tx, optax.GradientTransformation):
             raise ValueError(
-                f'a layer moves by an optax transformation such as plasticity.ascend(0.1), not {self.tx!r:.60}.'
+                f'a layer moves by an optax transformation such as plasticity.ascend(0.1), not {checks.shown(self.tx)}.'
             )
         if not isinstance(self.window, Window):
-            raise ValueError(f'a layer looks through a Window, such as Window(5), not {self.window!r:.60}.')
+            raise ValueError(f'a layer looks through a Window, such as Window(5), not {checks.shown(self.window)}.')
+        for name in ('patch', 'fire', 'pool', 'initial', 'prepare', 'teacher'):
+            value = getattr(self, name)
+            if not callable(value) and (value is not None or name in ('fire', 'initial')):
+                raise ValueError(f'{name} of a layer is a function, and this is {checks.shown(value)}.')
+        for name, kind in (('homeostasis', Homeostasis), ('norm', BatchNorm)):
+            if not isinstance(getattr(self, name), kind | None):
+                came = checks.shown(getattr(self, name))
+                raise ValueError(f'{name} of a layer is a {kind.__name__} or None, and this is {came}.')
         if self.glimpses is not None and not checks.is_count(self.glimpses):
-            raise ValueError(f'glimpses={self.glimpses} shows the layer nothing; use 1 or more, or None for all.')
+            raise ValueError(
+                f'glimpses={checks.shown(self.glimpses)} shows the layer nothing; use 1 or more, or None for all.'
+            )
         if self.chunk is not None and not checks.is_count(self.chunk):
-            raise ValueError(f'chunk={self.chunk} looks at no image; use 1 or more, or None to let the library choose.')
-        if self.send not in SENDS:
-            raise ValueError(f'a layer sends {", ".join(map(repr, SENDS))} drives, not {self.send!r}.')
+            raise ValueError(
+                f'chunk={checks.shown(self.chunk)} looks at no image; use 1 or more, or None to let the library choose.'
+            )
+        if not isinstance(self.send, str) or self.send not in SENDS:
+            raise ValueError(f'a layer sends {", ".join(map(repr, SENDS))} drives, not {checks.shown(self.send)}.')
         if checks.misfits(self.dropout, lambda share: 0 <= share < 1):
-            raise ValueError(f'dropout {self.dropout} leaves nothing to learn from; use 0 <= dropout < 1.')
+            raise ValueError(
+                f'dropout {checks.shown(self.dropout)} leaves nothing to learn from; use 0 <= dropout < 1.'
+            )
         if self.bias and self.homeostasis is not None:
             raise ValueError('a layer has either a bias or adaptive thresholds; leave one of bias, homeostasis out.')
         if self.precision not in PRECISIONS:
             raise ValueError(f'precision {self.precision!r} is unknown; there are {", ".join(PRECISIONS)}.')
         if self.patch is None:
             object.__setattr__(self, 'patch', raw if self.window.size is None else centred)
+
+
+def check_network(net: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Return a network as a tuple of layers, or refuse what is none.
+
+    Raises:
+        ValueError: naming what came.
+    """
+    if isinstance(net, Layer):
+        raise ValueError('a network is a tuple of layers, and this is a layer; write (layer,).')
+    if not isinstance(net, tuple | list) or not net or not all(isinstance(layer, Layer) for layer in net):
+        raise ValueError(f'a network is a tuple of layers, at least one, not {checks.shown(net)}.')
+    return tuple(net)
 
 
 class LayerState(NamedTuple):
@@ -205,8 +234,11 @@ def exemplars(layer: Layer, key: Key, images: Array) -> Array:
         images: uint8, or floating: what reaches the layer.
 
     Raises:
-        ValueError: if the window does not fit.
+        ValueError: if the window does not fit, or what came is no layer, key or images.
     """
+    check_network((layer,))
+    checks.check_key(key)
+    checks.check_images(images)
     order_key, place_key = jax.random.split(key)
     chosen = jax.random.permutation(order_key, len(images))[jnp.arange(layer.features) % len(images)]
     return layer.patch(glimpse(place_key, layer.window, prepared(layer, intensities(images[chosen])), 1))

@@ -113,7 +113,9 @@ class Pictures:
                  count: int | None = 100):  # fmt: skip
         check_every(epochs)
         if count is not None and not checks.is_count(count):
-            raise ValueError(f'{count!r} units make no picture; use a whole number, 1 or more, or None for all.')
+            raise ValueError(
+                f'{checks.shown(count)} units make no picture; use a whole number, 1 or more, or None for all.'
+            )
         self._folder, self._shape = pathlib.Path(folder), checks.check_image_shape(image_shape)
         self._epochs, self._count, self._begun = epochs, count, False
 

@@ -239,7 +239,7 @@ def listed(name: str, given: Iterable) -> list:
         ValueError: naming it.
     """
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise ValueError(f'{name} are a list, such as {name}=[...], and this is {given!r:.60}.')
+        raise ValueError(f'{name} are a list, such as {name}=[...], and this is {checks.shown(given)}.')
     return list(given)
 
 
@@ -262,27 +262,33 @@ def check(net: Network, stages: Sequence, callbacks: Sequence, batch: int, watch
         ValueError: naming what does not fit.
     """
     if not checks.is_count(batch):
-        raise ValueError(f'a batch of {batch!r} images teaches nothing; use a whole number, 1 or more.')
+        raise ValueError(f'a batch of {checks.shown(batch)} images teaches nothing; use a whole number, 1 or more.')
     if not (watch is None or isinstance(watch, Monitor)):
-        raise ValueError(f'what is watched is told by a monitor.Monitor, or None for nothing, not {watch!r:.60}.')
+        raise ValueError(
+            f'what is watched is told by a monitor.Monitor, or None for nothing, not {checks.shown(watch)}.'
+        )
     for place, callback in enumerate(callbacks):
         if not callable(callback):
             raise ValueError(f'callback {callback!r} is no function of a moment; hebbjax.callbacks has some ready.')
         if any(callback is other for other in callbacks[:place]):
-            raise ValueError(f'callback {callback!r:.60} is there twice; once is enough, or make another one.')
+            raise ValueError(f'callback {checks.shown(callback)} is there twice; once is enough, or make another one.')
     if not stages:
         raise ValueError('a training needs at least one stage, such as stages.plan("parallel", net, epochs=10).')
     for place, stage in enumerate(stages):
         if isinstance(stage, Stage):
             learning(stage, net)
         elif not isinstance(stage, Supervised):
-            raise ValueError(f'a stage is a stages.Stage, or the last one a hybrid.Supervised, not {stage!r:.60}.')
+            raise ValueError(
+                f'a stage is a stages.Stage, or the last one a hybrid.Supervised, not {checks.shown(stage)}.'
+            )
         else:
             stage.check(len(net))
             if place + 1 < len(stages):
                 raise ValueError('a supervised stage comes last: layers below it are finished; reorder the stages.')
     if not isinstance(position, Position) or not all(checks.is_count(one, 0) for one in position[:2]):
-        raise ValueError(f'a training goes on at a moment.Position with its stage and epoch, not {position!r:.60}.')
+        raise ValueError(
+            f'a training goes on at a moment.Position with its stage and epoch, not {checks.shown(position)}.'
+        )
     hebbian, _ = split(stages)
     if hebbian and (position.stage >= len(hebbian) or position.epoch > hebbian[position.stage].epochs):
         raise ValueError(

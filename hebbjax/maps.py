@@ -1,7 +1,6 @@
 """Self-organising maps: neurons on a lattice, where the winner's neighbours learn with it (Kohonen 1982)."""
 
 import math
-import numbers
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -95,13 +94,13 @@ def som(
             another number of neurons than the layer.
     """
     shape = _shape(shape)
-    if kernel not in KERNELS:
-        raise ValueError(f'kernel {kernel!r} is unknown; there are {", ".join(KERNELS)}.')
+    if not isinstance(kernel, str) or kernel not in KERNELS:
+        raise ValueError(f'kernel {checks.shown(kernel)} is unknown; there are {", ".join(KERNELS)}.')
     s0 = max((max(shape) - 1) // 2, 1) if radius is None else radius
     if not callable(s0) and checks.misfits(s0, lambda s0: s0 > 0):
-        raise ValueError(f'a neighbourhood of radius {s0} reaches nobody; use a radius above 0.')
+        raise ValueError(f'a neighbourhood of radius {checks.shown(s0)} reaches nobody; use a radius above 0.')
     if checks.misfits(tau, lambda tau: tau > 0):
-        raise ValueError(f'a neighbourhood cannot shrink over {tau} steps; use a tau above 0.')
+        raise ValueError(f'a neighbourhood cannot shrink over {checks.shown(tau)} steps; use a tau above 0.')
     winner = prototypes.nearest(1, by=by, reduce=reduce)
     product = lambda a, b: jnp.matmul(a, b, precision=lax.Precision.HIGHEST)  # noqa: E731
 
@@ -126,7 +125,9 @@ def som(
 
 
 def _shape(shape: int | tuple[int, ...]) -> tuple[int, ...]:
-    shape = (shape,) if isinstance(shape, numbers.Number) else tuple(shape)
+    shape = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
     if not shape or not all(map(checks.is_count, shape)):
-        raise ValueError(f'a lattice of shape {shape} has no neurons; use at least one axis, of 1 or more.')
+        raise ValueError(
+            f'a lattice of shape {checks.shown(shape)} has no neurons; use at least one axis, of 1 or more.'
+        )
     return shape

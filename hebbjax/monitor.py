@@ -41,10 +41,14 @@ class Monitor(NamedTuple):
         """
         for name in ('every', 'windows'):
             if not checks.is_count(getattr(self, name)):
-                raise ValueError(f'a monitor with {name}={getattr(self, name)} sees nothing; use 1 or more.')
+                raise ValueError(
+                    f'a monitor with {name}={checks.shown(getattr(self, name))} sees nothing; use 1 or more.'
+                )
         for name in ('p', 'tolerance'):
             if checks.misfits(getattr(self, name), lambda number: number > 0):
-                raise ValueError(f'a monitor with {name}={getattr(self, name)} judges nothing; use more than 0.')
+                raise ValueError(
+                    f'a monitor with {name}={checks.shown(getattr(self, name))} judges nothing; use more than 0.'
+                )
 
 
 class Glance(NamedTuple):

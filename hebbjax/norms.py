@@ -50,11 +50,11 @@ class BatchNorm:
     def __post_init__(self):
         if checks.misfits(self.momentum, lambda share: 0 <= share < 1):
             raise ValueError(
-                f'momentum {self.momentum!r:.60} of running averages is out of range; use 0 <= momentum < 1.'
+                f'momentum {checks.shown(self.momentum)} of running averages is out of range; use 0 <= momentum < 1.'
             )
         if checks.misfits(self.epsilon, lambda variance: variance > 0):
             raise ValueError(
-                f'epsilon={self.epsilon!r:.60} would divide by variances that are zero; use a number above 0.'
+                f'epsilon={checks.shown(self.epsilon)} would divide by variances that are zero; use a number above 0.'
             )
 
 

@@ -5,13 +5,19 @@ from collections.abc import Callable
 import jax
 from jax import lax
 
-from hebbjax import patches
+from hebbjax import checks, patches
 from hebbjax.train import Network, TrainState, init
 from hebbjax.types import Array
 
 
 def init_seeds(net: Network, keys: Array, image_shape: tuple[int, int, int]) -> TrainState:
-    """Make one first state per key [S]: every array has a leading axis S. See `train.init`."""
+    """Make one first state per key [S]: every array has a leading axis S. See `train.init`.
+
+    Raises:
+        ValueError: if keys are no array of them, or as `train.init`.
+    """
+    if not isinstance(keys, jax.Array) or keys.ndim != 1 or not jax.dtypes.issubdtype(keys.dtype, jax.dtypes.prng_key):
+        raise ValueError(f'keys are an array of them, such as jax.random.split(key, 3), not {checks.shown(keys)}.')
     return jax.vmap(lambda key: init(net, key, image_shape))(keys)
 
 
@@ -27,8 +33,8 @@ def over_seeds(f: Callable, at_once: int, *, donate: bool = False) -> Callable:
     Raises:
         ValueError: if at_once is below 1.
     """
-    if at_once < 1:
-        raise ValueError(f'{at_once} seeds at once train nothing; use 1 or more.')
+    if not checks.is_count(at_once):
+        raise ValueError(f'{checks.shown(at_once)} seeds at once train nothing; use 1 or more.')
 
     def everyone(states, *data):
         return lax.map(lambda state: f(state, *data), states, batch_size=None if at_once == 1 else at_once)

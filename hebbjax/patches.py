@@ -3,7 +3,6 @@
 A dense layer is a window that covers the whole image, so linear and convolutional layers are one code.
 """
 
-import numbers
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from hebbjax import checks
 from hebbjax.types import Array, Key
 
 FLAT = 1e-3  # a centred patch shorter than this (a quarter of one 8-bit grey step) is flat
@@ -32,8 +32,8 @@ class Window(NamedTuple):
     padding: int | tuple[int, int] = 0
 
 
-def _pair(value):
-    return (int(value), int(value)) if isinstance(value, numbers.Integral) else tuple(value)
+def _pair(value) -> tuple:
+    return tuple(value) if isinstance(value, tuple | list) else (value, value)
 
 
 class Grid(NamedTuple):
@@ -58,8 +58,13 @@ def grid(window: Window, image_shape: tuple[int, int, int]) -> Grid:
     h, w, c = image_shape
     size = (h, w) if window.size is None else _pair(window.size)
     stride, padding = _pair(window.stride), _pair(window.padding)
-    if min(size) < 1 or min(stride) < 1 or min(padding) < 0:
-        raise ValueError(f'{window} has a size or stride below 1 or a negative padding; use whole numbers of pixels.')
+    parts = ((size, 1), (stride, 1), (padding, 0))
+    if not all(len(pair) == 2 and all(checks.is_count(one, least) for one in pair) for pair, least in parts):
+        raise ValueError(
+            f'a window of size, stride and padding {checks.shown(tuple(window))} has one out of range: a size or '
+            'stride below 1, a negative padding, or no whole number of pixels, or pair of them.'
+        )
+    size, stride, padding = (tuple(map(int, pair)) for pair in (size, stride, padding))
     out = tuple((full + 2 * pad - k) // step + 1 for full, pad, k, step in zip((h, w), padding, size, stride))
     if any(full + 2 * pad < k for full, pad, k in zip((h, w), padding, size)):
         raise ValueError(

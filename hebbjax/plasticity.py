@@ -51,7 +51,7 @@ def ascend(rate) -> optax.GradientTransformation:
         ValueError: if the rate is a negative number.
     """
     if not callable(rate) and checks.misfits(rate, lambda rate: rate >= 0):
-        raise ValueError(f'learning rate {rate} would unlearn; use a finite rate >= 0, or a schedule.')
+        raise ValueError(f'learning rate {checks.shown(rate)} would unlearn; use a finite rate >= 0, or a schedule.')
     return optax.scale_by_learning_rate(rate, flip_sign=False)
 
 
@@ -65,9 +65,12 @@ def anneal(rate, epochs: int, steps_per_epoch: int) -> Callable[[Array], Array]:
         ValueError: if epochs or steps_per_epoch is below 1.
     """
     if not checks.is_count(epochs) or not checks.is_count(steps_per_epoch):
-        raise ValueError(f'{epochs} epochs of {steps_per_epoch} steps cannot be annealed over; use at least 1 of each.')
+        raise ValueError(
+            f'{checks.shown(epochs)} epochs of {checks.shown(steps_per_epoch)} steps cannot be annealed over; '
+            'use at least 1 of each.'
+        )
     if checks.misfits(rate, lambda rate: rate >= 0):
-        raise ValueError(f'learning rate {rate} cannot be annealed; use a finite rate >= 0.')
+        raise ValueError(f'learning rate {checks.shown(rate)} cannot be annealed; use a finite rate >= 0.')
     return lambda step: rate * (1 - jnp.minimum(step // steps_per_epoch, epochs - 1) / epochs)
 
 
@@ -86,7 +89,7 @@ def scale_by_max_abs(per: str = 'layer', floor: float = 1e-30) -> optax.Gradient
     if per not in axes:
         raise ValueError(f"the maximum is taken per 'layer' or per 'unit', not per {per!r}.")
     if checks.misfits(floor, lambda floor: floor > 0):
-        raise ValueError(f'a floor of {floor} may divide by zero; use a finite number above 0.')
+        raise ValueError(f'a floor of {checks.shown(floor)} may divide by zero; use a finite number above 0.')
 
     def scale(dw):
         return dw / jnp.maximum(jnp.max(jnp.abs(dw), axis=axes[per], keepdims=True), floor)
@@ -141,7 +144,7 @@ def after(steps: int, rate) -> Callable[[Array], Array]:
         ValueError: if steps is negative.
     """
     if not checks.is_count(steps, 0):
-        raise ValueError(f'a burn-in of {steps} steps cannot be waited for; use 0 or more.')
+        raise ValueError(f'a burn-in of {checks.shown(steps)} steps cannot be waited for; use 0 or more.')
     if checks.misfits(rate, lambda rate: rate >= 0):
-        raise ValueError(f'learning rate {rate} would unlearn; use a finite rate >= 0.')
+        raise ValueError(f'learning rate {checks.shown(rate)} would unlearn; use a finite rate >= 0.')
     return lambda step: jnp.where(step < steps, 0.0, rate)

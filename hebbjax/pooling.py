@@ -52,7 +52,7 @@ def avg_pool(size: int) -> Pool:
 
 def _pool(size, kind):
     if not checks.is_count(size):
-        raise ValueError(f'{kind}_pool({size}) has no block to look at; use a whole number, 1 or more.')
+        raise ValueError(f'{kind}_pool({checks.shown(size)}) has no block to look at; use a whole number, 1 or more.')
     return Pool(int(size), kind)
 
 

@@ -56,15 +56,21 @@ class Head:
 
     def __post_init__(self):
         if not checks.is_count(self.classes, 2):
-            raise ValueError(f'a head of {self.classes} classes has nothing to tell apart; use 2 or more.')
+            raise ValueError(
+                f'a head of {checks.shown(self.classes)} classes has nothing to tell apart; use 2 or more.'
+            )
         if not isinstance(self.norm, bool):
-            raise ValueError(f'a head normalises or not, and norm={self.norm!r:.60} says neither; use True or False.')
+            raise ValueError(
+                f'a head normalises or not, and norm={checks.shown(self.norm)} says neither; use True or False.'
+            )
         if checks.misfits(self.dropout, lambda share: 0 <= share < 1):
-            raise ValueError(f'dropout {self.dropout!r:.60} is not in [0, 1).')
+            raise ValueError(f'dropout {checks.shown(self.dropout)} is not in [0, 1).')
         if checks.misfits(self.threshold, lambda deviations: True):
-            raise ValueError(f'a threshold of {self.threshold!r:.60} standard deviations cannot be; use a number.')
+            raise ValueError(
+                f'a threshold of {checks.shown(self.threshold)} standard deviations cannot be; use a number.'
+            )
         if self.power is not None and checks.misfits(self.power, lambda n: n >= 1):
-            raise ValueError(f'repu(n={self.power!r:.60}) has an infinite slope at 0; use n >= 1, or None.')
+            raise ValueError(f'repu(n={checks.shown(self.power)}) has an infinite slope at 0; use n >= 1, or None.')
 
 
 def init(head: Head, key: Key, high: tuple[int, int]) -> tuple[HeadParams, Norm | None]:

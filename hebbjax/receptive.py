@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax import patches
-from hebbjax.layers import Layer
+from hebbjax import checks, patches
+from hebbjax.layers import Layer, check_network
 from hebbjax.pooling import Pool
 from hebbjax.types import Array
 
@@ -33,7 +33,9 @@ def fields(net: Sequence[Layer], weights: Sequence[Array], image_shape: tuple[in
     Raises:
         ValueError: if there are fewer weights than layers, a window does not fit, or a pooling is none of `pooling`.
     """
-    if not net or len(weights) < len(net):
+    check_network(net)
+    image_shape = checks.check_image_shape(image_shape)
+    if not isinstance(weights, tuple | list) or len(weights) < len(net):
         raise ValueError(f'{len(weights)} weights for {len(net)} layers; give one for each, and at least one layer.')
     shape, step = image_shape, (1, 1)
     below = jnp.eye(image_shape[2])[:, None, None, :]  # [C, 1, 1, C]: one pixel of one channel

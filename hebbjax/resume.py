@@ -43,7 +43,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | os.PathLike, *, keep: int = 2, best: str | None = None, largest: bool = True):
         if not checks.is_count(keep):
-            raise ValueError(f'keep={keep} checkpoints leaves none to go on from; use 1 or more.')
+            raise ValueError(f'keep={checks.shown(keep)} checkpoints leaves none to go on from; use 1 or more.')
         self.folder = pathlib.Path(folder).absolute()
         self._keep, self._best, self._sign = keep, best, 1 if largest else -1
         self._manager, self._writes, self._scores = None, False, {}
@@ -129,7 +129,7 @@ class Checkpoints:
             OSError: if it cannot be written; what was kept before stays.
         """
         if not checks.is_count(epoch, 0):
-            raise ValueError(f'epoch {epoch!r} is no whole number from 0 on; count epochs.')
+            raise ValueError(f'epoch {checks.shown(epoch)} is no whole number from 0 on; count epochs.')
         leaves, manager = numbers(state), self._open(write=True)
         if self.epochs() and epoch <= self.epochs()[-1]:
             raise ValueError(

@@ -73,7 +73,9 @@ def local(
         ValueError: if the competition is none; when first traced without a teacher, if that is to be imposed.
     """
     if compete is not None and not callable(compete):
-        raise ValueError(f'neurons compete by a competition, or by a number of winners, not by {compete!r:.60}.')
+        raise ValueError(
+            f'neurons compete by a competition, or by a number of winners, not by {checks.shown(compete)}.'
+        )
 
     def gather(sums: Sums, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> Sums:
         if compete is None and teacher is None:
@@ -166,7 +168,8 @@ def associate(
     """
     if not isinstance(compete, numbers.Integral):
         credit = lambda u, y: Credit(y, leak(y), jnp.abs(y))  # noqa: E731
-        return local(compete or competition.linear(), credit, reduce=reduce, count=count)
+        compete = competition.linear() if compete is None else compete
+        return local(compete, credit, reduce=reduce, count=count)
     competition.k_wta(compete)  # refuses k < 1
     k = int(compete)
 
@@ -246,7 +249,7 @@ def krotov(k: int = 2, delta=0.4, p=2.0) -> LearningRule:
     """
     competition.check_rank('krotov', k, delta)
     if checks.misfits(p, lambda p: p > 1):
-        raise ValueError(f'krotov(p={p}) has no norm to converge to; use a finite p > 1.')
+        raise ValueError(f'krotov(p={checks.shown(p)}) has no norm to converge to; use a finite p > 1.')
 
     def seen(w: Array) -> Array:
         if not checks.is_traced(p) and p == 2:

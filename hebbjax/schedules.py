@@ -34,10 +34,12 @@ class Schedule(NamedTuple):
             ValueError: naming the setting, its value and what would do.
         """
         if not checks.is_count(self.patience, 0):
-            raise ValueError(f'a patience of {self.patience!r:.60} epochs cannot be; use a whole number, 0 or more.')
+            raise ValueError(
+                f'a patience of {checks.shown(self.patience)} epochs cannot be; use a whole number, 0 or more.'
+            )
         check(self, count)
         if checks.misfits(self.decay, lambda share: share >= 0):
-            raise ValueError(f'a weight decay of {self.decay!r:.60} would make weights grow; use 0 or more.')
+            raise ValueError(f'a weight decay of {checks.shown(self.decay)} would make weights grow; use 0 or more.')
 
     def tx(self) -> optax.GradientTransformation:
         """Build the optimizer, the same one for the same settings."""
@@ -78,14 +80,16 @@ class Milestones(NamedTuple):
         """
         check(self, count)
         if checks.misfits(self.momentum, lambda share: 0 <= share < 1):
-            raise ValueError(f'momentum {self.momentum!r:.60} never settles; use 0 <= momentum < 1.')
+            raise ValueError(f'momentum {checks.shown(self.momentum)} never settles; use 0 <= momentum < 1.')
         if checks.misfits(self.l2, lambda penalty: penalty >= 0):
-            raise ValueError(f'an L2 penalty of {self.l2!r:.60} would make weights grow; use 0 or more.')
+            raise ValueError(f'an L2 penalty of {checks.shown(self.l2)} would make weights grow; use 0 or more.')
         cuts = self.milestones
         if not isinstance(cuts, tuple | list) or not all(checks.is_count(cut, 0) for cut in cuts):
-            raise ValueError(f'milestones {cuts!r:.60} are none; give a tuple of whole numbers of epochs, from 0.')
+            raise ValueError(
+                f'milestones {checks.shown(cuts)} are none; give a tuple of whole numbers of epochs, from 0.'
+            )
         if list(cuts) != sorted(cuts):
-            raise ValueError(f'milestones {cuts!r:.60} do not rise; sort them.')
+            raise ValueError(f'milestones {checks.shown(cuts)} do not rise; sort them.')
 
     def tx(self) -> optax.GradientTransformation:
         """Build the optimizer, the same one for the same settings."""
@@ -115,18 +119,18 @@ def check(schedule, count: int) -> None:
         ValueError: naming the setting, its value and what would do.
     """
     if not checks.is_count(schedule.epochs):
-        raise ValueError(f'{schedule.epochs!r:.60} head epochs train nothing; use 1 or more.')
+        raise ValueError(f'{checks.shown(schedule.epochs)} head epochs train nothing; use 1 or more.')
     if not checks.is_count(schedule.batch) or schedule.batch > count:
-        raise ValueError(f'a batch of {schedule.batch!r:.60} does not fit {count} samples; use 1 to {count}.')
+        raise ValueError(f'a batch of {checks.shown(schedule.batch)} does not fit {count} samples; use 1 to {count}.')
     if checks.misfits(schedule.rate, lambda rate: rate > 0):
-        raise ValueError(f'learning rate {schedule.rate!r:.60} does not descend; use a rate above 0.')
+        raise ValueError(f'learning rate {checks.shown(schedule.rate)} does not descend; use a rate above 0.')
     if checks.misfits(schedule.factor, lambda share: 0 < share <= 1):
-        raise ValueError(f'a factor of {schedule.factor!r:.60} does not lower the rate; use 0 < factor <= 1.')
+        raise ValueError(f'a factor of {checks.shown(schedule.factor)} does not lower the rate; use 0 < factor <= 1.')
     if not checks.is_count(schedule.stop_after):
-        raise ValueError(f'stopping after {schedule.stop_after!r:.60} epochs ends nothing; use 1 or more.')
+        raise ValueError(f'stopping after {checks.shown(schedule.stop_after)} epochs ends nothing; use 1 or more.')
     if not checks.is_count(schedule.average):
         raise ValueError(
-            f'a mean over {schedule.average!r:.60} steps has nothing to average; use 1 (the last) or more.'
+            f'a mean over {checks.shown(schedule.average)} steps has nothing to average; use 1 (the last) or more.'
         )
 
 

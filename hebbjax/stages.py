@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from hebbjax import checks
-from hebbjax.layers import Layer
+from hebbjax.layers import Layer, check_network
 
 ORDERS = ('parallel', 'in_order')
 PLANS = (*ORDERS, 'layerwise')
@@ -37,13 +37,15 @@ class Stage:
 
     def __post_init__(self):
         if not checks.is_count(self.epochs):
-            raise ValueError(f'a stage of {self.epochs} epochs teaches nothing; use a whole number, 1 or more.')
+            raise ValueError(
+                f'a stage of {checks.shown(self.epochs)} epochs teaches nothing; use a whole number, 1 or more.'
+            )
         named = self.layers if isinstance(self.layers, tuple | list) else (self.layers,)
         if self.layers is not None and not all(checks.is_count(number, 0) for number in named):
-            raise ValueError(f'a stage names layers by their numbers, 0 the lowest, not {self.layers!r:.60}.')
+            raise ValueError(f'a stage names layers by their numbers, 0 the lowest, not {checks.shown(self.layers)}.')
         object.__setattr__(self, 'layers', None if self.layers is None else tuple(map(int, named)))
-        if self.order not in ORDERS:
-            raise ValueError(f'the order of a sweep is one of {", ".join(ORDERS)}, not {self.order!r}.')
+        if not isinstance(self.order, str) or self.order not in ORDERS:
+            raise ValueError(f'the order of a sweep is one of {", ".join(ORDERS)}, not {checks.shown(self.order)}.')
 
 
 def learning(stage: Stage | None, net: Sequence[Layer]) -> tuple[bool, ...]:
@@ -52,6 +54,9 @@ def learning(stage: Stage | None, net: Sequence[Layer]) -> tuple[bool, ...]:
     Raises:
         ValueError: if the stage names a layer that is not there or is frozen, or nobody is left to learn.
     """
+    net = check_network(net)
+    if not isinstance(stage, Stage | None):
+        raise ValueError(f'a stage is a stages.Stage, or None for all layers at once, not {checks.shown(stage)}.')
     named = None if stage is None else stage.layers
     for number in named or ():
         if not 0 <= number < len(net):
@@ -75,8 +80,8 @@ def plan(name: str, net: Sequence[Layer], epochs: int) -> tuple[Stage, ...]:
     Raises:
         ValueError: if there is no such plan, or nothing to learn.
     """
-    if name not in PLANS:
-        raise ValueError(f'{name!r} is no plan; there are {", ".join(PLANS)}.')
+    if not isinstance(name, str) or name not in PLANS:
+        raise ValueError(f'{checks.shown(name)} is no plan; there are {", ".join(PLANS)}.')
     learns = learning(None, net)
     Stage(epochs)  # refuses what is no number of them
     if name in ORDERS:

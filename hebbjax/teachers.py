@@ -57,7 +57,8 @@ def groups(classes: int, per_class: int, common: int = 0, *, features: int | Non
     _some(classes)
     if not checks.is_count(per_class) or not checks.is_count(common, 0):
         raise ValueError(
-            f'groups of {per_class} neurons per class and {common} common ones cannot be; use at least 1 and 0.'
+            f'groups of {checks.shown(per_class)} neurons per class and {checks.shown(common)} common ones cannot be; '
+            'use at least 1 and 0.'
         )
     made = classes * per_class + common
     if features is not None and made != features:
@@ -142,4 +143,4 @@ def fits(signal_shape: tuple[int, ...], batch: int, features: int) -> None:
 
 def _some(classes: int) -> None:
     if not checks.is_count(classes):
-        raise ValueError(f'{classes} classes cannot be taught; use 1 or more.')
+        raise ValueError(f'{checks.shown(classes)} classes cannot be taught; use 1 or more.')

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from hebbjax import checks, layers, learning, monitor, stages, values
-from hebbjax.layers import Layer, LayerState
+from hebbjax.layers import Layer, LayerState, check_network
 from hebbjax.monitor import Monitor, Trace
 from hebbjax.stages import Stage
 from hebbjax.types import Array, Key, Told
@@ -66,19 +66,6 @@ def init(net: Network, key: Key, image_shape: tuple[int, int, int], weights: Seq
     return TrainState(jnp.zeros((), jnp.int32), train_key, tuple(states))
 
 
-def check_network(net: Network) -> tuple[Layer, ...]:
-    """Return a network as a tuple of layers, or refuse what is none.
-
-    Raises:
-        ValueError: naming what came.
-    """
-    if isinstance(net, Layer):
-        raise ValueError('a network is a tuple of layers, and this is a layer; write (layer,).')
-    if not isinstance(net, tuple | list) or not net or not all(isinstance(layer, Layer) for layer in net):
-        raise ValueError(f'a network is a tuple of layers, at least one, not {net!r:.60}.')
-    return tuple(net)
-
-
 def check_states(net: tuple[Layer, ...], states: Sequence[LayerState], upto: int | None = None) -> None:
     """Refuse states that are not those of a network, or of its lowest layers.
 
@@ -90,7 +77,9 @@ def check_states(net: tuple[Layer, ...], states: Sequence[LayerState], upto: int
     if isinstance(states, LayerState) or not isinstance(states, tuple | list):
         raise ValueError(f'states are one LayerState per layer, such as state.layers, not {type(states).__name__}.')
     if upto is not None and not (checks.is_count(upto, 0) and upto <= len(net)):
-        raise ValueError(f'upto={upto} is no number of layers to pass through; use 0 to {len(net)}, or None for all.')
+        raise ValueError(
+            f'upto={checks.shown(upto)} is no number of layers to pass through; use 0 to {len(net)}, or None for all.'
+        )
     if len(states) < (len(net) if upto is None else upto) or len(states) > len(net):
         raise ValueError(f'{len(states)} states do not fit {len(net)} layers; give one for each.')
     for number, (layer, state) in enumerate(zip(net, states), 1):
@@ -246,9 +235,11 @@ def make_train_epoch(
     """
     net = check_network(net)
     if not checks.is_count(batch):
-        raise ValueError(f'a batch of {batch} images teaches nothing; use a whole number, 1 or more.')
+        raise ValueError(f'a batch of {checks.shown(batch)} images teaches nothing; use a whole number, 1 or more.')
     stages.learning(stage, net)
     if watch is not None:
+        if not isinstance(watch, Monitor):
+            raise ValueError(f'what is watched is told by a monitor.Monitor, not by {checks.shown(watch)}.')
         watch.check()
 
     def epoch(state, images, labels=None):

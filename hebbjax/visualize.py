@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from hebbjax import receptive
+from hebbjax import checks, receptive, train
 from hebbjax.charts import Figure
-from hebbjax.layers import Layer, LayerState
+from hebbjax.layers import Layer, LayerState, check_network
 from hebbjax.types import Array
 
 
@@ -48,7 +48,7 @@ def filters(
     w, (kh, kw, channels) = _bank(w, shape), shape
     _refuse_colourless(channels)
     for name, value in (('columns', columns), ('count', count)):
-        if value is not None and value < 1:
+        if value is not None and not checks.is_count(value):
             raise ValueError(f'{name}={value} leaves nothing to draw; use 1 or more, or None.')
     there = len(w)
     w = w[np.linspace(0, there - 1, min(count or there, there)).round().astype(int)]
@@ -99,9 +99,13 @@ def fields(
     Raises:
         ValueError: if there is no such layer, images have neither 1 nor 3 channels, or the fields cannot be told.
     """
+    net = check_network(net)
+    train.check_states(net, states)
+    image_shape = checks.check_image_shape(image_shape)
     depth = len(net) if depth is None else depth
-    if not 1 <= depth <= len(net):
-        raise ValueError(f'there is no layer {depth} in a network of {len(net)}; use depth 1 to {len(net)}, or None.')
+    if not checks.is_count(depth) or depth > len(net):
+        there = f'there is no layer {checks.shown(depth)} in a network of {len(net)}'
+        raise ValueError(f'{there}; use depth 1 to {len(net)}, or None.')
     _refuse_colourless(image_shape[2])
     found = receptive.fields(net[:depth], [state.w for state in states], image_shape)  # [N, rh, rw, C]
     title = title or f'receptive fields of layer {depth}, {found.shape[1]} x {found.shape[2]} pixels'

@@ -72,9 +72,11 @@ def fit(
             rounding would; if the machine cannot hold D x D.
     """
     if checks.misfits(epsilon, lambda variance: variance > 0):
-        raise ValueError(f'epsilon={epsilon!r:.60} would divide by eigenvalues that are zero; use a number above 0.')
+        raise ValueError(
+            f'epsilon={checks.shown(epsilon)} would divide by eigenvalues that are zero; use a number above 0.'
+        )
     if per not in ('sample', 'input'):
-        raise ValueError(f"products are averaged per 'sample' or per 'input', not per {per!r:.60}.")
+        raise ValueError(f"products are averaged per 'sample' or per 'input', not per {checks.shown(per)}.")
     x = x if hasattr(x, 'dtype') else np.asarray(x)
     _check_floats(x)
     shape = x.shape

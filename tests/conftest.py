@@ -8,6 +8,7 @@ refuses. Tests that train by gradient ask for it; the core's own tests do not.
 """
 
 import os
+import pathlib
 import signal
 
 # Before jax is imported, for the commands that tests start too: a CPU, and little of LLVM's optimising, which takes
@@ -32,6 +33,15 @@ jax.config.update('jax_debug_key_reuse', True)
 # Every new shape compiles, so examples are few, slow at first sight, and the same ones every time.
 settings.register_profile('few', deadline=None, max_examples=15, derandomize=True, database=None)
 settings.load_profile('few')
+
+
+@pytest.fixture(autouse=True, scope='module')
+def room():
+    """Programs that were compiled for other files' tests make room, once they fill a machine's memory."""
+    yield
+    pages = pathlib.Path('/proc/self/statm')
+    if pages.exists() and int(pages.read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') > 2 * 2**30:
+        jax.clear_caches()
 
 
 @pytest.fixture

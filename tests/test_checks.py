@@ -146,7 +146,7 @@ def test_one_label_that_is_none_is_refused(wrong, place):
         (np.zeros((2, 3)), 'or one-hot rows'),
         (np.eye(4), 'one-hot labels of 4 classes do not fit 3'),
         (np.ones((2, 1, 1), int), 'not an array of shape (2, 1, 1)'),
-        ([[1], [1, 2]], 'different lengths'),
+        ([[1], [1, 2]], 'labels are an array of numbers, not [[1], [1, 2]]'),
         ([0, 1, 3], 'run from 0 to 3 and there are 3 classes; use 0 to 2'),
         ([1, 2, 3], 'run from 1 to 3'),
         ([0, 1], '2 labels do not fit 3 images'),
@@ -358,6 +358,20 @@ class STATE:
         (lambda s, x: Layer(4, rules.krotov, plasticity.ascend(0.1)), 'learns by a rule'),
         (lambda s, x: Layer(4, rules.krotov(), 0.1), 'moves by an optax transformation'),
         (lambda s, x: Layer(4, rules.krotov(), plasticity.ascend(0.1), 5), 'through a Window, such as Window(5)'),
+        (lambda s, x: Layer(4, rules.krotov(), plasticity.ascend(0.1), fire=None), 'fire of a layer is a function'),
+        (lambda s, x: Layer(4, rules.krotov(), plasticity.ascend(0.1), patch='raw'), 'patch of a layer is a function'),
+        (lambda s, x: Layer(4, rules.krotov(), plasticity.ascend(0.1), homeostasis=3.0), 'is a Homeostasis or None'),
+        (
+            lambda s, x: hebbjax.init(
+                (Layer(4, rules.krotov(), plasticity.ascend(0.1), Window(2.5)),), jax.random.key(0), (8, 8, 1)
+            ),
+            'out of range',
+        ),
+        (lambda s, x: train.make_train_epoch(NET, batch=2, stage=3), 'a stage is a stages.Stage'),
+        (lambda s, x: train.make_train_epoch(NET, batch=2, watch=3), 'told by a monitor.Monitor'),
+        (lambda s, x: stages.plan('parallel', LAYER, 3), 'write (layer,)'),
+        (lambda s, x: layers.exemplars(LAYER, 3, x), 'jax.random.key(3)'),
+        (lambda s, x: hebbjax.init(NET, jax.random.split(jax.random.key(0), 3), (8, 8, 1)), 'one key is wanted'),
     ],
 )
 def test_what_does_not_fit_together_is_refused_in_a_sentence(call, says, state, rng):
@@ -383,3 +397,39 @@ def test_a_padded_window_of_patches_is_still_what_was_cut(rng):
     pixels = rng.integers(0, 256, (3, 4, 4, 2), np.uint8)
     x = patches.extract(Window(), layers.intensities(jnp.asarray(pixels)))
     np.testing.assert_allclose(x.reshape(3, -1), pixels.reshape(3, -1) / 255, rtol=1e-6)
+
+
+STRANGE = [
+    None, True, -1, 1.5, np.nan, 10**20, 'a', b'x', [], {}, [[1, 2], [3]], np.ones(3), np.zeros((2, 2)), object(), 1j,
+    jax.random.key(0), NET, LAYER, Window(3), np.array(['a']), np.array([None]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize('value', STRANGE, ids=lambda value: type(value).__name__)
+def test_nothing_strange_gets_past_a_door(value, state, rng):
+    """Whatever comes in the place of an argument: it is taken, or met with one sentence of our own."""
+    images, labels = rng.integers(0, 256, (6, 8, 8, 1), np.uint8), np.arange(6) % 3
+    epoch, step = train.make_train_epoch(NET, batch=3), train.make_train_step(NET)
+    calls = [
+        lambda: train.init(value, jax.random.key(0), (8, 8, 1)),
+        lambda: train.init(NET, value, (8, 8, 1)),
+        lambda: train.init(NET, jax.random.key(0), value),
+        lambda: train.features(value, state.layers, images),
+        lambda: train.features(NET, value, images),
+        lambda: train.features(NET, state.layers, value),
+        lambda: train.features(NET, state.layers, images, value),
+        lambda: train.train_step(NET, value, images),
+        lambda: train.train_step(NET, state, value),
+        lambda: epoch(value, images),
+        lambda: epoch(state, value),
+        lambda: step(state, value, labels),
+        lambda: epoch(state, images, value),
+        lambda: stages.plan('parallel', value, 2),
+        lambda: stages.plan(value, NET, 2),
+        lambda: layers.exemplars(value, jax.random.key(0), images),
+    ]
+    for number, call in enumerate(calls):
+        try:
+            call()
+        except ValueError as error:
+            assert str(error).rstrip().endswith('.') and '\n' not in str(error), (number, str(error))

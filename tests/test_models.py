@@ -144,7 +144,7 @@ def test_a_head_alone_needs_no_room(bars, state, relaxed):
 
 def test_without_a_head_some_layer_must_learn(bars, state):
     stage = hybrid.Supervised(3, None, SCHEDULE)
-    with pytest.raises(ValueError, match='cannot be supervised from layer 3 on; use 0 to 2'):
+    with pytest.raises(ValueError, match='cannot be supervised from start=3 on; use 0 to 2'):
         learn(NET, state.layers, stage, bars)
 
 
