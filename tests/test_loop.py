@@ -324,7 +324,7 @@ def test_weights_that_are_no_longer_finite_end_training_in_a_sentence(images):
         ({'state': start(TWO)}, '2 states do not fit 1 layers'),
         ({'net': NET[0], 'state': start()}, r'write \(layer,\)'),
         ({'stages': []}, 'at least one stage'),
-        ({'stages': [hybrid.Supervised(2, Head(2), supervised.Schedule())]}, 'from layer 2 on; use 0 to 1'),
+        ({'stages': [hybrid.Supervised(2, Head(2), supervised.Schedule())]}, 'from start=2 on; use 0 to 1'),
         ({'stages': [hybrid.Supervised(1, Head(2), supervised.Schedule()), Stage(1)]}, 'comes last'),
         ({'stages': [hybrid.Supervised(1, Head(2), supervised.Schedule())]}, 'needs labels, and validation'),
         ({'batch': 21}, 'a batch of 21 is larger than the 20 images'),

@@ -153,8 +153,8 @@ def test_supervised_layers_lower_the_loss_and_the_head_alone_less(images, state,
         (lambda: stages.plan('greedy', NET, 1), "'greedy' is no plan; there are parallel, in_order, layerwise"),
         (lambda: train.make_train_epoch(NET, batch=2, stage=Stage(1, (9,))), r'9 among its layers=\(9,\)'),
         (lambda: train.make_train_step(frozen(0, 1, 2)), 'no layer learns'),
-        (lambda: hybrid.Supervised(4, Head(2), supervised.Schedule()).check(3), 'from layer 4 on; use 0 to 3'),
-        (lambda: hybrid.Supervised(3, None, supervised.Schedule()).check(3), 'from layer 3 on; use 0 to 2'),
+        (lambda: hybrid.Supervised(4, Head(2), supervised.Schedule()).check(3), 'from start=4 on; use 0 to 3'),
+        (lambda: hybrid.Supervised(3, None, supervised.Schedule()).check(3), 'from start=3 on; use 0 to 2'),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_in_a_sentence(make, says):
