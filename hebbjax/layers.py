@@ -166,6 +166,15 @@ def intensities(images: Array) -> Array:
     return widened(images)
 
 
+def sees_everything(layer: Layer, image_shape: tuple[int, int, int]) -> bool:
+    """Say whether each pixel is in some window of a learning step: none is drawn, none lies between windows."""
+    if layer.glimpses is not None or layer.prepare is not None:
+        return False
+    g, (h, w, _) = grid(layer.window, image_shape), image_shape
+    sides = zip((h, w), g.size, g.stride, g.padding, g.out)
+    return all(step <= k and (out - 1) * step + k - pad >= full for full, k, step, pad, out in sides)
+
+
 def widened(a: Array) -> Array:
     """Give half precision, and booleans, as float32."""
     return a.astype(jnp.float32) if a.dtype.itemsize < 4 else a

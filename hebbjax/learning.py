@@ -37,7 +37,7 @@ def learn(layer: Layer, key: Key, state: LayerState, images: Array, teacher=None
     threshold = homeostasis.adapt(layer.homeostasis, state.threshold, sums) if adapts else state.threshold
     sent, norm = (sent, None) if layer.norm is None else norms.learn(layer.norm, state.norm, sent)
     state = state._replace(w=w, rule=rule, opt=opt, threshold=threshold, norm=norm)
-    finite &= jnp.array([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves((w, threshold, norm))]).all()
+    finite &= jnp.array([all_finite(w), *(jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves((threshold, norm)))]).all()
     return state, sent, Told(sums.wins, jnp.max(jnp.abs(change)), finite, homeostasis.rates(sums))
 
 
@@ -55,13 +55,14 @@ def gather(layer: Layer, key: Key, state: LayerState, images: Array, teacher=Non
     trace.
 
     Returns:
-        The rule's sums; what is sent on, before any norm; and whether all pixels and drives are finite, and so far from
-        overflowing that the drives of a patch can be added.
+        The rule's sums; what is sent on, before any norm; and whether all pixels and drives are finite (`all_finite`).
     """
     layers.refuse_other_images(state, images.shape[1:])
-    finite = jnp.isfinite(images).all()
+    finite = jnp.bool_(True) if layers.sees_everything(layer, images.shape[1:]) else jnp.isfinite(images).all()
     sample_key, rule_key = jax.random.split(key)
     learned = layer.rule.seen(state.w)  # [N, D]
+    if learned is not state.w:  # of which `learn` says whether it is finite, and small enough
+        finite &= all_finite(learned)
     # the very same array where it is the same: then there is one product, not two
     sending = learned if layers.sight(layer) is layer.rule.seen else layers.seen(layer, state.w)
     images = layers.prepared(layer, images)
@@ -75,12 +76,12 @@ def gather(layer: Layer, key: Key, state: LayerState, images: Array, teacher=Non
         u = layers.product(layer, x, learned)  # [P, N]
         predicted = layers.sent_drive(layer, x, u if sending is learned else layers.product(layer, x, sending))
         sums = layer.rule.gather(sums, key, x, u, everywhere(told, len(x)), threshold)
-        return (sums, finite & all_finite(u)), layers.send(layer, state, predicted.reshape(*maps.shape[:-1], -1))
+        return (sums, finite & all_finite(x)), layers.send(layer, state, predicted.reshape(*maps.shape[:-1], -1))
 
     def glance(sums):
         x = layer.patch(glimpse(sample_key, layer.window, images, layer.glimpses))  # [P, D]
         u = layers.product(layer, x, learned)
-        return layer.rule.gather(sums, rule_key, x, u, everywhere(teacher, len(x)), threshold), finite & all_finite(u)
+        return layer.rule.gather(sums, rule_key, x, u, everywhere(teacher, len(x)), threshold), finite & all_finite(x)
 
     sums = layer.rule.start(state.w)
     if layer.glimpses is not None:  # few patches, drawn from the whole batch
@@ -91,12 +92,13 @@ def gather(layer: Layer, key: Key, state: LayerState, images: Array, teacher=Non
     return sums, sent, finite
 
 
-def all_finite(u: Array) -> Array:
-    """Say whether all drives are finite. [P, N] -> bool.
+def all_finite(rows: Array) -> Array:
+    """Say whether rows are finite, and so small that no product of two of them overflows. [..., D] -> bool.
 
-    By the sum of each patch's drives: on a CPU maxima do not see NaN, and asking every drive takes twice as long.
+    `|x . w| <= |x| |w|`: squares of patches and of weights say it of all drives, which are many more. And sums see NaN,
+    which maxima pass over on a CPU.
     """
-    return jnp.isfinite(u.sum(1)).all()
+    return jnp.isfinite(jnp.sum(rows * rows, -1)).all()
 
 
 def handicapped(layer: Layer, key: Key, state: LayerState) -> Array | None:
