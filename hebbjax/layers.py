@@ -13,7 +13,7 @@ from jax import lax
 from hebbjax import activations, checks, chunks, homeostasis, initial, norms, plasticity, values
 from hebbjax.homeostasis import Homeostasis
 from hebbjax.norms import BatchNorm, NormState
-from hebbjax.patches import Preparation, Window, centred, extract, glimpse, grid, l2, raw
+from hebbjax.patches import PREPARATIONS, Preparation, Window, centred, extract, glimpse, grid, l2, raw
 from hebbjax.teachers import Teacher
 from hebbjax.types import HANDICAP, Array, Key, LearningRule, State
 
@@ -167,8 +167,9 @@ def intensities(images: Array) -> Array:
 
 
 def sees_everything(layer: Layer, image_shape: tuple[int, int, int]) -> bool:
-    """Say whether each pixel is in some window of a learning step: none is drawn, none lies between windows."""
-    if layer.glimpses is not None or layer.prepare is not None:
+    """Say whether each pixel is seen in a learning step: no window is drawn, no pixel lies between windows, and nothing
+    that the layer prepares by is a function of somebody's own, which may make something else of it."""
+    if layer.glimpses is not None or layer.prepare is not None or layer.patch not in PREPARATIONS.values():
         return False
     g, (h, w, _) = grid(layer.window, image_shape), image_shape
     sides = zip((h, w), g.size, g.stride, g.padding, g.out)

@@ -67,6 +67,15 @@ def test_no_pixel_is_passed_over_by_windows_that_do_not_see_it(how, rng):
         assert not step(state, bad)[1][0].finite
 
 
+def test_a_preparation_of_ones_own_hides_no_pixel(rng):
+    net = (Layer(6, rules.instar(), plasticity.ascend(0.1), Window(2), patch=lambda x: jnp.nan_to_num(x)),)
+    state = train.init(net, jax.random.key(0), (4, 4, 1))
+    images = rng.uniform(size=(3, 4, 4, 1)).astype(np.float32)
+    assert train.train_step(net, state, images)[1][0].finite
+    images[1, 2, 2, 0] = np.nan
+    assert not train.train_step(net, state, images)[1][0].finite
+
+
 def test_what_a_layer_below_sends_is_looked_at_too(rng):
     broken = partial(jnp.where, True, jnp.nan)
     net = (
