@@ -11,28 +11,11 @@ import sys
 import tempfile
 import time
 
+import jax
 import timing
 from rich.console import Console
 
-from hebbjax import cli
-
-CHILD = """
-import pathlib, sys, time
-import jax, krotov_mnist
-from rich.console import Console
-hidden, batch, images = map(int, sys.argv[1:4])
-cache = pathlib.Path(sys.argv[4]) if sys.argv[4:] else None
-config = krotov_mnist.Config(synthetic=True, hidden=hidden, batch=batch, images=images, compilation_cache=cache)
-config.prepare()
-started = time.perf_counter()
-images = jax.block_until_ready(jax.numpy.asarray(krotov_mnist.load(config, Console(quiet=True))[0]))
-read = time.perf_counter() - started
-turn, _ = krotov_mnist.hebbjax_epochs(config, 2, 2.0, images)
-jax.block_until_ready(turn())
-started = time.perf_counter()
-jax.block_until_ready(turn())
-print(read, time.perf_counter() - started)
-"""
+from hebbjax.cli.main import run_command
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,31 +32,39 @@ class Config(timing.Common):
     """Images per epoch."""
 
 
-def start(config: Config, *cache: str) -> float:
-    """Start one process, and give the seconds it took beyond making data and learning its two epochs.
+def child(hidden: str, batch: str, images: str, cache: str | None = None) -> None:
+    """Be the started process: make data, compile, learn two epochs; print the seconds of the data and of an epoch."""
+    import krotov_mnist
 
-    Raises:
-        ValueError: with the process's own last words, if it fails.
-    """
-    here = pathlib.Path(__file__).parent
-    sizes = map(str, (config.hidden, config.batch, config.images))
-    command = [sys.executable, '-c', CHILD, *sizes, *cache]
+    config = krotov_mnist.Config(
+        synthetic=True, hidden=int(hidden), batch=int(batch), images=int(images),
+        compilation_cache=None if cache is None else pathlib.Path(cache),
+    )  # fmt: skip
+    config.prepare()
     started = time.perf_counter()
-    done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
-    whole = time.perf_counter() - started
+    data = jax.block_until_ready(jax.numpy.asarray(krotov_mnist.load(config, Console(quiet=True))[0]))
+    reading = time.perf_counter() - started
+    turn, _ = krotov_mnist.hebbjax_epochs(config, 2, 2.0, data)
+    jax.block_until_ready(turn())
+    started = time.perf_counter()
+    jax.block_until_ready(turn())
+    print(reading, time.perf_counter() - started)
+
+
+def start(config: Config, *cache: str) -> float:
+    """Start one process, and give the seconds it took beyond making data and learning its two epochs."""
+    command = [sys.executable, __file__, '--child', str(config.hidden), str(config.batch), str(config.images), *cache]
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - started
     if done.returncode:
         raise ValueError(f'the started process failed: {done.stderr.strip().splitlines()[-1]}')
     reading, epoch = map(float, done.stdout.split()[-2:])
-    return whole - reading - 2 * epoch
+    return seconds - reading - 2 * epoch
 
 
 def run(config: Config, console: Console) -> list[timing.Row]:
-    """Time cold and warm starts in turn, print a table, write the JSON.
-
-    Raises:
-        ValueError: if a flag does not fit.
-        OSError: if a file cannot be written.
-    """
+    """Time cold and warm starts in turn, print a table, write the JSON."""
     device = config.prepare()
     cold, warm = timing.Row('cold_start', []), timing.Row('warm_start', [])
     with tempfile.TemporaryDirectory() as cache:
@@ -94,4 +85,7 @@ def run(config: Config, console: Console) -> list[timing.Row]:
 
 
 if __name__ == '__main__':
-    sys.exit(cli.run_job(Config, run, sys.argv[1:], 'cold_start.py'))
+    if sys.argv[1:2] == ['--child']:
+        child(*sys.argv[2:])
+    else:
+        sys.exit(run_command(Config, run, sys.argv[1:], 'cold_start.py'))

@@ -8,12 +8,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import timing
 from jax import lax
 from rich.console import Console
 
 import hebbjax
-from hebbjax import cli, competition, layers, learning, patches, plasticity, rules
+from hebbjax import layers, rules, transforms
+from hebbjax.cli.main import run_command
+from hebbjax.layers.layer import matmul_drives
+from hebbjax.rules.top_k import check_k
 
 
 class Shape(NamedTuple):
@@ -51,18 +55,23 @@ class Config(timing.Common):
     """Rank that unlearns, for Krotov-Hopfield."""
 
 
-def make_layer(shape: Shape, k: int, chunk: int | None = None) -> hebbjax.Layer:
+def make_layer(shape: Shape, k: int, microbatch: int | None = None) -> hebbjax.Layer:
     """Build the layer of a shape on raw patches."""
-    rule = rules.krotov(k, 0.4, 2.0) if shape.rule == 'krotov' else rules.instar(1, reduce=rules.total)
+    rule = rules.krotov(k, 0.4, 2.0) if shape.rule == 'krotov' else rules.instar(1, reduce=rules.sum_over_patches)
     return hebbjax.Layer(
-        shape.neurons, rule, plasticity.ascend(0.01), hebbjax.Window(shape.window), patches.raw, chunk=chunk
+        shape.neurons,
+        rule,
+        transforms.scale_by_rate(0.01),
+        hebbjax.Window(shape.window),
+        patch_transform=layers.raw,
+        microbatch=microbatch,
     )
 
 
 def library_step(layer: hebbjax.Layer, w: jax.Array, images: jax.Array) -> jax.Array:
     """Learn from one batch as the library does."""
     state = layers.LayerState(w, (), layer.tx.init(w))
-    return learning.learn(layer, jax.random.key(0), state, images)[0].w
+    return layers.update_layer(layer, jax.random.key(0), state, images)[0].w
 
 
 def convolve(shape: Shape, w: jax.Array, images: jax.Array) -> jax.Array:
@@ -78,41 +87,37 @@ def weight_gradient_step(shape: Shape, k: int, w: jax.Array, images: jax.Array) 
     u, gradient = jax.vjp(lambda w: convolve(shape, w, images), w)
     rows = u.reshape(-1, shape.neurons)
     if shape.rule == 'krotov':
-        pull = competition.rank(k, 0.4)(None, rows)
+        pull = rules.krotov_ranks(k, 0.4)(None, rows)
         leak = (pull * rows).sum(0)
     else:
-        pull = competition.hard_wta()(None, rows)
+        pull = rules.hard_wta()(None, rows)
         leak = pull.sum(0)
     (summed,) = gradient(pull.reshape(u.shape))
     return w + 0.01 * (summed - leak[:, None] * w)
 
 
 def forms(shape: Shape, k: int) -> dict[str, Callable]:
-    """Give all forms: name -> (w, images) -> something. Those ending in _step learn, and agree."""
+    """Give all forms: name -> (w, images) -> an array. Those ending in _step learn, and agree."""
     layer = make_layer(shape, k)
-    cut = lambda images: layers.look(layer, images).reshape(-1, shape.window**2 * shape.channels)  # noqa: E731
+    cut = lambda images: layers.layer_patches(layer, images).reshape(-1, shape.window**2 * shape.channels)  # noqa: E731
     return {
         'patches': lambda w, images: cut(images),
-        'patches_product': lambda w, images: layers.product(layer, cut(images), w),
+        'patches_product': lambda w, images: matmul_drives(layer, cut(images), w),
         'convolution': partial(convolve, shape),
         'hebbjax_step': partial(library_step, layer),
-        'whole_batch_step': partial(library_step, make_layer(shape, k, chunk=shape.batch)),
+        'whole_batch_step': partial(library_step, make_layer(shape, k, microbatch=shape.batch)),
         'weight_gradient_step': partial(weight_gradient_step, shape, k),
     }
 
 
 def measure(name: str, shape: Shape, config: Config, console: Console) -> list[timing.Row]:
-    """Time all forms of one layer in turn, hold those that learn to the same numbers, print a table.
-
-    Raises:
-        ArithmeticError: if two forms disagree.
-    """
-    image_key, w_key = jax.random.split(jax.random.key(0))
-    images = jax.random.uniform(image_key, (shape.batch, shape.side, shape.side, shape.channels))
-    w = jax.random.normal(w_key, (shape.neurons, shape.window**2 * shape.channels))
+    """Time all forms of one layer in turn, hold those that learn to the same numbers, print a table."""
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.random((shape.batch, shape.side, shape.side, shape.channels), np.float32))
+    w = jnp.asarray(rng.standard_normal((shape.neurons, shape.window**2 * shape.channels), np.float32))
     built = {form: timing.compiled(jax.jit(f), w, images) for form, f in forms(shape, config.k).items()}
     x = built['patches'][0](w, images)
-    product = timing.compiled(jax.jit(lambda w, x: layers.product(make_layer(shape, config.k), x, w)), w, x)
+    product = timing.compiled(jax.jit(lambda w, x: matmul_drives(make_layer(shape, config.k), x, w)), w, x)
     calls = {form: partial(program, w, images) for form, (program, _) in built.items()}
     calls = {'drive_product': partial(product[0], w, x), **calls}
     built = {'drive_product': product, **built}
@@ -143,13 +148,9 @@ def measure(name: str, shape: Shape, config: Config, console: Console) -> list[t
 
 
 def disagreement(w: jax.Array, learned: dict[str, jax.Array], tolerance: float = 1e-5) -> dict[str, float]:
-    """Give each form's largest difference to the library's, relative to the largest change.
-
-    Raises:
-        ArithmeticError: if one is larger than the tolerance.
-    """
+    """Give each form's largest difference to the library's, in units of the largest change, or refuse it."""
     change = jnp.abs(learned['hebbjax_step'] - w).max()
-    apart = {form: float(jnp.abs(one - learned['hebbjax_step']).max() / change) for form, one in learned.items()}
+    apart = {form: float(jnp.abs(w - learned['hebbjax_step']).max() / change) for form, w in learned.items()}
     for form, difference in apart.items():
         if not difference <= tolerance:
             raise ArithmeticError(f'{form} differs from hebbjax_step by {difference:.1e} of the largest change.')
@@ -157,12 +158,7 @@ def disagreement(w: jax.Array, learned: dict[str, jax.Array], tolerance: float =
 
 
 def run(config: Config, console: Console) -> list[timing.Row]:
-    """Time every layer asked for, write the JSON.
-
-    Raises:
-        ValueError: if a flag does not fit.
-        OSError: if a file cannot be written.
-    """
+    """Time every layer asked for, write the JSON."""
     device, rows = config.prepare(), []
     timing.refuse_unknown('shapes', config.shapes, SHAPES)
     with jax.default_device(device):
@@ -170,11 +166,11 @@ def run(config: Config, console: Console) -> list[timing.Row]:
             shape = SHAPES[name]
             if config.batch is not None:
                 shape = shape._replace(batch=config.batch)
-            competition.fits(config.k, shape.neurons)
+            check_k(config.k, shape.neurons)
             rows += measure(name, shape, config, console)
     timing.write(config.json, rows, dataclasses.asdict(config), device)
     return rows
 
 
 if __name__ == '__main__':
-    sys.exit(cli.run_job(Config, run, sys.argv[1:], 'conv_layer.py'))
+    sys.exit(run_command(Config, run, sys.argv[1:], 'conv_layer.py'))

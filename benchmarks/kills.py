@@ -23,50 +23,49 @@ import timing
 from rich.console import Console
 
 import hebbjax
-from hebbjax import callbacks, checkpoint, cli, files, loggers, loop, plasticity, rules, stages, train
-from hebbjax.jobs import report, settings
-from hebbjax.moment import Position
-from hebbjax.monitor import Monitor
+from hebbjax import layers, rules, training, transforms
+from hebbjax.cli import flags, tables
+from hebbjax.cli.main import run_command
+from hebbjax.support import files
+from hebbjax.training.checkpoint import leaf_arrays
 
 NET = (
     hebbjax.Layer(
-        64, rules.krotov(2, 0.4, 3), optax.chain(plasticity.scale_by_max_abs(), plasticity.ascend(0.02)),
-        hebbjax.Window(5), glimpses=4, pool=hebbjax.max_pool(2),
+        64, rules.krotov(2, 0.4, 3), optax.chain(transforms.scale_by_max_abs(), transforms.scale_by_rate(0.02)),
+        hebbjax.Window(5), patches_per_image=4, post=(layers.relu, layers.max_pool(2)),
     ),
-    hebbjax.Layer(
-        512, rules.instar(1), plasticity.ascend(0.1), hebbjax.Window(), homeostasis=hebbjax.Homeostasis(0.1)
-    ),
+    hebbjax.Layer(512, rules.instar(1), transforms.scale_by_rate(0.1), homeostasis=hebbjax.Homeostasis(0.1)),
 )  # fmt: skip
 
 
-class Saving(callbacks.Checkpoint):
+class Saving(training.Checkpoints):
     """A checkpoint that tells when it is being written."""
 
-    def save(self, moment):
-        print('save begins', moment.epoch, flush=True)
-        super().save(moment)
-        print('save ends', moment.epoch, flush=True)
+    def save(self, context):
+        print('save begins', context.epoch, flush=True)
+        super().save(context)
+        print('save ends', context.epoch, flush=True)
 
 
-def bits(state) -> int:
+def state_checksum(state) -> int:
     """Give the checksum of a whole state."""
-    return zlib.crc32(b''.join(checkpoint.plain(leaf).tobytes() for leaf in checkpoint.leaves_of(state).values()))
+    return zlib.crc32(b''.join(leaf.tobytes() for leaf in leaf_arrays(state).values()))
 
 
 def child(folder: str, epochs: str) -> None:
     """Train, from the folder's last checkpoint on, and tell of every epoch and save: what the started process does."""
     images = np.random.default_rng(0).integers(0, 256, (200, 12, 12, 1), np.uint8)
-    state, position = train.init(NET, jax.random.key(0), images.shape[1:]), Position()
-    keeper = Saving(f'{folder}/checkpoints', keep=2, best='layer1.win_entropy')
-    if keeper.kept.epochs():
-        state, position = callbacks.resume(keeper.kept, state)
-    print('from', len(position.history), bits(state), flush=True)
-    loop.fit(
-        NET, state, jax.numpy.asarray(images), stages=stages.plan('in_order', NET, int(epochs)), batch=50,
-        watch=Monitor(every=2), position=position,
+    state, position = layers.init(NET, jax.random.key(0), images.shape[1:]), training.START
+    saving = Saving(f'{folder}/checkpoints', keep=2, best='layer1.win_entropy')
+    if saving.epochs():
+        state, position = training.resume(saving, state)
+    print('from', len(position.history), state_checksum(state), flush=True)
+    training.fit(
+        NET, state, jax.numpy.asarray(images), stages=training.plan_stages('sequential', NET, int(epochs)), batch=50,
+        watch=training.Monitor(every=2), position=position,
         callbacks=[
-            lambda moment: print('epoch', moment.epoch, bits(moment.state), flush=True),
-            loggers.Log(folder, epochs=5), keeper,
+            lambda context: print('epoch', context.epoch, state_checksum(context.state), flush=True),
+            training.Log(folder, epochs=5), saving,
         ],
     )  # fmt: skip
 
@@ -81,35 +80,31 @@ def start(folder: pathlib.Path, epochs: int, kill_after: float | None = None, be
         beyond: how that line begins.
 
     Returns:
-        What it told, as words.
-
-    Raises:
-        ValueError: if it fails, with its last words.
+        The words of every line that it printed.
     """
     folder.mkdir(exist_ok=True)
     command = [sys.executable, __file__, '--child', str(folder), str(epochs)]
-    told = []
+    lines = []
     with (
-        tempfile.TemporaryFile('w+') as cried,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=cried, text=True) as process,
+        tempfile.TemporaryFile('w+') as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
     ):
         for line in process.stdout:
-            told.append(line.split())
+            lines.append(line.split())
             if kill_after is not None and line.startswith(beyond):
                 time.sleep(kill_after)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGKILL)
                 kill_after = None
         if process.wait() not in (0, -signal.SIGKILL):
-            cried.seek(0)
-            raise ValueError(f'the started process failed: {cried.read().strip().splitlines()[-1]}')
-    return told
+            errors.seek(0)
+            raise ValueError(f'the started process failed: {errors.read().strip().splitlines()[-1]}')
+    return lines
 
 
-def differences(told: list[list[str]], whole: list[list[str]]) -> list[str]:
-    """Name the epochs whose weights are not those of the uninterrupted training."""
-    wanted = {words[1]: words[2] for words in whole if words[0] in ('from', 'epoch')}
-    return [words[1] for words in told if words[0] in ('from', 'epoch') and wanted[words[1]] != words[2]]
+def epochs_in(lines: list[list[str]]) -> list[tuple[int, str]]:
+    """Give the epochs that a process lived to see, the one it went on from included, with their checksums."""
+    return [(int(words[1]), words[2]) for words in lines if words[0] in ('from', 'epoch')]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,24 +122,19 @@ class Config(timing.Common):
 
 
 def run(config: Config, console: Console) -> list[dict]:
-    """Kill, resume, compare; print a line for each kill, write the JSON.
-
-    Raises:
-        ValueError: if a flag does not fit, or a process fails otherwise.
-        OSError: if a file cannot be written.
-    """
+    """Kill, resume, compare; print a line for each kill, write the JSON."""
     config.prepare()
     draw, rows = random.Random(config.seed), []
     with tempfile.TemporaryDirectory() as place:
-        whole = start(pathlib.Path(place) / 'whole', config.epochs)
+        whole = dict(epochs_in(start(pathlib.Path(place) / 'whole', config.epochs)))
         for number in range(1, config.repetitions + 2):
-            moment = draw.uniform(0, config.longest) if number <= config.repetitions else None
-            told = start(pathlib.Path(place) / 'killed', config.epochs, moment, beyond='epoch')
-            epochs, last = [int(words[1]) for words in told if words[0] in ('from', 'epoch')], told[-1]
+            kill_after = draw.uniform(0, config.longest) if number <= config.repetitions else None
+            lines = start(pathlib.Path(place) / 'killed', config.epochs, kill_after, beyond='epoch')
+            epochs = epochs_in(lines)
             rows.append({
-                'row': 'left alone' if moment is None else f'kill {number}', 'from_epoch': epochs[0],
-                'to_epoch': epochs[-1], 'inside_save': last[:2] == ['save', 'begins'],
-                'identical': not differences(told, whole),
+                'row': 'left alone' if kill_after is None else f'kill {number}', 'from_epoch': epochs[0][0],
+                'to_epoch': epochs[-1][0], 'inside_save': lines[-1][:2] == ['save', 'begins'],
+                'identical': all(whole[epoch] == summed for epoch, summed in epochs),
             })  # fmt: skip
             console.print(', '.join(f'{key} {value}' for key, value in rows[-1].items()), highlight=False)
     killed = rows[:-1]
@@ -155,7 +145,7 @@ def run(config: Config, console: Console) -> list[dict]:
         highlight=False,
     )
     if config.json is not None:
-        files.write_json(config.json, {'rows': rows, 'config': settings.plain(config), **report.surroundings()})
+        files.write_json(config.json, {'rows': rows, 'config': flags.settings_json(config), **tables.surroundings()})
     return rows
 
 
@@ -163,4 +153,4 @@ if __name__ == '__main__':
     if sys.argv[1:2] == ['--child']:
         child(*sys.argv[2:])
     else:
-        sys.exit(cli.run_job(Config, run, sys.argv[1:], 'kills.py'))
+        sys.exit(run_command(Config, run, sys.argv[1:], 'kills.py'))

@@ -20,7 +20,9 @@ import timing
 from rich.console import Console
 
 import hebbjax
-from hebbjax import cli, data, layers, patches, plasticity, rules
+from hebbjax import data, layers, rules, transforms
+from hebbjax.cli.main import run_command
+from hebbjax.layers.layer import matmul_drives
 
 RATE, DELTA = 0.02, 0.4
 
@@ -54,10 +56,6 @@ def load(config: Config, console: Console) -> tuple[np.ndarray, str]:
 
     Returns:
         the images, and 'mnist' or 'synthetic'.
-
-    Raises:
-        FileNotFoundError: if a folder was named and holds no MNIST.
-        ValueError: if there are fewer images than asked for.
     """
     if not config.synthetic:
         try:
@@ -75,49 +73,48 @@ def load(config: Config, console: Console) -> tuple[np.ndarray, str]:
     return (rng.integers(1, 256, shape) * lit).astype(np.uint8), 'synthetic'
 
 
-def layer(config: Config, k: int, p: float) -> hebbjax.Layer:
+def make_layer(config: Config, k: int, p: float) -> hebbjax.Layer:
     """Build the layer of one setting."""
     return hebbjax.Layer(
         config.hidden,
         rules.krotov(k, DELTA, p),
-        optax.chain(plasticity.scale_by_max_abs(), plasticity.ascend(RATE)),
-        patch=patches.raw,
+        optax.chain(transforms.scale_by_max_abs(), transforms.scale_by_rate(RATE)),
         precision=config.precision,
     )
 
 
 def hebbjax_epochs(config: Config, k: int, p: float, images: jax.Array) -> tuple[Callable, float]:
     """Compile the epoch, state donated; give a turn that learns one more epoch, and the seconds of compiling."""
-    net = (layer(config, k, p),)
+    net = (make_layer(config, k, p),)
     state = hebbjax.init(net, jax.random.key(0), images.shape[1:])
     epoch = hebbjax.make_train_epoch(net, batch=config.batch, keep_last=True, donate=True)
     program, seconds = timing.compiled(epoch, state, images)
 
     def turn():
         nonlocal state
-        state, told = program(state, images)
-        return told
+        state, info = program(state, images)
+        return info
 
     return turn, seconds
 
 
 def product_epoch(config: Config, k: int, p: float, images: jax.Array) -> tuple[Callable, float]:
     """Compile the drive products of an epoch and nothing else: what no step can do without."""
-    one, steps = layer(config, k, p), steps_of(config)
+    spec, steps = make_layer(config, k, p), steps_of(config)
     x = images.reshape(len(images), -1).astype(jnp.float32) / 255
-    w = jax.random.normal(jax.random.key(0), (config.hidden, x.shape[1]))
+    w = jnp.asarray(np.random.default_rng(0).standard_normal((config.hidden, x.shape[1]), np.float32))
 
     def products(x, w):
         def step(number, last):
             # w depends on the last product, lest they be seen to be the same; all of u is kept until it is counted
-            some = jax.lax.dynamic_slice_in_dim(x, number * config.batch, config.batch)
-            u = jax.lax.optimization_barrier(layers.product(one, some, w + 0 * last))
+            rows = jax.lax.dynamic_slice_in_dim(x, number * config.batch, config.batch)
+            u = jax.lax.optimization_barrier(matmul_drives(spec, rows, w + 0 * last))
             return u[0, 0]
 
         whole = len(x) // config.batch
         last = jax.lax.fori_loop(0, whole, step, jnp.zeros(()))
         if whole < steps:
-            last += jax.lax.optimization_barrier(layers.product(one, x[whole * config.batch :], w))[0, 0]
+            last += jax.lax.optimization_barrier(matmul_drives(spec, x[whole * config.batch :], w))[0, 0]
         return last
 
     program, seconds = timing.compiled(jax.jit(products), x, w)
@@ -134,8 +131,8 @@ def contestants(config: Config, k: int, p: float, images: np.ndarray, device: ja
     on_device = jax.device_put(images, device)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     inputs = images[0].size
-    same = {'hidden': config.hidden, 'batch': config.batch, 'k': k, 'delta': DELTA, 'p': p, 'rate': RATE}
-    numpy_turn = lambda step, dtype: (numpy_baseline.epoch(step, dtype, images, **same), 0.0)  # noqa: E731
+    settings = {'hidden': config.hidden, 'batch': config.batch, 'k': k, 'delta': DELTA, 'p': p, 'rate': RATE}
+    numpy_turn = lambda step, dtype: (numpy_baseline.epoch(step, dtype, images, **settings), 0.0)  # noqa: E731
     published, best = numpy_baseline.published, numpy_baseline.make_best(config.hidden, inputs, threads=threads)
     build = {
         'hebbjax': lambda: hebbjax_epochs(config, k, p, on_device),
@@ -149,38 +146,33 @@ def contestants(config: Config, k: int, p: float, images: np.ndarray, device: ja
     except ImportError:
         pass
     else:
-        where = 'cuda' if device.platform == 'gpu' else 'cpu'
+        torch_device = 'cuda' if device.platform == 'gpu' else 'cpu'
         for name in ('torch_eager', 'torch_compile', 'torch_sparse', 'torch_sparse_compile'):
-            build[name] = lambda name=name: (torch_baseline.epoch(name, where, images, **same), 0.0)
+            build[name] = lambda name=name: (torch_baseline.epoch(name, torch_device, images, **settings), 0.0)
     wanted = config.only or tuple(build)
     timing.refuse_unknown('only', wanted, build, 'cannot run here')
     return {name: build[name]() for name in wanted}
 
 
 def run(config: Config, console: Console) -> list[timing.Row]:
-    """Time every setting, print a table each, write the JSON.
-
-    Raises:
-        ValueError: if a flag or a size does not fit.
-        OSError: if data cannot be read or a file not written.
-    """
+    """Time every setting, print a table each, write the JSON."""
     device = config.prepare()
     if config.batch > config.images:
         raise ValueError(
             f'--batch {config.batch} is larger than the {config.images} images; use {config.images} at most.'
         )
     for k in config.k:
-        layers.init(layer(config, k, 2.0), jax.random.key(0), (28, 28, 1))  # refuses what cannot compete
+        layers.init_layer(make_layer(config, k, 2.0), jax.random.key(0), (28, 28, 1))  # refuses what cannot compete
     images, kind = load(config, console)
     rows = []
     with jax.default_device(device):
         for k, p in [(k, p) for k in config.k for p in config.p]:
-            rows += setting(config, k, p, images, device, console)
+            rows += time_setting(config, k, p, images, device, console)
     timing.write(config.json, rows, {**dataclasses.asdict(config), 'data': kind}, device)
     return rows
 
 
-def setting(config, k, p, images, device, console) -> list[timing.Row]:
+def time_setting(config, k, p, images, device, console) -> list[timing.Row]:
     """Time one setting: all contestants in turn."""
     built = contestants(config, k, p, images, device)
     seconds = timing.in_turn({name: turn for name, (turn, _) in built.items()}, config.repetitions, console)
@@ -188,8 +180,8 @@ def setting(config, k, p, images, device, console) -> list[timing.Row]:
     rows = [
         timing.Row(name, seconds[name], steps_of(config), built[name][1], flops, {'k': k, 'p': p}) for name in built
     ]
-    found = {row.row: row for row in rows}
-    ours, bare = found.get('hebbjax'), found.get('drive_product')
+    by_name = {row.row: row for row in rows}
+    ours, bare = by_name.get('hebbjax'), by_name.get('drive_product')
     for row in rows:
         row.more['times_hebbjax'] = row.median / ours.median if ours else None
         row.more['fraction_of_product'] = bare.median / row.median if bare else None
@@ -211,4 +203,4 @@ def setting(config, k, p, images, device, console) -> list[timing.Row]:
 
 
 if __name__ == '__main__':
-    sys.exit(cli.run_job(Config, run, sys.argv[1:], 'krotov_mnist.py'))
+    sys.exit(run_command(Config, run, sys.argv[1:], 'krotov_mnist.py'))

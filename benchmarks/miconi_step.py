@@ -1,19 +1,28 @@
 """One learning step of Miconi's three layers, whitening, thresholds and masks included, beside its bare products."""
 
 import dataclasses
+import math
+import pathlib
 import sys
 from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import timing
 from jax import lax
 from rich.console import Console
 
-from hebbjax import augment, cli, train, whitening
-from hebbjax.jobs import stack, variants
-from hebbjax.patches import grid
+from hebbjax import Layer, data, layers, training
+from hebbjax.cli.main import run_command
+from hebbjax.layers.patches import lay_grid
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / 'experiments'))  # whose network this is
+import miconi_cifar10
+from miconi_cifar10 import ROWS, SHAPE
+
+SETTINGS = miconi_cifar10.Config(burn_in=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,20 +39,26 @@ class Config(timing.Common):
     """Which network: triangle_trained, default_trained, or another row of the experiment."""
 
 
+def make_network(row: str, settings: miconi_cifar10.Config, zca: data.Whitening) -> tuple[Layer, ...]:
+    """Build the network of a row of the experiment around a whitening that was not fitted to anything."""
+    first = {'pre': (layers.standardise, partial(data.whiten, zca), layers.standardise)}
+    return miconi_cifar10.make_network(ROWS[row], settings, first)
+
+
 def drive_products(net: tuple, batch: int) -> tuple[Callable, list[jax.Array], float]:
     """Build the three layers' matrix products on patches that lie there already.
 
     Returns:
         A function of patches and weights, these, and the floating point operations of one call.
     """
-    shape, operands, flops = stack.SHAPE, [], 0.0
-    for number, layer in enumerate(net):
-        g = grid(layer.window, shape)
-        rows = batch * g.out[0] * g.out[1]
-        x_key, w_key = jax.random.split(jax.random.key(number))
-        operands += [jax.random.normal(x_key, (rows, g.inputs)), jax.random.normal(w_key, (layer.features, g.inputs))]
-        flops += 2.0 * rows * g.inputs * layer.features
-        shape = (g.out[0] // 2, g.out[1] // 2, layer.features)
+    shape, operands, flops = SHAPE, [], 0.0
+    rng = np.random.default_rng(0)
+    for layer in net:
+        grid = lay_grid(layer.window, shape)
+        rows = batch * grid.out[0] * grid.out[1]
+        operands += [jnp.asarray(rng.standard_normal((n, grid.inputs), np.float32)) for n in (rows, layer.features)]
+        flops += 2.0 * rows * grid.inputs * layer.features
+        shape = (grid.out[0] // 2, grid.out[1] // 2, layer.features)
 
     def products(*operands):
         multiply = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
@@ -54,35 +69,34 @@ def drive_products(net: tuple, batch: int) -> tuple[Callable, list[jax.Array], f
 
 def contestants(config: Config) -> tuple[dict[str, tuple[Callable, float]], float]:
     """Build every contestant's turn: name -> (turn, seconds it took to compile), and the products' operations."""
-    image_key, zca_key = jax.random.split(jax.random.key(0))
-    count = config.batch * config.steps
-    images = jax.random.randint(image_key, (count, *stack.SHAPE), 0, 256).astype(jnp.uint8)
-    zca = whitening.Whitening(jnp.zeros(stack.SHAPE), jnp.eye(3072) + 0.01 * jax.random.normal(zca_key, (3072, 3072)))
-    settings = dataclasses.replace(variants.Config(), burn_in=0, batch=config.batch)
-    net = stack.network(variants.ROWS[config.variant], settings, stack.around(zca))
-    state = train.init(net, jax.random.key(1), stack.SHAPE)
+    rng, count, size = np.random.default_rng(0), config.batch * config.steps, math.prod(SHAPE)
+    images = jnp.asarray(rng.integers(0, 256, (count, *SHAPE), np.uint8))
+    matrix = np.eye(size, dtype=np.float32) + 0.01 * rng.standard_normal((size, size), np.float32)
+    zca = data.Whitening(jnp.zeros(SHAPE), jnp.asarray(matrix))
+    net = make_network(config.variant, SETTINGS, zca)
+    state = jax.jit(lambda key: layers.init(net, key, SHAPE))(jax.random.key(1))
     batches = [images[start : start + config.batch] for start in range(0, count, config.batch)]
 
-    step, step_compile = timing.compiled(train.make_train_step(net), state, batches[0])
+    step, step_compile = timing.compiled(training.make_train_step(net), state, batches[0])
     epoch, epoch_compile = timing.compiled(
-        train.make_train_epoch(net, batch=config.batch, augment=augment.flip), state, images
+        training.make_train_epoch(net, batch=config.batch, augment=data.random_flip), state, images
     )
     answer, answer_compile = timing.compiled(
-        jax.jit(lambda states, some: train.features(net, states, some)), state.layers, batches[0]
+        jax.jit(lambda states, batch: layers.features(net, states, batch)), state.layers, batches[0]
     )
     products, operands, flops = drive_products(net, config.batch)
     products, products_compile = timing.compiled(jax.jit(products), *operands)
 
     def learn():
-        now = state
-        for some in batches:
-            now, _ = step(now, some)
-        return now
+        learned = state
+        for batch in batches:
+            learned, _ = step(learned, batch)
+        return learned
 
     turns = {
         'hebbjax': (learn, step_compile),
         'hebbjax_epoch': (lambda: epoch(state, images)[0], epoch_compile),
-        'frozen': (lambda: [answer(state.layers, some) for some in batches], answer_compile),
+        'frozen': (lambda: [answer(state.layers, batch) for batch in batches], answer_compile),
         'drive_products': (lambda: [products(*operands) for _ in batches], products_compile),
     }
     try:
@@ -90,24 +104,22 @@ def contestants(config: Config) -> tuple[dict[str, tuple[Callable, float]], floa
     except ImportError:
         return turns, flops * config.steps
     if jax.default_backend() == 'cpu':
-        own = torch_miconi.Layers([one.w for one in state.layers])
-        turns['torch_eager'] = (torch_miconi.turn(batches, own, zca.matrix), 0.0)
+        torch_layers = torch_miconi.Layers([layer.w for layer in state.layers])
+        turns['torch_eager'] = (torch_miconi.turn(batches, torch_layers, zca.matrix), 0.0)
     return turns, flops * config.steps
 
 
 def run(config: Config, console: Console) -> list[timing.Row]:
-    """Time every contestant in turn, print a table, write the JSON.
-
-    Raises:
-        ValueError: if a flag does not fit.
-        OSError: if a file cannot be written.
-    """
+    """Time every contestant in turn, print a table, write the JSON."""
     device = config.prepare()
-    timing.refuse_unknown('variant', (config.variant,), variants.ROWS)
+    timing.refuse_unknown('variant', (config.variant,), ROWS)
     with jax.default_device(device):
         turns, flops = contestants(config)
         seconds = timing.in_turn({name: turn for name, (turn, _) in turns.items()}, config.repetitions, console)
-    rows = [timing.Row(name, seconds[name], config.steps, took, flops) for name, (_, took) in turns.items()]
+    rows = [
+        timing.Row(name, seconds[name], config.steps, compile_seconds, flops)
+        for name, (_, compile_seconds) in turns.items()
+    ]
     by_name = {row.row: row for row in rows}
     for row in rows:
         row.more['images_per_second'] = config.batch / row.median
@@ -126,4 +138,4 @@ def run(config: Config, console: Console) -> list[timing.Row]:
 
 
 if __name__ == '__main__':
-    sys.exit(cli.run_job(Config, run, sys.argv[1:], 'miconi_step.py'))
+    sys.exit(run_command(Config, run, sys.argv[1:], 'miconi_step.py'))

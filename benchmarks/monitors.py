@@ -10,9 +10,9 @@ import numpy as np
 import timing
 from rich.console import Console
 
-from hebbjax import cli, data, train
-from hebbjax.jobs import cnn
-from hebbjax.monitor import Monitor
+from hebbjax import data, layers, training
+from hebbjax.cli.main import run_command
+from hebbjax.cli.presets import Krotov
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,28 +33,23 @@ class Config(timing.Common):
     """Where prepared data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, tensorflow-datasets' own default."""
 
 
-WATCHES = {'not_watched': None, 'default': Monitor(), 'every_step': Monitor(every=1)}
+WATCHES = {'not_watched': None, 'default': training.Monitor(), 'every_step': training.Monitor(every=1)}
 
 
 def run(config: Config, console: Console) -> list[timing.Row]:
-    """Time epochs in turn, print a table, write the JSON.
-
-    Raises:
-        ValueError: if a flag does not fit.
-        OSError: if data cannot be read, or a file not written.
-    """
+    """Time epochs in turn, print a table, write the JSON."""
     device = config.prepare()
     if config.synthetic:
         images = np.random.default_rng(0).integers(0, 256, (config.images, 28, 28, 1), np.uint8)
     else:
         images = data.load('fashion_mnist', 'train', data_dir=config.data_dir).images[: config.images]
     images = jax.device_put(jnp.asarray(images), device)
-    job = cnn.Config(dataset='fashion_mnist', features=config.features, batch=config.batch).resolve()
-    net = (job.layer(len(images)),)
-    state = jax.device_put(train.init(net, jax.random.key(0), images.shape[1:]), device)
+    settings = Krotov(dataset='fashion_mnist', features=config.features, batch=config.batch).resolve()
+    net = (settings.layer(len(images), (layers.relu,)),)
+    state = jax.device_put(layers.init(net, jax.random.key(0), images.shape[1:]), device)
     rows, turns = {}, {}
     for name, watch in WATCHES.items():
-        epoch = train.make_train_epoch(net, batch=config.batch, watch=watch)
+        epoch = training.make_train_epoch(net, batch=config.batch, watch=watch)
         program, seconds = timing.compiled(epoch, state, images)
         rows[name] = timing.Row(name, [], len(images) // config.batch, seconds)
         turns[name] = lambda program=program: program(state, images)
@@ -70,4 +65,4 @@ def run(config: Config, console: Console) -> list[timing.Row]:
 
 
 if __name__ == '__main__':
-    sys.exit(cli.run_job(Config, run, sys.argv[1:], 'monitors.py'))
+    sys.exit(run_command(Config, run, sys.argv[1:], 'monitors.py'))

@@ -1,6 +1,6 @@
 """Krotov and Hopfield's update in numpy: as it was published, and as fast as we could write it.
 
-Both compute what `hebbjax.rules.krotov` with `scale_by_max_abs()` and `ascend(rate)` computes (a test holds all three
+Both compute what `rules.krotov` with `scale_by_max_abs()` and `scale_by_rate(rate)` computes (a test holds all three
 together), so that a comparison is between things that compute the same:
 
     u = W x,  W = sign(w) |w|^(p-1)
@@ -47,7 +47,7 @@ def make_best(neurons: int, inputs: int, *, threads: int = 1) -> Callable:
     def step(w, x, *, k, delta, p, rate):
         batch, delta = len(x), np.float32(delta)
         u = drives.setdefault(batch, np.empty((batch, neurons), np.float32))
-        np.matmul(x, seen(w, p, scratch).T, out=u)
+        np.matmul(x, effective_weights(w, p, scratch).T, out=u)
         cuts = np.linspace(0, batch, threads + 1).astype(int)
         parts = pool.map(lambda cut: first_and_kth(u[cut[0] : cut[1]], k), itertools.pairwise(cuts))
         first, top, kth, value = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -63,7 +63,7 @@ def make_best(neurons: int, inputs: int, *, threads: int = 1) -> Callable:
     return step
 
 
-def seen(w: np.ndarray, p: float, out: np.ndarray) -> np.ndarray:
+def effective_weights(w: np.ndarray, p: float, out: np.ndarray) -> np.ndarray:
     """Compute sign(w) |w|^(p-1): by products where p is 2 or 3, since a power costs 50 times a product."""
     if p == 2:
         return w
@@ -75,12 +75,12 @@ def seen(w: np.ndarray, p: float, out: np.ndarray) -> np.ndarray:
 
 def first_and_kth(u: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Find the largest and the k-th largest drive of each row: whose and how large, twice. Overwrites u [B, N]."""
-    rows, found = np.arange(len(u)), []
+    rows, ranked = np.arange(len(u)), []
     for _ in range(k):
         place = u.argmax(1)
-        found.append((place, u[rows, place]))
+        ranked.append((place, u[rows, place]))
         u[rows, place] = -np.inf
-    return *found[0], *found[-1]
+    return *ranked[0], *ranked[-1]
 
 
 def epoch(step: Callable, dtype, images: np.ndarray, *, hidden: int, batch: int, **settings) -> Callable[[], None]:

@@ -12,7 +12,7 @@ import numpy_baseline
 import timing
 from rich.console import Console
 
-from hebbjax import cli
+from hebbjax.cli.main import run_command
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +75,7 @@ ADDITIONS: dict[str, Callable] = {form.__name__: form for form in (add_at, add_i
 
 
 def run(config: Config, console: Console) -> list[timing.Row]:
-    """Time all forms in turn, print a table, write the JSON.
-
-    Raises:
-        ValueError: if a flag does not fit.
-        OSError: if a file cannot be written.
-    """
+    """Time all forms in turn, print a table, write the JSON."""
     device = config.prepare()
     rng = np.random.default_rng(0)
     u = rng.standard_normal((config.batch, config.hidden), dtype=np.float32)
@@ -91,11 +86,11 @@ def run(config: Config, console: Console) -> list[timing.Row]:
         f'{name}, k = {k}': lambda form=form, k=k: form(u, k) for k in config.k for name, form in SELECTIONS.items()
     }
     turns |= {name: lambda form=form: form(dw, owner, x) for name, form in ADDITIONS.items()}
-    rows = [timing.Row(name, some) for name, some in timing.in_turn(turns, config.repetitions, console).items()]
+    rows = [timing.Row(name, seconds) for name, seconds in timing.in_turn(turns, config.repetitions, console).items()]
     timing.show(f'numpy, one thread, {config.batch} x {config.hidden}', timing.TIMES, rows, console)
     timing.write(config.json, rows, dataclasses.asdict(config), device)
     return rows
 
 
 if __name__ == '__main__':
-    sys.exit(cli.run_job(Config, run, sys.argv[1:], 'numpy_tries.py'))
+    sys.exit(run_command(Config, run, sys.argv[1:], 'numpy_tries.py'))

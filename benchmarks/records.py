@@ -3,13 +3,16 @@
 python benchmarks/records.py          # fills every `<!-- table: a.json -->` ... `<!-- end -->`
 """
 
+import json
 import pathlib
 import sys
 
-from hebbjax.jobs import report
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / 'experiments'))  # their tables are marked alike
+from common import markdown
+from tables import MARKED
 
-HERE = pathlib.Path(__file__).parent
-DOCUMENTS = (HERE / 'RECORDS.md',)
+DOCUMENT = pathlib.Path(__file__).resolve().with_name('RECORDS.md')
+RESULTS = DOCUMENT.with_name('results')
 COLUMNS = {
     'k': ('k', '{}'),
     'p': ('p', '{:g}'),
@@ -26,42 +29,51 @@ COLUMNS = {
 }
 
 
-def table(results: list[dict]) -> str:
+def lay_out(results: list[dict]) -> str:
     """Lay the rows of one or more results out as one Markdown table; columns that no row has are left out."""
     if 'inside_save' in results[0]['rows'][0]:
-        return of_kills(results[0])
+        return lay_out_kills(results[0])
     rows = [row for result in results for row in result['rows']]
-    shown = {key: how for key, how in COLUMNS.items() if any(row.get(key) is not None for row in rows)}
-    head = ['row', 'ms a step', 'from', 'to', *(title for title, _ in shown.values())]
-    laid_out = []
+    columns = {key: column for key, column in COLUMNS.items() if any(row.get(key) is not None for row in rows)}
+    head = ['row', 'ms a step', 'from', 'to', *(title for title, _ in columns.values())]
+    lines = []
     for row in rows:
         times = [row['seconds_per_step'], *row['spread']]
-        told = ['' if row.get(key) is None else form.format(row[key]) for key, (_, form) in shown.items()]
-        laid_out.append([row['row'], *(f'{1e3 * some:.2f}' for some in times), *told])
+        cells = ['' if row.get(key) is None else form.format(row[key]) for key, (_, form) in columns.items()]
+        lines.append([row['row'], *(f'{1e3 * seconds:.2f}' for seconds in times), *cells])
     first = results[0]
     versions = ', '.join(f'{name} {version}' for name, version in first['versions'].items() if version)
     cores = f', {first["cores"]} cores' if first['cores'] else ''
     data = f', {first["config"]["data"]} images' if 'data' in first['config'] else ''
     turns = f'{rows[0]["repetitions"]} turns, medians'
-    return '\n'.join(
-        [
-            *report.markdown(head, laid_out),
-            '',
-            f'{first["date"]}, {first["device"]}{cores}{data}; {turns}; {versions}.',
-            '',
-        ]
-    )
+    foot = f'{first["date"]}, {first["device"]}{cores}{data}; {turns}; {versions}.'
+    return '\n'.join([*markdown(head, lines), '', foot, ''])
 
 
-def of_kills(result: dict) -> str:
+def lay_out_kills(result: dict) -> str:
     """Lay out a training that was killed again and again: where each process began and ended, and if it agreed."""
     word = {True: 'yes', False: 'no'}
     rows = [[row['row'], str(row['from_epoch']), str(row['to_epoch']), word[row['inside_save']], word[row['identical']]]
             for row in result['rows']]  # fmt: skip
     versions = ', '.join(f'{name} {version}' for name, version in result['versions'].items() if version)
     head = ['process', 'from epoch', 'to epoch', 'killed inside a save', 'bit-identical in all epochs']
-    return '\n'.join([*report.markdown(head, rows), '', f'{result["device"]}; {versions}.', ''])
+    return '\n'.join([*markdown(head, rows), '', f'{result["device"]}; {versions}.', ''])
+
+
+def fill_tables(text: str) -> str:
+    """Make the tables of the document anew, from the JSON files that it names."""
+    read = lambda names: [json.loads((RESULTS / name).read_text()) for name in names.split()]  # noqa: E731
+    return MARKED.sub(lambda mark: mark[1] + lay_out(read(mark[2])) + mark[3], text)
+
+
+def main(argv: list[str]) -> int:
+    """Fill the document; any argument prints the usage instead."""
+    if argv:
+        print(__doc__)
+        return 0 if argv[0] in ('-h', '--help') else 2
+    DOCUMENT.write_text(fill_tables(DOCUMENT.read_text()))
+    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(report.fill_documents(__doc__, DOCUMENTS, HERE / 'results', table))
+    sys.exit(main(sys.argv[1:]))

@@ -4,12 +4,15 @@ import dataclasses
 import sys
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 import timing
 from rich.console import Console
 
 import hebbjax
-from hebbjax import cli, layers, learning, patches, plasticity, rules
+from hebbjax import layers, rules, transforms
+from hebbjax.cli.main import run_command
 
 TABLES = {
     'batch': [(batch, 2000) for batch in (16, 64, 256, 1024, 4096)],
@@ -34,15 +37,14 @@ def make_turn(table: str, batch: int, hidden: int, steps: int):
     layer = hebbjax.Layer(
         hidden,
         rules.krotov(2, 0.4, 3.0),
-        optax.chain(plasticity.scale_by_max_abs(), plasticity.ascend(0.02)),
-        hebbjax.Window(5) if convolutional else hebbjax.Window(),
-        patches.centred if convolutional else patches.raw,
+        optax.chain(transforms.scale_by_max_abs(), transforms.scale_by_rate(0.02)),
+        hebbjax.Window(5) if convolutional else hebbjax.Window(),  # patches centred, or raw
     )
-    images = jax.random.uniform(jax.random.key(1), (batch, 28, 28, 1))
-    state = layers.init(layer, jax.random.key(0), images.shape[1:])
+    images = jnp.asarray(np.random.default_rng(0).random((batch, 28, 28, 1), np.float32))
+    state = layers.init_layer(layer, jax.random.key(0), images.shape[1:])
 
     def learn(state, images):
-        step = lambda _, state: learning.learn(layer, jax.random.key(2), state, images)[0]  # noqa: E731
+        step = lambda _, state: layers.update_layer(layer, jax.random.key(2), state, images)[0]  # noqa: E731
         return jax.lax.fori_loop(0, steps, step, state)
 
     program, seconds = timing.compiled(jax.jit(learn), state, images)
@@ -51,13 +53,8 @@ def make_turn(table: str, batch: int, hidden: int, steps: int):
 
 
 def run(config: Config, console: Console) -> list[timing.Row]:
-    """Time every table, write the JSON.
-
-    Raises:
-        ValueError: if a flag does not fit.
-        OSError: if a file cannot be written.
-    """
-    device, everything = config.prepare(), []
+    """Time every table, write the JSON."""
+    device, all_rows = config.prepare(), []
     timing.refuse_unknown('tables', config.tables, TABLES)
     with jax.default_device(device):
         for table in config.tables:
@@ -73,18 +70,18 @@ def run(config: Config, console: Console) -> list[timing.Row]:
                 'units': lambda row: str(row.more['hidden']),
                 'ms a step': lambda row: f'{1e3 * row.median:.2f}',
                 'GFLOP/s of the product': lambda row: f'{row.flops / row.steps / row.median / 1e9:.0f}',
-                'ns a drive': lambda row: f'{1e9 * row.median / per_step(row):.2f}',
+                'ns a drive': lambda row: f'{1e9 * row.median / drives_per_step(row):.2f}',
             }
             timing.show(f'{table} grows, {device.device_kind}', columns, rows, console)
-            everything += rows
-    timing.write(config.json, everything, dataclasses.asdict(config), device)
-    return everything
+            all_rows += rows
+    timing.write(config.json, all_rows, dataclasses.asdict(config), device)
+    return all_rows
 
 
-def per_step(row: timing.Row) -> int:
+def drives_per_step(row: timing.Row) -> int:
     """Count the drives of a step: patches times units."""
     return row.more['batch'] * row.more['hidden'] * (576 if row.more['table'] == 'patches' else 1)
 
 
 if __name__ == '__main__':
-    sys.exit(cli.run_job(Config, run, sys.argv[1:], 'scaling.py'))
+    sys.exit(run_command(Config, run, sys.argv[1:], 'scaling.py'))

@@ -12,9 +12,8 @@ import jax
 from rich.console import Console
 from rich.progress import Progress
 
-from hebbjax import files
-from hebbjax.jobs import report
-from hebbjax.jobs.settings import flag
+from hebbjax.cli.flags import flag
+from hebbjax.support import files
 
 PACKAGES = ('jax', 'jaxlib', 'optax', 'numpy', 'torch')
 
@@ -75,12 +74,7 @@ class Common:
     """Folder for jax's persistent compilation cache, off by default (some CPUs reject its entries on reload)."""
 
     def prepare(self) -> jax.Device:
-        """Check the flags, switch the cache on, and give the device.
-
-        Raises:
-            ValueError: naming the flag, its value and what would do.
-            OSError: if a file cannot be written.
-        """
+        """Check the flags, switch the cache on, and give the device."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:
@@ -98,14 +92,10 @@ class Common:
 
 
 def refuse_unknown(name: str, given: Iterable[str], known: Iterable[str], why: str = 'is unknown') -> None:
-    """Refuse what a flag names and nobody knows.
-
-    Raises:
-        ValueError: naming the flag, the first such name and what there is.
-    """
-    for one in given:
-        if one not in known:
-            raise ValueError(f'{flag(name)} {one} {why}; there are {", ".join(known)}.')
+    """Refuse what a flag names and nobody knows."""
+    for value in given:
+        if value not in known:
+            raise ValueError(f'{flag(name)} {value} {why}; there are {", ".join(known)}.')
 
 
 def in_turn(contestants: Mapping[str, Callable[[], object]], repetitions: int, console: Console) -> dict[str, list]:
@@ -142,24 +132,25 @@ def compiled(f: Callable, *args) -> tuple[Callable, float]:
 
 def mebibytes(program) -> float | None:
     """Give a compiled program's peak memory in MiB: arguments, outputs and temporaries; None where none is told."""
-    told = program.memory_analysis()
-    if told is None:
+    memory = program.memory_analysis()
+    if memory is None:
         return None
-    return (
-        told.argument_size_in_bytes + told.output_size_in_bytes + told.temp_size_in_bytes - told.alias_size_in_bytes
-    ) / 2**20
+    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return (kept + memory.temp_size_in_bytes) / 2**20
 
 
 def write(path: pathlib.Path | None, rows: list[Row], config: Mapping, device: jax.Device) -> None:
     """Write the JSON that every benchmark writes, if a path is given."""
     if path is None:
         return
+    from hebbjax.cli import tables  # late: it imports most of the library, and a cold start is timed
+
     content = {
         'rows': [row.as_json() for row in rows],
         'config': {
             name: value for name, value in config.items() if name not in ('json', 'data_dir', 'compilation_cache')
         },
-        'versions': report.versions(PACKAGES),
+        'versions': tables.versions(PACKAGES),
         'device': device.device_kind,
         'cores': os.cpu_count() if device.platform == 'cpu' else None,
         'date': datetime.date.today().isoformat(),
@@ -178,4 +169,6 @@ TIMES: Mapping[str, Callable[[Row], str]] = {
 
 def show(title: str, columns: Mapping[str, Callable[[Row], str]], rows: list[Row], console: Console) -> None:
     """Print a table: one line per row, one column per heading."""
-    report.print_table(title, tuple(columns), [[cell(row) for cell in columns.values()] for row in rows], console)
+    from hebbjax.cli import tables
+
+    tables.print_table(title, tuple(columns), [[cell(row) for cell in columns.values()] for row in rows], console)

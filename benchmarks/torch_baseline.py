@@ -8,8 +8,8 @@ import torch
 @torch.no_grad()
 def step(w, x, *, k: int, delta: float, p: float, rate: float):
     """Update `w` [N, D] in place from a batch `x` [B, D]: `topk`, credit in a [B, N] array, a second product."""
-    seen = w if p == 2 else torch.sign(w) * torch.abs(w) ** (p - 1)
-    u = x @ seen.T  # [B, N]
+    effective = w if p == 2 else torch.sign(w) * torch.abs(w) ** (p - 1)
+    u = x @ effective.T  # [B, N]
     order = torch.topk(u, k, dim=1).indices
     g = torch.zeros_like(u)
     g.scatter_(1, order[:, k - 1 :], -delta).scatter_(1, order[:, :1], 1.0)
@@ -19,8 +19,8 @@ def step(w, x, *, k: int, delta: float, p: float, rate: float):
 @torch.no_grad()
 def sparse_step(w, x, *, k: int, delta: float, p: float, rate: float):
     """Update `w` in place as hebbjax does: only the two rows of each sample are added."""
-    seen = w if p == 2 else torch.sign(w) * torch.abs(w) ** (p - 1)
-    values, order = torch.topk(x @ seen.T, k, dim=1)  # [B, k]
+    effective = w if p == 2 else torch.sign(w) * torch.abs(w) ** (p - 1)
+    values, order = torch.topk(x @ effective.T, k, dim=1)  # [B, k]
     first, kth = order[:, 0], order[:, k - 1]
     dw = torch.zeros_like(w).index_add_(0, first, x).index_add_(0, kth, x, alpha=-delta)
     leak = torch.zeros_like(w[:, 0])

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from hebbjax.jobs.stack import RATES, WINDOWS
+RATES, WINDOWS = (1e-4, 1e-4, 1e-3), (5, 3, 3)  # per patch won; sides
 
 
 def normalise(x):
@@ -48,14 +48,15 @@ class Layers:
         return x
 
 
-def turn(batches: Sequence[np.ndarray], own: Layers, zca: np.ndarray) -> Callable[[], None]:
-    """Build a turn: one step per batch of uint8 images [B, 32, 32, 3]; `zca` is in their order of pixels."""
-    order = np.arange(3072).reshape(32, 32, 3).transpose(2, 0, 1).ravel()
+def turn(batches: Sequence[np.ndarray], layers: Layers, zca: np.ndarray) -> Callable[[], None]:
+    """Build a turn: one step per batch of uint8 images [B, H, W, C]; `zca` is in their order of pixels."""
+    shape = batches[0].shape[1:]
+    order = np.arange(np.prod(shape)).reshape(shape).transpose(2, 0, 1).ravel()
     zca = torch.from_numpy(np.asarray(zca)[np.ix_(order, order)])
-    images = [torch.from_numpy(np.array(some)).permute(0, 3, 1, 2).contiguous() for some in batches]
+    images = [torch.from_numpy(np.array(batch)).permute(0, 3, 1, 2).contiguous() for batch in batches]
 
     def learn():
-        for some in images:
-            own.step(some.float() / 255, zca)
+        for batch in images:
+            layers.step(batch.float() / 255, zca)
 
     return learn

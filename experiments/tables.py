@@ -3,14 +3,20 @@
 python experiments/tables.py          # fills every `<!-- table: a.json b.json -->` ... `<!-- end -->`
 """
 
+import json
 import pathlib
+import re
 import sys
 from statistics import fmean
 
-from hebbjax.jobs import amato_tables, report
+from amato_cifar10 import tables as amato_tables
+from common import markdown
+
+from hebbjax.cli.tables import mean_std
 
 HERE = pathlib.Path(__file__).parent
 DOCUMENTS = (HERE / 'RESULTS.md', HERE.parent / 'README.md')
+MARKED = re.compile(r'(<!-- table: ([^>]*?) -->\n).*?(<!-- end -->)', re.DOTALL)
 COLUMNS = {
     'distinct_winners': ('winners', '{:.0f}'),
     'win_entropy': ('entropy', '{:.2f}'),
@@ -20,24 +26,40 @@ COLUMNS = {
 }
 
 
-def table(reports: list[dict]) -> str:
-    """Lay the rows of several reports out as one Markdown table, or as Amato's tables."""
-    if 'settled' in reports[0]['rows'][0]:
-        return amato_tables.lay_out([row for one in reports for row in one['rows']]) + '\n' + told(reports)
-    lay_out = of_stacks if 'l1_quadrants' in reports[0]['rows'][0] else of_heads
-    lines = lay_out([row for one in reports for row in one['rows']])
-    return '\n'.join([*lines, '', told(reports)])
+def fill_tables(text: str, folder: pathlib.Path) -> str:
+    """Make the tables of a document anew, from the JSON files in a folder that it names."""
+
+    def fill(mark: re.Match) -> str:
+        return mark[1] + lay_out([json.loads((folder / name).read_text()) for name in mark[2].split()]) + mark[3]
+
+    return MARKED.sub(fill, text)
 
 
-def told(reports: list[dict]) -> str:
-    """Say what reports were made on."""
-    versions = reports[0]['versions']
-    named = ', '.join(f'{name} {versions[name]}' for name in ('jax', 'optax', 'python'))
-    devices = ', '.join(sorted({one['device'] for one in reports}))
-    return f'Device: {devices}; {named}.\n'
+def lay_out(reports: list[dict]) -> str:
+    """Lay the rows of several reports out as one Markdown table, or as Amato's tables, and say what they ran on."""
+    rows = [row for report in reports for row in report['rows']]
+    versions = ', '.join(f'{name} {reports[0]["versions"][name]}' for name in ('jax', 'optax', 'python'))
+    device = f'Device: {", ".join(sorted({report["device"] for report in reports}))}; {versions}.\n'
+    if 'settled' in rows[0]:
+        return amato_tables.lay_out(rows) + '\n' + device
+    lines = lay_out_miconi(rows) if 'l1_quadrants' in rows[0] else lay_out_heads(rows)
+    return '\n'.join([*lines, '', device])
 
 
-def of_stacks(rows: list[dict]) -> list[str]:
+def lay_out_heads(rows: list[dict]) -> list[str]:
+    """Lay out layers under a trained head, with what tells of their filters."""
+    head = ['row', 'test %', 'train %', 'validation %', 'paper %', 'seeds', 'run s', 'compile s']
+    lines = []
+    for row in rows:
+        accuracies = [mean_std(row[f'{part}_accuracy']) for part in ('test', 'train', 'validation')]
+        paper = '' if row['paper'] is None else str(row['paper'])
+        spent = [f'{row[name]:.1f}' for name in ('seconds', 'compile_seconds')]
+        told = [form.format(fmean(row[key])) if key in row else '' for key, (_, form) in COLUMNS.items()]
+        lines.append([row['row'], *accuracies, paper, str(len(row['test_accuracy'])), *spent, *told])
+    return markdown([*head, *(title for title, _ in COLUMNS.values())], lines)
+
+
+def lay_out_miconi(rows: list[dict]) -> list[str]:
     """Lay out stacks of layers, every layer read out, with the paper's numbers beside ours."""
     head = [
         'row',
@@ -51,43 +73,28 @@ def of_stacks(rows: list[dict]) -> list[str]:
         'seeds',
         'run s',
     ]
-    head += ['compile s', 'win rates, layer 3', 'non-zero answers']
-    laid_out = []
+    lines = []
     for row in rows:
-        ours = [row['l1_quadrants'], row['l2_quadrants'], row['test_accuracy']]
-        papers = [row['paper_l1_quadrants'], row['paper_l2_quadrants'], row['paper']]
         cells = [row['row']]
-        for values, paper in zip(ours, papers):
-            cells += [report.mean_std(values), '' if paper is None else f'{paper:.2f}']
-        cells += [report.mean_std(row['train_accuracy']), str(len(row['test_accuracy'])), f'{row["seconds"]:.0f}']
+        for ours, paper in (('l1_quadrants',) * 2, ('l2_quadrants',) * 2, ('test_accuracy', '')):
+            published = row[f'paper_{paper}' if paper else 'paper']
+            cells += [mean_std(row[ours]), '' if published is None else f'{published:.2f}']
+        cells += [mean_std(row['train_accuracy']), str(len(row['test_accuracy'])), f'{row["seconds"]:.0f}']
+        cells.append(f'{row["compile_seconds"]:.1f}' if row['compile_seconds'] else '')  # not told apart
         lowest, _, highest = row['win_rates'][2]
-        compiled = f'{row["compile_seconds"]:.1f}' if row['compile_seconds'] else ''  # not told apart
-        cells += [compiled, f'{lowest:.4f} to {highest:.4f}']
-        cells.append(' / '.join(f'{share:.2f}' for share in row['nonzero']))
-        laid_out.append(cells)
-    return report.markdown(head, laid_out)
+        lines.append([*cells, f'{lowest:.4f} to {highest:.4f}', ' / '.join(f'{share:.2f}' for share in row['nonzero'])])
+    return markdown([*head, 'compile s', 'win rates, layer 3', 'non-zero answers'], lines)
 
 
-def of_heads(rows: list[dict]) -> list[str]:
-    """Lay out layers under a trained head, with what tells of their filters."""
-    head = ['row', 'test %', 'train %', 'validation %', 'paper %', 'seeds', 'run s', 'compile s']
-    head += [title for title, _ in COLUMNS.values()]
-    laid_out = []
-    for row in rows:
-        cells = [
-            row['row'],
-            report.mean_std(row['test_accuracy']),
-            report.mean_std(row['train_accuracy']),
-            report.mean_std(row['validation_accuracy']),
-            '' if row['paper'] is None else str(row['paper']),
-            str(len(row['test_accuracy'])),
-            f'{row["seconds"]:.1f}',
-            f'{row["compile_seconds"]:.1f}',
-            *(form.format(fmean(row[key])) if key in row else '' for key, (_, form) in COLUMNS.items()),
-        ]
-        laid_out.append(cells)
-    return report.markdown(head, laid_out)
+def main(argv: list[str]) -> int:
+    """Fill the documents; any argument prints the usage instead."""
+    if argv:
+        print(__doc__)
+        return 0 if argv[0] in ('-h', '--help') else 2
+    for document in DOCUMENTS:
+        document.write_text(fill_tables(document.read_text(), HERE / 'results'))
+    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(report.fill_documents(__doc__, DOCUMENTS, HERE / 'results', table))
+    sys.exit(main(sys.argv[1:]))

@@ -1,31 +1,17 @@
 """hebbjax: Hebbian, backprop-free feature learning in JAX. Pure functions, explicit keys, plain pytrees.
 
-Reading order: train -> layers -> rules -> competition -> patches. The training loop with callbacks (`hebbjax.loop`),
-what is trained by gradient, and the leaves (`hebbjax.data`, `.callbacks`, `.visualize`, ...) are imported by name, so
-that this import stays light.
+Packages, each standing on those before it: `data` (sets, whitening, augmentation), `rules` (who learns and what),
+`layers` (windows, what stands around the synapses, networks), `readout` (ridge regression, heads and layers trained by
+gradient, probes), `plots`, `interop` (flax, surrogate losses, exports), `training` (steps, the loop, checkpoints).
+`transforms` turns a rule's change into a step of the weights, `diagnostics` tells whether a bank of neurons is well.
 """
 
 import importlib.metadata as _metadata
 
-from hebbjax import (
-    activations,
-    augment,
-    competition,
-    initial,
-    measures,
-    patches,
-    plasticity,
-    pooling,
-    rules,
-    surrogate,
-    whitening,
-)
-from hebbjax.homeostasis import Homeostasis
-from hebbjax.layers import Layer, LayerState
-from hebbjax.patches import Window
-from hebbjax.pooling import avg_pool, max_pool
-from hebbjax.train import TrainState, features, init, make_train_epoch, make_train_step, train_step
-from hebbjax.types import Credit, LearningRule, Told
+from hebbjax import diagnostics, layers, rules, transforms
+from hebbjax.base import Credit, LearningRule, StepInfo, UpdateStats
+from hebbjax.layers import Homeostasis, Layer, LayerState, TrainState, Window, features, init
+from hebbjax.training.step import make_train_epoch, make_train_step, train_step
 
 try:
     __version__ = _metadata.version('hebbjax')
@@ -33,30 +19,7 @@ except _metadata.PackageNotFoundError:  # sources that nobody installed
     __version__ = '0+unknown'
 
 __all__ = [
-    'Credit',
-    'Homeostasis',
-    'Layer',
-    'LayerState',
-    'LearningRule',
-    'Told',
-    'TrainState',
-    'Window',
-    'activations',
-    'augment',
-    'avg_pool',
-    'competition',
-    'features',
-    'init',
-    'initial',
-    'make_train_epoch',
-    'make_train_step',
-    'max_pool',
-    'measures',
-    'patches',
-    'plasticity',
-    'pooling',
-    'rules',
-    'surrogate',
-    'train_step',
-    'whitening',
-]
+    'Credit', 'Homeostasis', 'Layer', 'LayerState', 'LearningRule', 'StepInfo', 'TrainState', 'UpdateStats', 'Window',
+    'diagnostics', 'features', 'init', 'layers', 'make_train_epoch', 'make_train_step', 'rules', 'train_step',
+    'transforms',
+]  # fmt: skip

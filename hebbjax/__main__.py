@@ -1,6 +1,6 @@
 """`python -m hebbjax` is `hebbjax`."""
 
-from hebbjax import cli
+from hebbjax.cli import main
 
 if __name__ == '__main__':
-    cli.run()
+    main.run()

@@ -9,33 +9,34 @@ def drawn(content: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
     """Draw damaged forms of a file: a bit flipped (half of them), the end cut off, bytes behind it."""
     rng = np.random.default_rng(seed)
     for number in range(count):
-        at, broken = int(rng.integers(len(content))), bytearray(content)
+        place, broken = int(rng.integers(len(content))), bytearray(content)
         if number % 4 < 2:
-            broken[at] ^= 1 << int(rng.integers(8))
+            broken[place] ^= 1 << int(rng.integers(8))
         elif number % 4 == 2:
-            del broken[at:]
+            del broken[place:]
         else:
-            broken += rng.bytes(1 + at % 40)
+            broken += rng.bytes(1 + place % 40)
         yield bytes(broken)
 
 
 def is_refused(read: Callable[[], dict[str, np.ndarray]], wanted: dict[str, np.ndarray]) -> bool:
     """Say whether reading is refused, in one sentence; else the very bits have to be there."""
     try:
-        found = read()
+        arrays = read()
     except ValueError as error:
-        assert str(error).endswith('.') and '\n' not in str(error) and len(str(error)) < 400, error
+        said = str(error)
+        assert said.endswith('.') and '\n' not in said and len(said) < 400, said
         return True
-    assert_bits(found, wanted)
+    assert_bits(arrays, wanted)
     return False
 
 
-def assert_bits(found: dict, wanted: dict) -> None:
+def assert_bits(arrays: dict, wanted: dict) -> None:
     """Compare arrays bit by bit, NaN and all."""
-    assert found.keys() == wanted.keys()
-    for name, array in wanted.items():
-        one, other = np.asarray(found[name]), np.asarray(array)
-        assert (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes()), name
+    assert arrays.keys() == wanted.keys()
+    for name in wanted:
+        a, b = np.asarray(arrays[name]), np.asarray(wanted[name])
+        assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()), name
 
 
 def bits(rng: np.random.Generator, dtype, shape: tuple[int, ...]) -> np.ndarray:

@@ -28,6 +28,9 @@ def ranks(u):
     return sorted(range(len(u)), key=lambda i: (-u[i], i))
 
 
+# Competitions: drives of one patch -> credit
+
+
 def everyone(u):
     """y = u."""
     return u
@@ -36,6 +39,11 @@ def everyone(u):
 def driven(u):
     """y = max(u, 0)."""
     return np.array([max(u_i, 0.0) for u_i in u])
+
+
+def peaks(u):
+    """y = max(u - mean u, 0)."""
+    return np.maximum(np.array(u) - np.mean(u), 0)
 
 
 def shared(u):
@@ -54,37 +62,45 @@ def above(u, threshold):
     return [u_i - (0.0 if threshold is None else threshold[i]) for i, u_i in enumerate(u)]
 
 
-def hebb(x, w, compete=everyone, threshold=None):
-    """dw_i = mean over patches of y_i x, y = compete(w x - threshold)."""
-    dw = np.zeros_like(w)
+# Rules: x [P, D], w [N, D] -> dw [N, D], summed over patches, or divided by their number, or by each neuron's credit
+
+
+def reduced(dw, credit, patches, reduce):
+    """Divide what patches add up to."""
+    if reduce == 'mean_over_credit':
+        return np.array([row / share if share > 0 else row for row, share in zip(dw, credit)])
+    return dw / patches if reduce == 'mean_over_patches' else dw
+
+
+def leaky(x, w, leak, compete=None, reduce='mean_over_patches', threshold=None):
+    """dw_i = sum of y_i x - leak(y_i) w_i, y = compete(w x - threshold)."""
+    dw, credit = np.zeros_like(w), np.zeros(len(w))
     for patch in x:
-        y = compete(above([w_i @ patch for w_i in w], threshold))
+        y = (compete or everyone)(above([w_i @ patch for w_i in w], threshold))
         for i in range(len(w)):
-            dw[i] += y[i] * patch
-    return dw / len(x)
+            dw[i] += y[i] * patch - leak(y[i]) * w[i]
+            credit[i] += abs(y[i])
+    return reduced(dw, credit, len(x), reduce)
 
 
-def oja(x, w, compete=everyone, threshold=None):
-    """dw_i = mean over patches of y_i (x - y_i w_i), y = compete(w x - threshold)."""
-    dw = np.zeros_like(w)
-    for patch in x:
-        y = compete(above([w_i @ patch for w_i in w], threshold))
-        for i in range(len(w)):
-            dw[i] += y[i] * (patch - y[i] * w[i])
-    return dw / len(x)
+def hebb(x, w, **settings):
+    """dw_i = sum of y_i x."""
+    return leaky(x, w, lambda y: 0.0, **settings)
 
 
-def own_mean(dw, x, w, compete=everyone, threshold=None):
-    """Turn a mean over patches into each neuron's mean over its own credit: divide by the mean of |y_i| instead."""
-    credit = np.zeros(len(w))
-    for patch in x:
-        credit += np.abs(compete(above([w_i @ patch for w_i in w], threshold))) / len(x)
-    return np.array([row / share if share > 0 else row for row, share in zip(dw, credit)])
+def oja(x, w, **settings):
+    """dw_i = sum of y_i (x - y_i w_i)."""
+    return leaky(x, w, lambda y: y * y, **settings)
 
 
-def sanger(x, w, threshold=None):
-    """dw_i = mean over patches of y_i (x - sum over j <= i of y_j w_j), y = w x. Nobody competes."""
-    dw = np.zeros_like(w)
+def instar(x, w, **settings):
+    """dw_i = sum of y_i (x - w_i)."""
+    return leaky(x, w, lambda y: y, **settings)
+
+
+def sanger(x, w, reduce='mean_over_patches', threshold=None):
+    """dw_i = sum of y_i (x - sum over j <= i of y_j w_j), y = w x. Nobody competes."""
+    dw, credit = np.zeros_like(w), np.zeros(len(w))
     for patch in x:
         y = [w_i @ patch for w_i in w]
         for i in range(len(w)):
@@ -92,57 +108,46 @@ def sanger(x, w, threshold=None):
             for j in range(i + 1):
                 explained += y[j] * w[j]
             dw[i] += y[i] * (patch - explained)
-    return dw / len(x)
+            credit[i] += abs(y[i])
+    return reduced(dw, credit, len(x), reduce)
 
 
-def instar(x, w, compete=None, k=1, threshold=None):
-    """dw_i = mean over patches of y_i (x - w_i), y = compete(w x - threshold), or 1 for the k largest."""
-    compete = compete or winners(k)
-    dw = np.zeros_like(w)
-    for patch in x:
-        y = compete(above([w_i @ patch for w_i in w], threshold))
-        for i in range(len(w)):
-            dw[i] += y[i] * (patch - w[i])
-    return dw / len(x)
-
-
-def closeness(patch, w_i, by):
-    """How near a patch is to a neuron: cosine, minus half the squared distance (up to |x|^2 / 2), or drive."""
-    if by == 'drive':
+def nearness(patch, w_i, metric):
+    """How near a patch is to a neuron: drive, cosine, or minus half the squared distance (up to |x|^2 / 2)."""
+    if metric == 'dot':
         return w_i @ patch
-    if by == 'distance':
+    if metric == 'euclidean':
         return (patch @ patch - (patch - w_i) @ (patch - w_i)) / 2
     lengths = np.sqrt(patch @ patch) * np.sqrt(w_i @ w_i)
     return w_i @ patch / lengths if lengths > 0 else 0.0
 
 
-def nearest(x, w, compete, by='angle', reduce='weighted', threshold=None, teacher=None):
-    """Steps |y_i| (sign(y_i) x - w_i), y = compete(closeness - threshold) or what the teacher imposes.
+def prototypes(x, w, compete, metric, reduce='mean_over_credit', threshold=None, teacher=None):
+    """Steps |y_i| (sign(y_i) x - w_i), y = compete(nearness - threshold) or what the teacher imposes.
 
-    'weighted' averages them with weights |y_i|, 'total' adds them up, 'mean' divides that by the number of patches.
+    'mean_over_credit' averages them with weights |y_i|.
     """
-    dw = np.zeros_like(w)
-    for i in range(len(w)):
-        steps, weights = [], []
-        for number, patch in enumerate(x):
-            if by == 'angle' and compete is not None and not patch.any():
-                continue
-            near = above([closeness(patch, w_j, by) for w_j in w], threshold)
-            y_i = teacher[number][i] if compete is None else compete(near)[i]
-            steps.append(abs(y_i) * (np.sign(y_i) * patch - w[i]))
-            weights.append(abs(y_i))
-        if reduce == 'weighted':
-            dw[i] = sum(a * step for a, step in zip(weights, steps)) / (sum(weights) or 1)
-        else:
-            dw[i] = sum(steps) / (len(x) if reduce == 'mean' else 1)
-    return dw
+    dw, credit = np.zeros_like(w), np.zeros(len(w))
+    for number, patch in enumerate(x):
+        if metric == 'cosine' and compete is not None and not patch.any():
+            continue
+        y = (
+            teacher[number]
+            if compete is None
+            else compete(above([nearness(patch, w_i, metric) for w_i in w], threshold))
+        )
+        for i in range(len(w)):
+            weight = abs(y[i]) if reduce == 'mean_over_credit' else 1.0
+            dw[i] += weight * abs(y[i]) * (np.sign(y[i]) * patch - w[i])
+            credit[i] += abs(y[i])
+    return reduced(dw, credit, len(x), reduce)
 
 
 def som(x, w, places, radius):
     """Each patch's winner by angle, and its neighbours by exp(-d^2 / (2 radius^2)), d the larger of two distances."""
     steps, weights = np.zeros_like(w), np.zeros(len(w))
     for patch in x:
-        j = ranks([closeness(patch, w_j, 'angle') for w_j in w])[0]
+        j = ranks([nearness(patch, w_j, 'cosine') for w_j in w])[0]
         for i in range(len(w)):
             d = max(abs(a - b) for a, b in zip(places[i], places[j]))
             r = np.exp(-d * d / (2 * radius**2))

@@ -1,14 +1,22 @@
-"""The rules under test. A new rule enters by one row and inherits every test in test_rules.py."""
+"""The rules under test. A new rule enters by one row and inherits every test in rules/test_rules.py.
+
+Also what tests ask a rule for: one program for each rule and shape, whichever test asks.
+"""
 
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import reference
+from jax import lax
 
-from hebbjax import activations, competition, prototypes, rules
-from hebbjax.types import LearningRule
+from hebbjax import rules
+from hebbjax.base import LearningRule
+from hebbjax.layers import activations
+from hebbjax.rules import graded, linear, soft_wta
 
 
 class Row(NamedTuple):
@@ -17,79 +25,89 @@ class Row(NamedTuple):
     name: str
     make: Callable[[], LearningRule]
     reference: Callable  # (x [P, D], w [N, D], threshold=None) -> dw [N, D], in loops
-    reduce: str  # 'total' grows with the number of patches, 'mean' and 'weighted' do not
+    reduce: str  # 'sum_over_patches' grows with the number of patches, the means do not
 
 
-def total(x, w, judge, threshold=None):
-    """Undo a judge's mean over patches."""
-    return judge(x, w, threshold=threshold) * len(x)
+def row(name, build, judge, compete=None, judged=None, reduce='mean_over_patches', **metric):
+    """A rule by its competition and reduction; `judged` is the competition in loops."""
+    judge = partial(judge, compete=judged, reduce=reduce, **metric)
+    return Row(name, lambda: build(compete, reduce=getattr(rules, reduce), **metric), judge, reduce)
 
 
-def weighted(x, w, judge, compete, threshold=None):
-    """Turn a judge's mean over patches into a mean over each neuron's credit."""
-    return reference.own_mean(judge(x, w, compete=compete, threshold=threshold), x, w, compete, threshold)
-
-
-def peaks(u):
-    """y = max(u - mean u, 0)."""
-    return np.maximum(np.array(u) - np.mean(u), 0)
-
-
-def nearest_row(name, compete, judged, by, reduce):
-    """The rule of prototypes at one setting; `judged` is the competition in loops."""
-    judge = partial(reference.nearest, compete=judged, by=by, reduce=reduce)
-    return Row(name, lambda: prototypes.nearest(compete, by=by, reduce=getattr(rules, reduce)), judge, reduce)
+def nearest_row(name, compete, judged, metric, reduce):
+    """Prototypes that are near by their angle or distance."""
+    return row(name, rules.instar, reference.prototypes, compete, judged, reduce, metric=metric)
 
 
 def krotov_row(k, delta, p):
     """Krotov and Hopfield's rule at one setting."""
     judge = partial(reference.krotov, k=k, delta=delta, p=p)
-    return Row(f'krotov-k{k}-delta{delta}-p{p}', lambda: rules.krotov(k, delta, p), judge, 'total')
+    return Row(f'krotov-k{k}-delta{delta}-p{p}', lambda: rules.krotov(k, delta, p), judge, 'sum_over_patches')
 
+
+def sanger_row(name, reduce):
+    """Sanger's rule with one reduction."""
+    judge = partial(reference.sanger, reduce=reduce)
+    return Row(name, lambda: rules.sanger(reduce=getattr(rules, reduce)), judge, reduce)
+
+
+ONE, TWO, THREE = map(reference.winners, (1, 2, 3))
+RELU, TRIANGLE, SOFT = graded(activations.relu), graded(activations.triangle), soft_wta(1.0)
+SUM, MEAN, CREDIT = 'sum_over_patches', 'mean_over_patches', 'mean_over_credit'
 
 RULES = [
-    Row('hebb', rules.hebb, reference.hebb, 'mean'),
-    Row('hebb-total', lambda: rules.hebb(reduce=rules.total), partial(total, judge=reference.hebb), 'total'),
-    Row(
-        'hebb-soft_wta',
-        lambda: rules.hebb(competition.soft_wta(1.0)),
-        partial(reference.hebb, compete=reference.shared),
-        'mean',
-    ),
-    Row('oja', rules.oja, reference.oja, 'mean'),
-    Row('oja-relu', lambda: rules.oja(competition.relu()), partial(reference.oja, compete=reference.driven), 'mean'),
-    Row(
-        'oja-relu-weighted',
-        lambda: rules.oja(competition.relu(), reduce=rules.weighted),
-        partial(weighted, judge=reference.oja, compete=reference.driven),
-        'weighted',
-    ),
-    Row('sanger', rules.sanger, reference.sanger, 'mean'),
-    Row('sanger-total', lambda: rules.sanger(reduce=rules.total), partial(total, judge=reference.sanger), 'total'),
-    Row('instar-1', lambda: rules.instar(1), partial(reference.instar, k=1), 'mean'),
-    Row('instar-3', lambda: rules.instar(3), partial(reference.instar, k=3), 'mean'),
-    Row(
-        'instar-weighted',
-        lambda: rules.instar(reduce=rules.weighted),
-        partial(weighted, judge=reference.instar, compete=reference.winners(1)),
-        'weighted',
-    ),
-    Row(
-        'instar-triangle-total',
-        lambda: rules.instar(competition.graded(activations.triangle), reduce=rules.total),
-        partial(total, judge=partial(reference.instar, compete=peaks)),
-        'total',
-    ),
-    Row('hebb-1', lambda: rules.hebb(1), partial(reference.hebb, compete=reference.winners(1)), 'mean'),
-    Row('oja-2', lambda: rules.oja(2), partial(reference.oja, compete=reference.winners(2)), 'mean'),
-    nearest_row('nearest', 1, reference.winners(1), 'angle', 'weighted'),
-    nearest_row('nearest-distance-2', 2, reference.winners(2), 'distance', 'mean'),
-    nearest_row('nearest-distance-soft_wta', competition.soft_wta(1.0), reference.shared, 'distance', 'weighted'),
-    nearest_row('nearest-linear', competition.linear(), reference.everyone, 'angle', 'weighted'),
-    nearest_row('nearest-linear-total', competition.linear(), reference.everyone, 'angle', 'total'),
+    row('hebb', rules.hebb, reference.hebb),
+    row('hebb-total', rules.hebb, reference.hebb, reduce=SUM),
+    row('hebb-1', rules.hebb, reference.hebb, 1, ONE),
+    row('hebb-soft_wta', rules.hebb, reference.hebb, SOFT, reference.shared),
+    row('oja', rules.oja, reference.oja),
+    row('oja-2', rules.oja, reference.oja, 2, TWO),
+    row('oja-relu', rules.oja, reference.oja, RELU, reference.driven),
+    row('oja-relu-weighted', rules.oja, reference.oja, RELU, reference.driven, CREDIT),
+    row('instar-1', rules.instar, reference.instar, 1, ONE),
+    row('instar-3', rules.instar, reference.instar, 3, THREE),
+    row('instar-weighted', rules.instar, reference.instar, 1, ONE, CREDIT),
+    row('instar-triangle-total', rules.instar, reference.instar, TRIANGLE, reference.peaks, SUM),
+    nearest_row('nearest', 1, ONE, 'cosine', CREDIT),
+    nearest_row('nearest-linear', linear(), reference.everyone, 'cosine', CREDIT),
+    nearest_row('nearest-linear-total', linear(), reference.everyone, 'cosine', SUM),
+    nearest_row('nearest-distance-2', 2, TWO, 'euclidean', MEAN),
+    nearest_row('nearest-distance-soft_wta', SOFT, reference.shared, 'euclidean', CREDIT),
+    sanger_row('sanger', MEAN),
+    sanger_row('sanger-total', SUM),
     krotov_row(2, 0.4, 2),
     krotov_row(2, 0.4, 2.0),
     krotov_row(3, 0.2, 3),
     krotov_row(5, 0.0, 1.5),
     krotov_row(6, 1.0, 4),
 ]
+
+
+def drives(rule, x, w):
+    """Drives as a layer computes them."""
+    return jnp.matmul(x, rule.effective_weights(w).T, precision=lax.Precision.HIGHEST)
+
+
+@partial(jax.jit, static_argnames='rule')
+def _accumulate(rule, stats, x, w, state, teacher, threshold):
+    bias = rule.competition_bias(jax.random.key(1), w, state)
+    if bias is not None:
+        threshold = bias if threshold is None else threshold + bias
+    return rule.accumulate(stats, jax.random.key(0), x, drives(rule, x, w), teacher, threshold)
+
+
+finalize = jax.jit(lambda rule, stats, w, state: rule.finalize(stats, w, state), static_argnums=0)
+
+
+def stats_of(rule, x, w, state=None, *, teacher=None, threshold=None, stats=None):
+    """What a rule adds up over patches, on top of what there is."""
+    state = rule.init(w) if state is None else state
+    if stats is None:
+        stats = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), jax.eval_shape(rule.init_stats, w))
+    return _accumulate(rule, stats, x, w, state, teacher, threshold)
+
+
+def change(rule, x, w, state=None, **settings):
+    """The raw change that a rule makes of patches."""
+    state = rule.init(w) if state is None else state
+    return finalize(rule, stats_of(rule, x, w, state, **settings), w, state)[0]

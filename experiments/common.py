@@ -1,0 +1,240 @@
+"""What the experiments share: running them from a shell, data, comparisons of a network with its controls, reports."""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from hebbjax import data, plots, readout
+from hebbjax.cli import flags, main, output, tables
+from hebbjax.cli.presets import check_fits
+from hebbjax.layers.layer import OUTPUTS, PRECISIONS
+from hebbjax.layers.patches import PATCH_TRANSFORMS
+from hebbjax.support import files
+from hebbjax.support.signals import listen
+from hebbjax.training import comparison
+
+__all__ = ['Settings', 'check_fits', 'compare', 'load', 'load_train', 'run', 'tell_status', 'write_figure']
+
+
+def run(experiment: Callable, presets: Any, argv: Sequence[str] | None, prog: str) -> int:
+    """Read flags, run an experiment, and turn what went wrong into a sentence and an exit code.
+
+    Args:
+        experiment: settings -> whether the user ended it early.
+        presets: the default settings; or data set -> its default settings, the first one if no flag says which.
+        argv: the flags; None: those of the process.
+        prog: name of the script.
+
+    Returns:
+        0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    argv, settings = list(sys.argv[1:] if argv is None else argv), presets
+    with listen() as listener:
+        try:
+            if isinstance(presets, Mapping):
+                parser = argparse.ArgumentParser(prog, add_help=False, allow_abbrev=False)
+                parser.add_argument('--dataset', default=next(iter(presets)))
+                dataset = parser.parse_known_args(argv)[0].dataset
+                flags.refuse_unknown('dataset', dataset, presets)
+                settings = presets[dataset]
+            import tyro  # who calls an experiment from Python needs none
+
+            settings = tyro.cli(type(settings), default=settings, args=argv, prog=prog)
+            flags.check_settings(settings)
+            paths = [getattr(settings, name, None) for name in ('json', 'markdown', 'figure', 'curves')]
+            files.check_writable(*paths)
+            plots.check_figure_format(*paths[2:])
+            return listener.code if experiment(settings) else 0
+        except (ValueError, OSError, ModuleNotFoundError) as error:
+            print(f'{prog}: error: {error}', file=sys.stderr)
+            return 2
+        except (RuntimeError, MemoryError) as error:
+            print(f'{prog}: error: {main.explain(error)}', file=sys.stderr)
+            return 2
+        except KeyboardInterrupt as stop:
+            print(f'{prog}: interrupted; {stop.args[0] if stop.args else "nothing was reached yet"}', file=sys.stderr)
+            return listener.code
+
+
+def load(name: str, split: str, data_dir: pathlib.Path | None = None) -> data.Split:
+    """Read a split: of `DATA_DIR/NAME.npz`, if there is one, with arrays `train_images`, `train_labels`, ...; else as
+    `data.load` does.
+    """
+    path = None if data_dir is None else data_dir / f'{name}.npz'
+    if path is None or not path.is_file():
+        return data.load(name, split, data_dir=data_dir)
+    try:
+        with np.load(path) as arrays:
+            return data.Split(arrays[f'{split}_images'], arrays[f'{split}_labels'].astype(np.int32))
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f'{path} has no {split} split that can be read ({error}); write it again.') from None
+
+
+def load_train(name: str, validation: float, data_dir: pathlib.Path | None = None, count: int | None = None):
+    """Read training images and set a validation split aside, the same for all seeds. -> two (images, labels)."""
+    images, labels = (part[:count] for part in load(name, 'train', data_dir))
+    sides = data.split_validation(labels, validation, seed=0)
+    return tuple((jnp.asarray(images[side]), jnp.asarray(labels[side])) for side in sides)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a comparison of Krotov-Hopfield features under a trained head with its controls can be told."""
+
+    dataset: str = ''  # fashion_mnist, mnist, cifar10 or digits (embedded); other settings are as chosen for it
+    data_dir: pathlib.Path | None = None  # Where it lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, ~/tensorflow_datasets
+    images: flags.Count | None = None  # Training images used; left out: all. Fewer are for trying things out
+    validation: flags.Part = 1 / 12  # Share of the training data that choices are made on
+    rows: tuple[str, ...] = ()  # Which networks to train; left out: all
+    seeds: flags.Seeds = 3  # Number of seeds, 0, 1, ...; each draws weights, order and dropout anew
+
+    epochs: flags.Count = 300  # Hebbian epochs, over which the rate falls linearly
+    batch: flags.Count = 1000  # Images per Hebbian step
+    rate: flags.Rate = 0.04  # First Hebbian rate: the largest change of any weight in a step
+    features: flags.Count = 400  # Neurons (filters)
+    patch_transform: str = 'raw'  # Patches are raw, centred, l2, centred_l2 or contrast (softly normalised)
+    k: flags.Rank = 2  # The rank that unlearns, 2 to N
+    delta: flags.Amount = 0.4  # Strength of the unlearning
+    p: flags.NormExponent = 2.0  # Exponent of the norm, above 1
+    maximum: str = 'layer'  # Changes are divided by the largest of the layer, or of each unit
+    spread: flags.Rate = 1.0  # Standard deviation of the first weights; 1 in the papers. Of small ones few ever win
+    start: str = 'drawn'  # First weights: drawn, or patches, cut out of training images; of untrained filters, too
+    output: str = 'weights'  # Predict with the weights, or with effective ones: sign(w)|w|^(p-1)
+    precision: str = 'highest'  # Of the drives' product: highest (float32), tensorfloat32 or bfloat16
+
+    power: flags.Power = 1.0  # n of the head's RePU(n)
+    threshold: float = 0.0  # Standard deviations above its mean at which a neuron starts to send
+    dropout: flags.PartOrZero = 0.0  # Share of neurons silenced while a head trains
+    head_epochs: flags.Count = 20  # Epochs of a head at most; early stopping may end it sooner
+    head_batch: flags.Count = 256  # Images per gradient step
+    head_rate: flags.Rate = 1e-3  # Adam's first rate
+    head_decay: flags.Amount = 0.0  # Decoupled weight decay (AdamW)
+    head_patience: flags.Count = 2  # Epochs without a better accuracy until the rate falls to 0.3; 2 of them + 1 end it
+    head_average: flags.Count = 1000  # Steps over which a head's parameters are averaged before it is judged
+    shift: flags.CountOrZero = 0  # Pixels by which gradient training moves its images at most, anew each epoch
+    backprop_epochs: flags.Count = 15  # Epochs of the end-to-end twin at most
+    backprop_rate: flags.Rate = 3e-4  # Adam's first rate in the end-to-end twin
+    backprop_seeds: flags.Seeds = 1  # Seeds of the end-to-end twin at most
+
+    json: pathlib.Path | None = None  # File for all results, with configuration, versions and learning curves
+    figure: pathlib.Path | None = None  # File for a picture of the first seed's filters (png, pdf, svg)
+    curves: pathlib.Path | None = None  # File for a picture of accuracy over head epochs, first seed
+
+    @property
+    def schedule(self) -> readout.Schedule:
+        """Adam under reduce-on-plateau, for heads."""
+        lengths = {'epochs': self.head_epochs, 'batch': self.head_batch, 'average': self.head_average}
+        plateau = {'factor': 0.3, 'patience': self.head_patience, 'stop_after': 2 * self.head_patience + 1}
+        return readout.Schedule(rate=self.head_rate, decay=self.head_decay, **lengths, **plateau)
+
+    @property
+    def backprop_schedule(self) -> readout.Schedule:
+        """The same for the twin: batch norm's averages belong to its last filters, not to a mean of filters."""
+        return self.schedule._replace(epochs=self.backprop_epochs, rate=self.backprop_rate, average=1)
+
+    @property
+    def gradient(self) -> dict:
+        """How all gradient training goes: images that move, and a line on the terminal."""
+        tell = lambda number, line: tell_status(f'epoch {number + 1}: validation {100 * line.validation:.2f} %')  # noqa: E731
+        return {'watch': tell, 'augment': data.random_shift(self.shift) if self.shift else None}
+
+
+COLUMNS = {
+    'distinct_winners': 'winners',
+    'win_entropy': 'win entropy',
+    'nearest_cosine_max': 'cosine max',
+    'nearest_cosine_median': 'median',
+    'unit_convergence': 'converged',
+}
+
+
+def compare(settings: Settings, build: Callable, draw: Callable) -> bool:
+    """Train every network on every seed, then read the test split, print a table and write files.
+
+    Args:
+        settings: of the comparison.
+        build: (settings, images to train on, classes) -> row -> `comparison.Entry`; refuses settings that do not fit.
+        draw: (settings, {row: first layer's weights of seed 0}, image shape) -> the figure of filters, or None.
+
+    Returns:
+        Whether the user ended it early; what was reached is written.
+    """
+    # whatever does not fit is refused here, before the first hour of training
+    choices = {'start': ('drawn', 'patches'), 'patch_transform': PATCH_TRANSFORMS, 'maximum': ('layer', 'unit')}
+    for name, known in (choices | {'output': OUTPUTS, 'precision': PRECISIONS}).items():
+        flags.refuse_unknown(name, getattr(settings, name), known)
+    train, validation = load_train(settings.dataset, settings.validation, settings.data_dir, settings.images)
+    count, shape = len(train[1]), train[0].shape[1:]
+    if settings.batch > count:
+        raise ValueError(f'--batch {settings.batch} is larger than the {count} training images; use {count} at most.')
+    if settings.k > settings.features:
+        raise ValueError(f'--k {settings.k} is more than the {settings.features} neurons that compete; use 2 to N.')
+    if settings.shift >= min(shape[:2]):
+        raise ValueError(f'--shift {settings.shift} moves images of {shape[0]} x {shape[1]} out of sight.')
+    entries = build(settings, train[0], int(train[1].max()) + 1)
+    for row in settings.rows:
+        flags.refuse_unknown('rows', row, entries)
+    entries = {row: entries[row] for row in settings.rows or entries}
+
+    def tell(row, seed, network):
+        spent = f'{network.seconds:.1f} s + {network.compile_seconds:.1f} s compiling'
+        tell_status('')
+        print(f'{row}, seed {seed}: validation {network.validation_accuracy:.2f} %, {spent}', flush=True)
+
+    show_epoch = lambda row, seed: (lambda c: tell_status(f'{row}, seed {seed}: Hebbian epoch {c.epoch}'),)  # noqa: E731
+    how = {'on_trained': tell, 'callbacks': show_epoch}
+    trained, interrupted = comparison.train_entries(entries, settings.seeds, train, validation, **how)
+    if not trained:
+        raise KeyboardInterrupt
+
+    # no choice is left to make: the test split is read
+    test = tuple(map(jnp.asarray, load(settings.dataset, 'test', settings.data_dir)))
+    rows = comparison.score_entries(entries, trained, test, validation[0][:200])
+    write_report(settings, rows, interrupted)
+    title = f'{settings.dataset}, {settings.features} neurons, accuracy in percent'
+    tables.show_rows(rows, title + note_of(interrupted), COLUMNS, output.make_console())
+    filters = {
+        row: network.probe.layers[0].w for (row, seed), network in trained.items() if not seed and entries[row].net
+    }
+    write_figure(settings.figure, draw(settings, filters, shape))
+    curves = {row.row: row.more['curve'] for row in rows if 'curve' in row.more}
+    write_figure(settings.curves, plots.accuracy_curves(curves, title=settings.dataset))
+    return interrupted
+
+
+def tell_status(line: str) -> None:
+    """Show on a terminal how far it is, in a line that the next one writes over."""
+    if sys.stderr.isatty():
+        print(f'\r\x1b[K{line}', end='', file=sys.stderr, flush=True)
+
+
+def note_of(interrupted: bool) -> str:
+    """Say behind a title that not all was reached."""
+    return ' (interrupted: what was reached)' if interrupted else ''
+
+
+def write_report(settings, rows: Sequence[comparison.ResultRow], interrupted: bool = False) -> None:
+    """Write rows, settings, versions and the device as JSON, if a file is asked for: whole or not at all."""
+    plain = {
+        name: value for name, value in flags.settings_json(settings).items() if name not in ('figures', 'markdown')
+    }
+    tables.write_report(settings.json, plain, rows, interrupted)
+
+
+def write_figure(path: pathlib.Path | None, figure) -> None:
+    """Write a figure, if a file is asked for and there is something to draw."""
+    if path is not None and figure is not None:
+        files.write_whole(path, figure.savefig)
+
+
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    """Lay out a Markdown table, a line each for the head, the rule below it and the rows."""
+    rule = '|---' * len(head) + '|'
+    return ['| ' + ' | '.join(head) + ' |', rule, *('| ' + ' | '.join(line) + ' |' for line in lines)]

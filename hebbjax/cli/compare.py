@@ -1,0 +1,95 @@
+"""A comparison: the same network with Hebbian, untrained and backprop features, over seeds, judged on data unseen."""
+
+import dataclasses
+import functools
+import pathlib
+
+from rich.console import Console
+
+from hebbjax import data, layers, readout
+from hebbjax.cli import flags, tables
+from hebbjax.cli.presets import TUNED, Krotov, check_fits
+from hebbjax.layers.initializers import fan_in
+from hebbjax.support import files
+from hebbjax.training import Stage, progress_bar
+from hebbjax.training.comparison import Entry, Trained, score_entries, train_entries
+
+COMPARED = ('raw_pixels', 'untrained', 'hebbian', 'backprop')
+COLUMNS = {'distinct_winners': 'winners', 'win_entropy': 'win entropy', 'nearest_cosine_max': 'cosine max',
+           'nearest_cosine_median': 'median', 'unit_convergence': 'converged'}  # fmt: skip
+LEGEND = 'winners: of 200 validation images; cosine: to the most similar other filter; converged: to the p-sphere'
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare(Krotov):
+    """Hebbian features -> batch norm -> RePU -> max pool -> linear, beside controls, over seeds.
+
+    Rows: raw_pixels (a linear head without any features), untrained (the same network, filters as drawn), hebbian,
+    backprop (the same network end to end, a plain convolution). Every choice (epoch, rate reductions, early stopping)
+    is made on a validation split of the training data; the test split is read when all networks are trained. Settings
+    left out take the data set's own.
+    """
+
+    seeds: flags.Seeds | None = None  # Number of seeds, 0, 1, ...; each draws weights and order anew
+    rows: tuple[flags.choice(*COMPARED), ...] = COMPARED  # Which networks to train
+    head_epochs: flags.Count | None = None  # Epochs of a head at most; early stopping may end it sooner
+    backprop_epochs: flags.Count | None = None  # Epochs of the end-to-end twin at most
+    backprop_seeds: flags.Seeds | None = None  # Seeds of the end-to-end twin at most
+    json: pathlib.Path | None = None  # File for the results, with configuration, versions and learning curves
+
+
+def run_compare(settings: Compare, console: Console) -> bool:
+    """Train every network on every seed, then read the test split, and report; after Ctrl-C, what was reached."""
+    # whatever does not fit is refused here, before the first hour of training
+    settings = settings.resolve()
+    files.check_writable(settings.json)
+    train, validation = settings.load_training()
+    entries = make_entries(settings, train)
+    total = sum(min(settings.seeds, entry.seeds or settings.seeds) for entry in entries.values())
+    with progress_bar(console, 'networks', total) as advance:
+
+        def tell(row: str, seed: int, network: Trained) -> None:
+            spent = f'{network.seconds:.1f} s + {network.compile_seconds:.1f} s compiling'
+            console.print(f'{row}, seed {seed}: validation {network.validation_accuracy:.2f} %, {spent}')
+            advance(row)
+
+        trained, interrupted = train_entries(entries, settings.seeds, train, validation, on_trained=tell)
+    if not trained:
+        raise KeyboardInterrupt
+    rows = score_entries(entries, trained, settings.load('test'), validation.images[:200])
+    words = ' (interrupted: what was reached)' if interrupted else ''
+    tables.show_rows(rows, f'{settings.dataset}, {settings.features} neurons, percent{words}', COLUMNS, console)
+    console.print(LEGEND, style='dim')
+    config = TUNED[settings.network][settings.dataset] | flags.settings_json(settings)
+    tables.write_report(settings.json, config, rows, interrupted)
+    return interrupted
+
+
+def make_entries(settings: Compare, train: data.Split) -> dict[str, Entry]:
+    """Build the networks that are compared, and refuse what does not fit the data."""
+    count, image_shape, classes = len(train.labels), train.images.shape[1:], int(train.labels.max()) + 1
+    tuned = TUNED[settings.network][settings.dataset]
+    layer = settings.layer(count, post=())
+    # the twin is what a deep-learning user would build: unprepared patches, predicted with w, drawn by fan-in
+    twin = dataclasses.replace(layer, patch_transform=layers.raw, output='weights', init=fan_in)
+    make_head = functools.partial(readout.linear_head, classes, power=tuned['power'], pool=settings.pool)
+    # filters that are trained themselves find their own sparseness; a twin that starts sparse learns worse
+    head, twin_head = make_head(threshold=tuned['threshold']), make_head(threshold=0.0)
+    schedule = tuned['head']._replace(epochs=settings.head_epochs or tuned['head'].epochs)
+    twin_schedule = tuned['twin']._replace(epochs=settings.backprop_epochs or tuned['twin'].epochs)
+    start = layers.from_patches if tuned['start'] == 'patches' else None
+    networks = {
+        'raw_pixels': ((), readout.linear_head(classes, norm=False, power=None), schedule, {}),
+        'untrained': ((layer,), head, schedule, {'start': start}),
+        'hebbian': ((layer,), head, schedule, {'start': start, 'stages': (Stage(settings.epochs),)}),
+        'backprop': ((twin,), twin_head, twin_schedule, {'seeds': settings.backprop_seeds}),
+    }
+    augment = data.random_shift(tuned['shift']) if tuned['shift'] else None
+    entries = {}
+    for row in settings.rows or COMPARED:
+        net, above, lengths, how = networks[row]
+        check_fits((*net, above), image_shape)
+        lengths.check(count)
+        probe = readout.gradient_probe(above, lengths, 0 if row == 'backprop' else None, augment=augment)
+        entries[row] = Entry(net, probe, batch=settings.batch, p=settings.p, **how)
+    return entries

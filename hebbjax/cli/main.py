@@ -1,0 +1,109 @@
+"""The command line: commands by name; bad input ends in one sentence and exit code 2, Ctrl-C in 130, SIGTERM in 143."""
+
+import dataclasses
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+import tyro
+
+from hebbjax.cli.output import lasting_output, make_console
+from hebbjax.support.checks import require
+from hebbjax.support.signals import listen
+
+USAGE = """usage: hebbjax [COMMAND] [flags]
+
+  compare                       Hebbian features beside their controls, over seeds; where no command is named
+  train cnn | dense | miconi    train a network, watched, into a new run folder
+  train --resume RUN            go on with one that was interrupted
+  evaluate RUN                  judge it by a classifier, beside controls
+  plot RUN                      draw all that the folder holds
+  data NAME                     download and prepare mnist, fashion_mnist or cifar10, without TensorFlow
+
+hebbjax compare --help, and likewise for the others, lists the flags; hebbjax --version tells the version.
+Exit code 0, or 2 for what cannot be done; 130 after Ctrl-C and 143 after SIGTERM, which keep what was reached."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareData:
+    """Download a data set and prepare it for tensorflow-datasets, checksums verified, without TensorFlow."""
+
+    name: tyro.conf.Positional[str]  # mnist, fashion_mnist or cifar10
+    data_dir: pathlib.Path | None = None  # Where to; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, tensorflow-datasets' default
+
+
+def prepare_data(settings: PrepareData, console) -> None:
+    """Prepare a data set and say where it lies."""
+    from hebbjax.data.download import prepare_dataset
+
+    console.print(f'{settings.name} lies prepared in {prepare_dataset(settings.name, settings.data_dir)}')
+
+
+def find_command(name: str, argv: Sequence[str]) -> tuple[type, Callable]:
+    """Give the dataclass of a command's flags, and what it does with them: (settings, console) -> its result."""
+    from hebbjax.cli import compare, evaluate, plot, train
+
+    if name == 'train':
+        return train.find_train(argv)
+    commands = {
+        'compare': (compare.Compare, compare.run_compare),
+        'evaluate': (evaluate.Evaluate, evaluate.run_evaluate),
+        'plot': (plot.Plot, plot.run_plot),
+        'data': (PrepareData, prepare_data),
+    }
+    require(name in commands, f'{name!r} is no command; there are train, {", ".join(commands)}.')
+    return commands[name]
+
+
+@lasting_output()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `hebbjax`, the console command and `python -m hebbjax`. -> its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv in (['--version'], ['--help'], ['-h'], ['train', '--help'], ['train', '-h']):
+        print(f'hebbjax {sys.modules["hebbjax"].__version__}' if argv == ['--version'] else USAGE)
+        return 0
+    name, flags = (argv[0], argv[1:]) if argv and not argv[0].startswith('-') else ('compare', argv)
+    try:
+        settings, command = find_command(name, flags)
+    except ValueError as error:
+        print(f'hebbjax: error: {error}', file=sys.stderr)
+        return 2
+    return run_command(settings, command, flags, f'hebbjax {name}')
+
+
+@lasting_output()
+def run_command(settings: type, command: Callable, argv: Sequence[str], prog: str) -> int:
+    """Read the flags of a dataclass and run `command(settings, console)`, True where it was ended. -> exit code."""
+    with listen() as listener:
+        try:
+            chosen = tyro.cli(settings, args=list(argv), prog=prog)
+            listener()
+            is_interrupted = command(chosen, make_console()) is True
+        except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
+            print(f'{prog}: error: {explain(error)}', file=sys.stderr)
+            return 2
+        except KeyboardInterrupt as stop:
+            print(f'{prog}: interrupted; {stop.args[0] if stop.args else "nothing was reached yet"}', file=sys.stderr)
+            return listener.code
+        return listener.code if is_interrupted else 0
+
+
+def explain(error: Exception) -> str:
+    """Say in a sentence what stood in the way: bad input, memory or no device; raise what is none of them, a bug."""
+    words = ' '.join(str(error).split())
+    if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in words:  # jax has no kind of its own for these two
+        return 'this needs more memory than there is; use fewer neurons, images or seeds at once, or smaller batches.'
+    if not isinstance(error, ValueError | OSError | ImportError) and 'Unable to initialize backend' not in words:
+        raise error
+    return words
+
+
+def run() -> None:
+    """Be the console command. After a signal the process ends at once: XLA would finish its epoch first."""
+    with listen() as listener:
+        try:
+            code = main()
+        except KeyboardInterrupt:  # while something is still being imported, say
+            code = listener.code
+    (os._exit if code > 128 else sys.exit)(code)

@@ -1,0 +1,189 @@
+"""Train a network into a run folder, watched, from the beginning or from its last checkpoint."""
+
+import dataclasses
+import pathlib
+import shlex
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import tyro
+from rich.console import Console
+
+from hebbjax import data, training
+from hebbjax.cli import flags, run_folder
+from hebbjax.cli.presets import TUNED, Krotov, Miconi, check_fits
+from hebbjax.cli.tables import surroundings
+from hebbjax.layers import Network, TrainState, init
+from hebbjax.readout import ProbeFit, Schedule, gradient_probe, linear_head, ridge_probe
+from hebbjax.support import files
+from hebbjax.support.checks import require
+
+CALLBACKS = ('evaluate', 'early_stop', 'log', 'plot', 'tensorboard', 'checkpoint')  # in the order they are called
+METRIC = 'validation_accuracy'
+
+
+class Start(NamedTuple):
+    """What a training begins with; the test split is not among it."""
+
+    net: Network
+    state: TrainState
+    train: data.Split
+    validation: data.Split
+    about: dict  # what a run keeps of its data
+    classes = property(lambda self: int(self.train.labels.max()) + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched:
+    """How a run is watched and steered, whatever its network."""
+
+    run: pathlib.Path | None = None  # Run folder, a new one; left out: runs/NETWORK-DATASET-1, or the next free number
+    seed: flags.Seed = 0  # Draws weights, order and all else
+    plan: flags.choice(*training.PLANS) = 'simultaneous'  # Sequential: fed after each update; greedy: in turn
+    callbacks: tuple[flags.choice(*CALLBACKS), ...] = ('evaluate', 'log', 'plot', 'checkpoint')  # Or early_stop, ...
+    every: flags.Count | None = None  # Epochs from evaluation, picture, detailed log to the next; else a tenth of all
+    save_every: flags.Count = 10  # Epochs from checkpoint to checkpoint; those of the first and last epoch come too
+    keep: flags.Count = 2  # Last checkpoints to keep, beside the one of the best evaluation
+    patience: flags.Count = 3  # Evaluations without a new best validation accuracy before early_stop ends training
+    readout: flags.choice('ridge', 'gradient') = 'ridge'  # What evaluates; gradient: batch norm -> linear, by Adam
+    head_epochs: flags.Count = 10  # Of the gradient readout
+    head_batch: flags.Count = 50  # Images per step of the gradient readout
+    monitor_every: flags.CountOrZero = 20  # Steps between looks of the monitors; 0: nothing is watched
+
+    def probe(self, classes: int, start: int | None = None) -> ProbeFit:
+        """Give what evaluates; with `start`, layers from there on are trained along with a gradient readout."""
+        if self.readout == 'ridge' and start is None:
+            return ridge_probe()
+        schedule = Schedule(self.head_epochs, self.head_batch, 3e-3, 0.3, 2, 5)
+        return gradient_probe(linear_head(classes, power=None), schedule, start)
+
+    def start(self, about: dict | None = None) -> Start:
+        """Load and check data, and build the network as it begins; `about` is what a run keeps of its data."""
+        train, validation = self.load_training()
+        count, shape = len(train.labels), train.images.shape[1:]
+        now = {'count': count, 'shape': list(shape), 'digest': data.digest(*train, *validation)}
+        began = f'{self.run} began with other training or validation images than {self.dataset} and --validation'
+        require(about in (None, now), f'{began} {self.validation} give now; put back what was changed.')
+        check_fits(self.net(count), shape)  # before its whitening is fitted
+        net = self.net(count, train.images)
+        return Start(net, init(net, jax.random.key(self.seed), shape), train, validation, now)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainKrotov(Watched, Krotov):
+    """Train a Krotov-Hopfield layer into a run folder. Settings left out take the data set's own."""
+
+    network: tyro.conf.Positional[flags.choice(*TUNED)] = 'cnn'  # cnn, a convolution, or dense
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainMiconi(Watched, Miconi):
+    """Train Miconi's three Hebbian layers into a run folder."""
+
+    network: tyro.conf.Positional[str] = 'miconi'  # this one
+
+
+@dataclasses.dataclass(frozen=True)
+class Resume:
+    """Go on with a run that was interrupted, from its last checkpoint, as if it had never been."""
+
+    resume: pathlib.Path  # Its folder
+    epoch: flags.CountOrZero | None = None  # Checkpoint to go on from; later ones are deleted. Left out: the last
+    data_dir: pathlib.Path | None = None  # Where prepared data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR
+
+
+NETWORKS = {'cnn': TrainKrotov, 'dense': TrainKrotov, 'miconi': TrainMiconi}
+
+
+def find_train(argv: Sequence[str]) -> tuple[type, Callable]:
+    """Give the flags of `hebbjax train NETWORK` or `hebbjax train --resume RUN`, and what is done with them."""
+    if any(word.partition('=')[0] == '--resume' for word in argv):
+        return Resume, resume_run
+    name, way = argv[0] if argv else 'nothing', 'or go on with --resume RUN'
+    require(name in NETWORKS, f'{name!r} is no network; there are {", ".join(NETWORKS)}; {way}.')
+    return NETWORKS[name], run_train
+
+
+def run_train(settings: Watched, console: Console) -> bool:
+    """Train a network into a new run folder; after Ctrl-C a checkpoint keeps the last whole epoch."""
+    settings = settings.resolve()
+    start = settings.start()
+    if 'evaluate' in settings.callbacks:  # what would end the first epoch is refused before
+        settings.probe(start.classes).check(start.net, start.state.layers, start.train, start.validation)
+    about = {'command': 'train', 'settings': flags.settings_json(settings), 'data': start.about}
+    create = run_folder.create if settings.run else run_folder.create_numbered
+    folder = settings.run or pathlib.Path('runs', f'{settings.network}-{settings.dataset}')
+    folder = create(folder, about, surroundings())
+    with run_folder.held(folder):
+        return go_on(settings, start, folder, training.START, console)
+
+
+def resume_run(settings: Resume, console: Console) -> bool:
+    """Go on with a run from a checkpoint; from the beginning, if it has none yet."""
+    flags.check_settings(settings)
+    folder = settings.resume
+    run_settings, about = read_run(folder, settings.data_dir)
+    with run_folder.held(folder):
+        start, position = run_settings.start(about), training.START
+        checkpoints = training.Checkpoints(folder / run_folder.CHECKPOINTS, keep=run_settings.keep)
+        if checkpoints.epochs():
+            state, position = training.resume(checkpoints, start.state, settings.epoch)
+            checkpoints.forget(len(position.history))
+            start = start._replace(state=state)
+        return go_on(run_settings, start, folder, position, console)
+
+
+def read_run(folder: pathlib.Path, data_dir: pathlib.Path | None) -> tuple[Watched, dict]:
+    """Read a run's settings, and what it keeps of its data; refuse what is damaged, or of another command."""
+    path = folder / run_folder.CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f'{folder} is no run folder: it has no {path.name}; `hebbjax train` makes one.')
+    config = files.read_json(path)
+    with run_folder.reading(path, 'or of another command or version; train anew in another folder'):
+        settings, about = config['settings'], config['data']
+        flags.check('count', about['count'], flags.Count)
+        flags.check('shape', about['shape'], tuple[flags.Count, flags.Count, flags.Count])
+        settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+        return NETWORKS[settings['network']](**settings, run=folder, data_dir=data_dir).resolve(), about
+
+
+def go_on(settings: Watched, start: Start, folder: pathlib.Path, position: training.Position, console: Console) -> bool:
+    """Train on from where a run stands, and say what was reached and what to do next. -> whether it was interrupted."""
+    stages, done = training.plan_stages(settings.plan, start.net, settings.epochs), len(position.history)
+    total, count = sum(stage.epochs for stage in stages), len(start.train.labels)
+    console.print(f'{folder}: {total} epochs of {count} images' + (f', from epoch {done} on' if done else ''))
+    how = {'batch': settings.batch, 'augment': settings.augment, 'position': position, 'watch': None}
+    if settings.monitor_every:
+        how['watch'] = training.Monitor(settings.monitor_every, p=float(getattr(settings, 'p', 2)))
+    callbacks = [*make_callbacks(settings, start, folder), training.Progress(console, total, count, done=done)]
+    where = shlex.quote(str(folder))
+    resume = f'go on with: hebbjax train --resume {where}'
+    try:
+        result = training.fit(start.net, start.state, *start.train, stages=stages, callbacks=callbacks, **how)
+    except OSError as error:  # a full disk, say
+        raise OSError(f'{error}; when there is room, {resume}') from None
+    reached = ''.join(f', {METRIC} {row[METRIC]:.4g}' for row in result.history[-1:] if METRIC in row)
+    console.print(f'{len(result.history)} of {total} epochs{reached}, {result.seconds:.1f} s')
+    if 'checkpoint' in settings.callbacks:
+        console.print(
+            f'interrupted; {resume}' if result.interrupted else f'next: hebbjax evaluate {where}, hebbjax plot {where}'
+        )
+    return result.interrupted
+
+
+def make_callbacks(settings: Watched, start: Start, folder: pathlib.Path) -> list[training.Callback]:
+    """Build the callbacks that were asked for, in the order in which they build on each other."""
+    shape, pictures = start.train.images.shape[1:], folder / run_folder.PICTURES
+    every = settings.every or max(1, settings.epochs // 10)
+    probe, best = settings.probe(start.classes), METRIC if 'evaluate' in settings.callbacks else None
+    saving = {'epochs': settings.save_every, 'keep': settings.keep, 'best': best}
+    make = {
+        'evaluate': lambda: training.evaluate(start.train, start.validation, probe, epochs=every),
+        'early_stop': lambda: training.early_stop(METRIC, settings.patience),
+        'log': lambda: training.Log(folder, epochs=every),
+        'plot': lambda: training.Pictures(pictures, shape, epochs=every),
+        'tensorboard': lambda: training.TensorBoard(folder / run_folder.EVENTS, shape, epochs=every),
+        'checkpoint': lambda: training.Checkpoints(folder / run_folder.CHECKPOINTS, **saving),
+    }
+    return [make[name]() for name in CALLBACKS if name in settings.callbacks]

@@ -1,0 +1,49 @@
+"""What a neuron sends on, given its drive: functions of `u [..., N]`, neurons last."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from hebbjax.base import Array
+from hebbjax.support import checks
+
+Activation = Callable[[Array], Array]
+
+
+def identity(u: Array) -> Array:
+    """Send the drive itself: `u`."""
+    return u
+
+
+def relu(u: Array) -> Array:
+    """Send the positive part: `max(u, 0)`."""
+    return jax.nn.relu(u)
+
+
+identity.rising = relu.rising = True  # so that they commute with maxima
+
+
+def repu(n) -> Activation:
+    """Build the rectified power unit: `max(u, 0)^n`, n >= 1 (Krotov & Hopfield 2019, Grinberg et al. 2019)."""
+    fits = not checks.is_misfit(n, lambda n: n >= 1)
+    checks.require(fits, f'repu(n={checks.show(n)}) has no finite slope at 0, or no power; use a finite n >= 1.')
+    if not checks.is_traced(n) and n == 1:
+        return relu
+
+    def power(u):
+        # relu first, inside and outside: the power never sees a negative base, whose gradient would be NaN
+        return jnp.where(u > 0, jnp.where(u > 0, u, 1) ** n, 0)
+
+    power.rising = True
+    return power
+
+
+def triangle(u: Array) -> Array:
+    """Send what exceeds the mean over neurons: `max(u - mean_i(u_i), 0)` (Coates, Lee & Ng 2011)."""
+    return jax.nn.relu(u - jnp.mean(u, axis=-1, keepdims=True))
+
+
+def send_credit(compete: Callable[[None, Array], Array]) -> Activation:
+    """Send what a competition that draws nothing gives, such as `send_credit(k_wta(5))`: 1 from winners, else 0."""
+    return lambda u: compete(None, u.reshape(-1, u.shape[-1])).reshape(u.shape)

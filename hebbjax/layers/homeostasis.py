@@ -1,0 +1,48 @@
+"""Homeostasis: a threshold per neuron, raised while it wins too often and lowered while it wins too rarely."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from hebbjax.base import Array, UpdateStats
+from hebbjax.rules.local import mean_over_patches
+from hebbjax.support import checks
+
+
+@dataclasses.dataclass(frozen=True)
+class Homeostasis:
+    """Adaptive thresholds, subtracted from the drives before neurons compete and before they send.
+
+    After every learning step, with the credit that the rule gave on P patches (`UpdateStats.weight`, 1 to a winner):
+
+        threshold_i += rate (sum_p |y_pi| / P - winners / N)
+
+    They adapt only while a layer learns; in Miconi's code in evaluation too, which costs 10 points where test images
+    come sorted by class. Miconi 2021, section 2.2; the rate, of drive per win rate, is that of its notebook.
+    `winners`: the credit that a patch should give in all, the k of k winners (1 of krotov); None: what it does give.
+    """
+
+    rate: float = 3.0
+    winners: float | None = None
+
+    def __post_init__(self):
+        rate, winners = checks.show(self.rate), checks.show(self.winners)
+        sentence = f'homeostasis at rate {rate} would run away from its target; use a finite rate >= 0.'
+        checks.require(not checks.is_misfit(self.rate, lambda rate: rate >= 0), sentence)
+        fits = self.winners is None or not checks.is_misfit(self.winners, lambda winners: winners > 0)
+        checks.require(fits, f'homeostasis towards {winners} winners silences everyone; use a number above 0.')
+
+
+def init_threshold(homeostasis: Homeostasis, w: Array) -> Array:
+    """Make the first thresholds, all zero, for weights [N, D]; refuse more winners than neurons."""
+    winners = homeostasis.winners
+    way = f'cannot be reached by {len(w)} neurons; use winners <= {len(w)}, or None'
+    checks.require(winners is None or winners <= len(w), f'homeostasis towards {winners} winners {way}.')
+    return jnp.zeros_like(w[:, 0])
+
+
+def adapt_threshold(homeostasis: Homeostasis, threshold: Array, stats: UpdateStats) -> Array:
+    """Move thresholds [N] towards the target rate, by what one step's patches gave."""
+    rates = mean_over_patches(stats.weight, stats)  # [N]
+    target = jnp.mean(rates) if homeostasis.winners is None else homeostasis.winners / len(threshold)
+    return threshold + homeostasis.rate * (rates - target)

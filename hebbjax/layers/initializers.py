@@ -1,0 +1,37 @@
+"""First weights: (key, (N, D)) -> w [N, D], for `Layer.init`."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from hebbjax.base import Array, Key
+from hebbjax.support import checks
+
+zeros = jax.nn.initializers.zeros  # as biases start
+
+
+def fan_in(key: Key, shape: tuple[int, int]) -> Array:
+    """Draw from U(-1/sqrt(D), 1/sqrt(D)), as PyTorch's layers start, and Amato et al. (2019) with them."""
+    bound = shape[1] ** -0.5
+    return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+
+def pruned(density: float) -> Callable[[Key, tuple[int, int]], Array]:
+    """Build sparse directions: each connection exists with probability `density` in (0, 1], rows have length 1.
+
+    Every unit keeps its largest connection at least (in the authors' code a unit may have none). To keep the pattern,
+    chain `transforms.keep_pruned()`. Miconi 2021, section 2.3: density 0.01 in layers 2 and 3.
+    """
+    sentence = f'a density of {checks.show(density)} leaves no connections to learn with; use 0 < density <= 1.'
+    checks.require(not checks.is_misfit(density, lambda density: 0 < density <= 1), sentence)
+
+    def draw(key: Key, shape: tuple[int, int]) -> Array:
+        weight_key, mask_key = jax.random.split(key)
+        w = jax.random.normal(weight_key, shape)
+        mask = jax.random.bernoulli(mask_key, jnp.asarray(density, w.dtype), shape)
+        largest = jnp.arange(shape[1])[None] == jnp.argmax(jnp.abs(w), axis=1)[:, None]
+        w = jnp.where(mask | (largest & ~mask.any(1, keepdims=True)), w, 0)
+        return w / jnp.linalg.norm(w, axis=1, keepdims=True)
+
+    return draw

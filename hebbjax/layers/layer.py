@@ -1,0 +1,310 @@
+"""One layer: what it is (`Layer`, static), what it has (`LayerState`, a pytree), what it answers. It learns: `update`.
+
+images -> pre -> windows -> patch_transform -> drives w . x, less thresholds -> post -> what is sent on
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from hebbjax import transforms
+from hebbjax.base import BIAS_SALT, Array, Key, LearningRule, State
+from hebbjax.layers import activations, microbatch
+from hebbjax.layers.chain import PartState, apply_chain, chain_shape, check_chain, count_by_image, init_chain
+from hebbjax.layers.homeostasis import Homeostasis, init_threshold
+from hebbjax.layers.patches import (
+    PATCH_TRANSFORMS,
+    PatchTransform,
+    Window,
+    centred,
+    extract_patches,
+    l2,
+    lay_grid,
+    raw,
+    sample_patches,
+)
+from hebbjax.rules.competition import subtract_threshold
+from hebbjax.rules.teachers import Teacher
+from hebbjax.support import checks, specs
+
+OUTPUTS = ('weights', 'effective', 'projection', 'cosine')
+PRECISIONS = {'highest': lax.Precision.HIGHEST, 'tensorfloat32': lax.Precision.HIGH, 'bfloat16': None}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer, as configuration, never part of a state. Layers of the same settings are equal, and can be pickled.
+
+    Attributes:
+        features: N, the number of neurons (filters).
+        rule: the learning rule, such as `rules.krotov(k=4, delta=0.4, p=4)`.
+        tx: the optax transformation from `dw` to the change that is added to the weights.
+        window: `Window()` for a dense layer, `Window(5)` for a 5 x 5 convolution.
+        pre: chain of parts that images pass before windows are cut, such as `(standardise,)`; see `chain`.
+        patch_transform: what happens to each patch, in learning and prediction alike (`patches.raw`, `centred`, `l2`,
+            or a function on rows of your own). None: centred for a convolution, raw for a dense layer.
+        post: chain of parts that drives, less thresholds, pass before they are sent on: activation, pooling, batch
+            norm, in any order, such as `(relu, max_pool(2))`.
+        init: (key, (N, D)) -> first weights; standard normal, as Krotov and Hopfield. Others: `initializers`.
+        output: the drive that is predicted with: 'weights', `w . x`; 'effective', that of the rule (`|w|^(p-1)` for
+            krotov); 'projection', `w . x / |w|`; 'cosine', `w . x / |w| |x|`.
+        homeostasis: adaptive thresholds, subtracted from drives before neurons compete and before `post`; None: no.
+        bias: (key, (N, D)) -> [N, D], of which the first column begins the threshold of a layer that has a constant
+            beside its weights, `w . x - threshold`, such as `initializers.fan_in`. Gradients learn it, Hebbian rules
+            leave it alone (their neurons compete less it). None: no.
+        teacher: (labels [B], weights of the layers above) -> what every neuron is told of each image [B, N], such as
+            `teachers.groups(10, 16, 32)`; None: the layer learns without labels.
+        patches_per_image: windows drawn at random per image and learning step; None: all of them.
+        frozen: never learns by its rule; its state stays bit for bit, whatever stages say. Gradients may move it.
+        precision: of the drives' product: 'highest', float32 everywhere; 'tensorfloat32', where a GPU has it;
+            'bfloat16', operands rounded to it, sums in float32 (what that costs: experiments/RESULTS.md).
+        microbatch: images that a learning step looks at together; None: what suits the backend and the shape.
+
+    Example:
+        >>> from hebbjax import rules, transforms
+        >>> layer = Layer(100, rules.krotov(), transforms.scale_by_rate(0.01), Window(5), post=(activations.relu,))
+        >>> layer == dataclasses.replace(layer, features=100)
+        True
+    """
+
+    features: int
+    rule: LearningRule
+    tx: optax.GradientTransformation
+    window: Window = Window()
+    _: dataclasses.KW_ONLY
+    pre: tuple = ()
+    patch_transform: PatchTransform | None = None
+    post: tuple = (activations.relu,)
+    init: Callable[[Key, tuple[int, int]], Array] = jax.random.normal
+    output: str = 'weights'
+    homeostasis: Homeostasis | None = None
+    bias: Callable[[Key, tuple[int, int]], Array] | None = None
+    teacher: Teacher | None = None
+    patches_per_image: int | None = None
+    frozen: bool = False
+    precision: str = 'highest'
+    microbatch: int | None = None
+
+    __eq__, __hash__, __reduce__ = specs.specs_equal, specs.spec_hash, specs.spec_reduce
+
+    def __post_init__(self):
+        show, require = checks.show, checks.require
+        for name in ('pre', 'post'):
+            object.__setattr__(self, name, check_chain(name, getattr(self, name)))
+        count = f'a layer of {show(self.features)} neurons cannot learn; use a whole number, 1 or more.'
+        require(checks.is_count(self.features), count)
+        for name, kind, example in (
+            ('rule', LearningRule, 'a rule such as rules.krotov()'),
+            ('tx', optax.GradientTransformation, 'an optax transformation such as transforms.scale_by_rate(0.1)'),
+            ('window', Window, 'a Window, such as Window(5)'),
+            ('homeostasis', Homeostasis | None, 'a Homeostasis or None'),
+        ):
+            value = getattr(self, name)
+            require(isinstance(value, kind), f'{name} of a layer is {example}, not {show(value)}.')
+        for name in ('patch_transform', 'init', 'bias', 'teacher'):
+            value = getattr(self, name)
+            fits = callable(value) or (value is None and name != 'init')
+            require(fits, f'{name} of a layer is a function, and this is {show(value)}.')
+        for name in ('patches_per_image', 'microbatch'):
+            value = getattr(self, name)
+            sentence = f'{name}={show(value)} shows the layer nothing; use 1 or more, or None for the default.'
+            require(value is None or checks.is_count(value), sentence)
+        for name, known in (('output', OUTPUTS), ('precision', (*PRECISIONS,))):
+            value = getattr(self, name)
+            fits = isinstance(value, str) and value in known
+            require(fits, f'{name} of a layer is one of {", ".join(known)}, not {show(value)}.')
+        both = self.bias is not None and self.homeostasis is not None
+        require(not both, 'a layer has either a bias or adaptive thresholds; leave one of bias, homeostasis out.')
+        if self.patch_transform is None:
+            object.__setattr__(self, 'patch_transform', raw if self.window.size is None else centred)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class ImageShape:
+    """(H, W, C) of the images that a state was made for: no array, but part of the structure of its pytree."""
+
+    shape: tuple[int, int, int]
+
+
+class LayerState(NamedTuple):
+    """All that a layer has; a plain pytree."""
+
+    w: Array  # [N, D]
+    rule: State  # the rule's own
+    opt: State  # the optax transformation's own
+    threshold: Array | None = None  # [N], where the layer has homeostasis (it adapts in learning) or a bias (negated)
+    pre: tuple[PartState, ...] = ()  # one a part
+    post: tuple[PartState, ...] = ()
+    made_for: ImageShape | None = None  # what its images look like; None: nobody said
+
+
+def init_layer(layer: Layer, key: Key, image_shape: tuple[int, int, int], w: Array | None = None) -> LayerState:
+    """Make a layer's first state for images of shape (H, W, C), from weights [N, D] where they are given."""
+    checks.check_key(key)
+    image_shape = checks.check_image_shape(image_shape)
+    # numbers that `split` in two, which `init` may do, does not give
+    bias_key, post_key, pre_key = (jax.random.fold_in(key, salt) for salt in (BIAS_SALT, 2, 3))
+    pre = init_chain(layer.pre, pre_key, image_shape)
+    grid = lay_grid(layer.window, chain_shape(layer.pre, pre, image_shape))
+    shape = (layer.features, grid.inputs)
+    given, w = w, layer.init(key, shape) if w is None else w
+    w = jnp.asarray(w)
+    fits = f'weights of shape {w.shape} do not fit a layer that needs {shape} for images {image_shape}.'
+    checks.require(w.shape == shape, fits)
+    is_float = jnp.issubdtype(w.dtype, jnp.floating)
+    checks.require(is_float, f'weights are floating point numbers, not {w.dtype}; convert them.')
+    w = to_float32(w)
+    is_finite = given is None or checks.is_traced(w) or np.isfinite(np.asarray(w)).all()
+    checks.require(is_finite, 'weights to start from hold NaN or infinite values.')
+    transforms.check_ascends(layer.tx)
+    threshold = None
+    if layer.homeostasis is not None:
+        threshold = init_threshold(layer.homeostasis, w)
+    elif layer.bias is not None:
+        threshold = layer.bias(bias_key, shape)[:, 0]
+    post = init_chain(layer.post, post_key, (*grid.out, layer.features))
+    return LayerState(w, layer.rule.init(w), layer.tx.init(w), threshold, pre, post, ImageShape(image_shape))
+
+
+def from_patches(layer: Layer, key: Key, images: Array) -> Array:
+    """Cut first weights out of images, one window for each neuron, prepared as in learning. [n, H, W, C] -> [N, D].
+
+    Neurons that start from something that is there to be seen win something from the beginning. The key draws the
+    images, each once before any comes again, and the places.
+    """
+    checks.require(isinstance(layer, Layer), f'patches are cut for a layer, not for {checks.show(layer)}.')
+    checks.check_key(key)
+    checks.check_images(images)
+    order_key, place_key = jax.random.split(key)
+    chosen = jax.random.permutation(order_key, len(images))[jnp.arange(layer.features) % len(images)]
+    x = to_intensities(images[chosen])
+    x, _ = apply_chain(layer.pre, init_chain(layer.pre, key, x.shape[1:]), x)
+    return layer.patch_transform(sample_patches(place_key, layer.window, x, 1))
+
+
+def to_intensities(images: Array) -> Array:
+    """Turn uint8 and uint16 pixels into float32 intensities in [0, 1]; floats pass, half precision as float32."""
+    checks.check_pixels(images)
+    if jnp.issubdtype(images.dtype, jnp.unsignedinteger):
+        return images.astype(jnp.float32) / jnp.iinfo(images.dtype).max
+    return to_float32(images)
+
+
+def to_float32(a: Array) -> Array:
+    """Give half precision, and booleans, as float32."""
+    return a.astype(jnp.float32) if a.dtype.itemsize < 4 else a
+
+
+def sees_everything(layer: Layer, image_shape: tuple[int, int, int]) -> bool:
+    """Say whether each pixel is seen in a learning step: no window is drawn, no pixel lies between windows, and nothing
+    that prepares images or patches is a function of somebody's own, which may make something else of it."""
+    if layer.patches_per_image is not None or layer.pre or layer.patch_transform not in PATCH_TRANSFORMS.values():
+        return False
+    g, (h, w, _) = lay_grid(layer.window, image_shape), image_shape
+    sides = zip((h, w), g.size, g.stride, g.padding, g.out)
+    return all(step <= k and (out - 1) * step + k - pad >= full for full, k, step, pad, out in sides)
+
+
+def check_image_size(state: LayerState, image_shape: tuple[int, int, int]) -> None:
+    """Refuse images of another size than a layer's state was made for; windows would slide over them all the same."""
+    if state.made_for is not None:
+        came, made = (' x '.join(map(str, shape)) for shape in (image_shape, state.made_for.shape))
+        way = 'resize them, or make a state for their size with init(..., weights=[state.w for state in states])'
+        checks.require(came == made, f'images of {came} do not fit a layer made for {made}; {way}.')
+
+
+def layer_patches(layer: Layer, images: Array) -> Array:
+    """Cut windows out of images that have passed `pre`, and transform these. [B, H, W, C] -> [B, H', W', D]."""
+    return layer.patch_transform(extract_patches(layer.window, images))
+
+
+def matmul_drives(layer: Layer, x: Array, w: Array) -> Array:
+    """Compute drives `u = x . w` in the layer's precision. [..., D], [N, D] -> [..., N].
+
+    As rows: a product's slope over several leading axes leaves XLA's fast path on a CPU.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    if layer.precision != 'bfloat16':
+        u = jnp.matmul(rows, w.T, precision=PRECISIONS[layer.precision])
+    else:
+        short = rows.astype(jnp.bfloat16), w.T.astype(jnp.bfloat16)
+        u = jnp.matmul(*short, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
+    return u.reshape(*x.shape[:-1], len(w))
+
+
+def output_transform(layer: Layer) -> Callable[[Array], Array]:
+    """Give the function by which weights [N, D] become those that a layer predicts with: `w`, the rule's, unit rows."""
+    return {'weights': activations.identity, 'effective': layer.rule.effective_weights}.get(layer.output, l2)
+
+
+def output_drive(layer: Layer, x: Array, u: Array) -> Array:
+    """Make of `u = x . w` what is predicted with: itself, or `u / |x|`; an all-zero patch has cosine 0.
+
+    [..., D], [..., N] -> [..., N].
+    """
+    if layer.output != 'cosine':
+        return u
+    square = jnp.sum(x * x, axis=-1, keepdims=True)
+    return u * jnp.where(square == 0, 0, lax.rsqrt(jnp.where(square == 0, 1, square)))  # twice, for a finite slope
+
+
+def drives(layer: Layer, w: Array, images: Array) -> Array:
+    """Compute the drives a layer predicts with, of images that have passed `pre`. [B, H, W, C] -> [B, H', W', N]."""
+    x = layer_patches(layer, images)
+    return output_drive(layer, x, matmul_drives(layer, x, output_transform(layer)(w)))
+
+
+def forward(layer: Layer, state: LayerState, images: Array, parts: int | None = None) -> Array:
+    """Answer images, some at a time, by all of `post` or some parts; nothing learns or adapts here.
+
+    [B, H, W, C] -> [B, H'', W'', N].
+    """
+    check_image_size(state, images.shape[1:])
+    images, _ = apply_chain(layer.pre, state.pre, images)
+    w = output_transform(layer)(state.w)
+    parts = len(layer.post) if parts is None else parts
+    some = min(parts, count_by_image(layer.post))  # the others see the batch as a whole, in training and so here
+
+    def add(stats, number, images, teacher):
+        x = layer_patches(layer, images)
+        u = output_drive(layer, x, matmul_drives(layer, x, w))
+        return stats, apply_post(layer, state, u, slice(0, some))[0]
+
+    sent = microbatch.scan_microbatches(add, (), microbatch_of(layer, images.shape), images)[1]
+    return apply_chain(layer.post[some:parts], state.post[some:parts], sent)[0]
+
+
+def forward_train(layer: Layer, state: LayerState, images: Array, key: Key) -> tuple[Array, LayerState]:
+    """Answer a batch in gradient training: dropout draws by the key, batch norms go by the batch and move.
+
+    [B, H, W, C] -> [B, H'', W'', N], and the state with its chains as they are then.
+    """
+    pre_key, post_key = key, jax.random.fold_in(key, 1)
+    x, pre = apply_chain(layer.pre, state.pre, images, train=True, key=pre_key)
+    u = subtract_threshold(drives(layer, state.w, x), state.threshold)
+    sent, post = apply_chain(layer.post, state.post, u, train=True, key=post_key)
+    return sent, state._replace(pre=pre, post=post)
+
+
+def apply_post(layer: Layer, state: LayerState, u: Array, parts: slice = slice(None), train: bool = False):
+    """Make of drives what is sent on, or what some parts of `post` make of them. -> (maps, states of these parts)."""
+    if not parts.start:
+        u = subtract_threshold(u, state.threshold)
+    return apply_chain(layer.post[parts], state.post[parts], u, train)
+
+
+def microbatch_of(layer: Layer, shape: tuple[int, int, int, int]) -> int:
+    """Say how many images a step looks at together: `Layer.microbatch`, or what suits the backend and the shape."""
+    if layer.microbatch is not None:
+        return min(layer.microbatch, shape[0])
+    g = lay_grid(layer.window, shape[1:])
+    if g.out == (1, 1):  # a dense layer's product reads all its weights anew for every microbatch
+        return shape[0]
+    return microbatch.microbatch_size(shape[0], g.out[0] * g.out[1] * (g.inputs + layer.features))

@@ -1,0 +1,105 @@
+"""A network is a tuple of layers, bottom first; a training's state is a pytree: made here, and what it answers."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hebbjax.base import Array, Key
+from hebbjax.layers.layer import Layer, LayerState, forward, init_layer, to_intensities
+from hebbjax.support import checks, specs
+
+Network = Sequence[Layer]
+
+
+class TrainState(NamedTuple):
+    """The whole of a training, as a plain pytree: save it, vmap over it, shard it."""
+
+    step: Array  # int32 scalar: learning steps taken
+    key: Key  # never changes; every step folds its number in
+    layers: tuple[LayerState, ...]  # one each, bottom first
+
+
+def init(net: Network, key: Key, image_shape: tuple[int, int, int], weights: Sequence | None = None) -> TrainState:
+    """Make the first state of a network for images of shape (H, W, C).
+
+    Args:
+        net: the layers, bottom first.
+        key: draws all weights and, kept in the state, all that training draws later.
+        image_shape: (H, W, C).
+        weights: per layer, weights [N, D] to start from, or None to draw them. Given weights are never drawn anew, and
+            not copied: a step that donates its state takes them along.
+
+    Example:
+        >>> from hebbjax import rules, transforms
+        >>> net = (Layer(20, rules.oja(), transforms.scale_by_rate(0.01)),)
+        >>> init(net, jax.random.key(0), (8, 8, 1)).layers[0].w.shape
+        (20, 64)
+    """
+    net = check_network(net)
+    checks.check_key(key)
+    image_shape = checks.check_image_shape(image_shape)
+    weights = [None] * len(net) if weights is None else weights
+    way = 'give one for each, or None to draw it'
+    checks.require(len(weights) == len(net), f'{len(weights)} weights for {len(net)} layers; {way}.')
+    init_key, train_key = jax.random.split(key)
+    states = []
+    for number, (layer, w, layer_key) in enumerate(zip(net, weights, jax.random.split(init_key, len(net))), 1):
+        try:
+            states.append(init_layer(layer, layer_key, image_shape, w))
+            one = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+            image_shape = jax.eval_shape(lambda s, x, layer=layer: forward(layer, s, x), states[-1], one).shape[1:]
+        except ValueError as error:
+            raise ValueError(f'layer {number}: {error}') from None
+    return TrainState(jnp.zeros((), jnp.int32), train_key, tuple(states))
+
+
+def check_network(net: Network) -> tuple[Layer, ...]:
+    """Return a network as a tuple of layers, or refuse what is none."""
+    checks.require(not isinstance(net, Layer), 'a network is a tuple of layers, and this is a layer; write (layer,).')
+    fits = isinstance(net, tuple | list) and net and all(isinstance(layer, Layer) for layer in net)
+    checks.require(fits, f'a network is a tuple of layers, at least one, not {checks.show(net)}.')
+    return tuple(net)
+
+
+def check_states(net: tuple[Layer, ...], states: Sequence[LayerState], upto: int | None = None) -> None:
+    """Refuse states that are not those of a network, or of its lowest layers."""
+    training = "a training's state came where the states of layers are wanted; give state.layers."
+    checks.require(not isinstance(states, TrainState), training)
+    listed = isinstance(states, tuple | list) and not isinstance(states, LayerState)
+    kind = type(states).__name__
+    checks.require(listed, f'states are one LayerState per layer, such as state.layers, not {kind}.')
+    way = f'use 0 to {len(net)}, or None for all'
+    sentence = f'upto={checks.show(upto)} is no number of layers to pass through; {way}.'
+    checks.require(upto is None or (checks.is_count(upto, 0) and upto <= len(net)), sentence)
+    least = len(net) if upto is None else upto
+    few = f'{len(states)} states do not fit {len(net)} layers; give one for each.'
+    checks.require(least <= len(states) <= len(net), few)
+    for number, (layer, state) in enumerate(zip(net, states), 1):
+        w = getattr(state, 'w', 0)
+        has = f'layer {number} has {layer.features} neurons, and its state weights of shape {jnp.shape(w)}'
+        way = 'give the states that init or a training made for this network'
+        checks.require(jnp.ndim(w) == 2 and len(w) == layer.features, f'{has}; {way}.')
+
+
+def features(net: Network, states: Sequence[LayerState], images: Array, upto: int | None = None) -> Array:
+    """Compute what a network sends on, or its lowest `upto` layers; nothing adapts. [B, H, W, C] -> [B, F]."""
+    x = activations_of(net, states, images, upto)
+    return x.reshape(len(x), -1)
+
+
+def activations_of(net: Network, states: Sequence[LayerState], images: Array, upto: int | None = None) -> Array:
+    """Compute `features` as the map that the last of these layers sends on. [B, H, W, C] -> [B, H', W', N]."""
+    net = check_network(net)
+    check_states(net, states, upto)
+    checks.check_images(images)
+    return _activations_of(net[:upto], tuple(states[:upto]), images)
+
+
+@specs.compiled_once('net')
+def _activations_of(net, states, images):
+    x = to_intensities(images)
+    for layer, state in zip(net, states):
+        x = forward(layer, state, x)
+    return x

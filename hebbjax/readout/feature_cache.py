@@ -1,0 +1,197 @@
+"""What a layer hands to a head that begins with batch norm, a rising activation and max pooling: its pooled drives.
+
+These three commute where the scale g of the norm is not negative, and turn the maximum into the minimum where it is. So
+the largest *and* the smallest drive of each pooling block, with the mean of u and u^2 over all positions, are all that
+`pool(repu(norm(u)))` needs, for any g, b: exact batch norm from a cache. Of a frozen layer they are computed once: with
+2 x 2 blocks half the numbers of the map, and no product in the head. It is the head's chain `pre` in another form.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from hebbjax.base import Array, Key
+from hebbjax.layers import activations
+from hebbjax.layers.chain import PartState, apply_chain
+from hebbjax.layers.layer import (
+    Layer,
+    LayerState,
+    forward,
+    forward_train,
+    layer_patches,
+    matmul_drives,
+    output_transform,
+)
+from hebbjax.layers.microbatch import map_blocks
+from hebbjax.layers.network import Network, activations_of
+from hebbjax.layers.normalization import BatchNorm
+from hebbjax.layers.pooling import Pool
+from hebbjax.support import specs
+
+DRIVES_BLOCK = 50  # images whose drives are computed together
+
+
+class PooledDrives(NamedTuple):
+    """The drives of a layer, as a head wants them. Leading axis: images; Q: pooling blocks per image; N: neurons."""
+
+    high: Array  # [B, Q, N] the largest drive of each block
+    low: Array | None = None  # [B, Q, N] the smallest; None where `high` is already the end that the scale asks for
+    mean: Array | None = None  # [B, N] mean of u over all positions of the image; None: blocks are single positions
+    square: Array | None = None  # [B, N] mean of u^2 over all positions
+    exponent: Array | None = None  # [B, N] int8: of the power of two that an image's `high` and `low` were divided by
+
+    def whole(self, end: Array) -> Array:
+        """Give `high` or `low` as it was, in float32."""
+        end = end.astype(jnp.float32)
+        return end if self.exponent is None else end * _power(self.exponent)
+
+    def batch_moments(self) -> tuple[Array, Array]:
+        """Compute mean and variance of each neuron's drive over the batch and all positions. -> [N] each."""
+        if self.mean is None:
+            u = self.whole(self.high)
+            return u.mean((0, 1)), u.var((0, 1))
+        mean, square = self.mean.mean(0), self.square.mean(0)
+        # float32 sums may leave a variance of -1e-9 where a neuron never varies
+        return mean, jnp.maximum(square - mean**2, 0)
+
+
+class PooledParts(NamedTuple):
+    """The parts at the beginning of a head's `pre` that pooled drives stand for."""
+
+    norm: BatchNorm | None
+    activation: activations.Activation
+    pool: int
+    count: int  # how many parts these are
+
+
+def pooled_parts(layer: Layer, head: Layer) -> PooledParts | None:
+    """Say which parts of a head pooled drives of the layer below stand for; None where the two do not go together.
+
+    The layer has to send its drives as they are: no `post`, no thresholds, no lengths.
+    """
+    sends_drives = not layer.post and layer.output in ('weights', 'effective')
+    if not sends_drives or layer.bias or layer.homeostasis or head.window.size is not None:
+        return None
+    norm, activation, pool, parts = None, activations.identity, 1, list(head.pre)
+    if parts and isinstance(parts[0], BatchNorm):
+        norm = parts.pop(0)
+    if parts and getattr(parts[0], 'rising', False):
+        activation = parts.pop(0)
+    if parts and isinstance(parts[0], Pool) and parts[0].kind == 'max':
+        pool = parts.pop(0).size
+    return PooledParts(norm, activation, pool, len(head.pre) - len(parts))
+
+
+def pooled_drives(layer: Layer, w: Array, images: Array, pool: int = 1, scale: Array | None = None) -> PooledDrives:
+    """Compute a layer's pooled drives.
+
+    Args:
+        layer: the layer.
+        w: its weights [N, D].
+        images: [B, H, W, C], floating, after `pre`.
+        pool: side of the pooling blocks, in positions; rows and columns that fill no block are not pooled, yet count
+            in the means. 1: no pooling, and no means.
+        scale: batch norm's scale [N], where it is known: then `high` alone, the minimum where scale < 0.
+    """
+    x = layer_patches(layer, images)  # [B, H', W', D]
+    batch, height, width, _ = x.shape
+    effective = output_transform(layer)(w)  # [N, D]
+    if pool == 1:
+        return PooledDrives(matmul_drives(layer, x, effective).reshape(batch, -1, len(w)))
+    if pool > min(height, width):
+        raise ValueError(f'max_pool({pool}) does not fit maps of {height} x {width}; use a smaller block.')
+    # One product per place within a block, so that pooling is a maximum of whole arrays and no map is ever laid out.
+    rows, columns = height // pool * pool, width // pool * pool
+    # Rows of patches, because the gradient of a product over several leading axes leaves XLA's fast path on a CPU.
+    places = [x[:, i:rows:pool, j:columns:pool].reshape(-1, x.shape[3]) for i in range(pool) for j in range(pool)]
+    sign = None if scale is None else jnp.where(scale < 0, -1.0, 1.0)
+    signed = effective if sign is None else sign[:, None] * effective
+    maps = [matmul_drives(layer, place, signed) for place in places]
+    high = functools.reduce(jnp.maximum, maps).reshape(batch, -1, len(w))
+    low = functools.reduce(jnp.minimum, maps).reshape(batch, -1, len(w)) if sign is None else None
+    mean, square = drive_moments(layer, x.reshape(batch, height * width, -1), effective)
+    return PooledDrives(high if sign is None else sign[None, None] * high, low, mean, square)
+
+
+def drive_moments(layer: Layer, x: Array, w: Array) -> tuple[Array, Array]:
+    """Compute each image's mean of u and u^2 from the moments of its patches, without the drives.
+
+    `mean(u_i) = w_i . mean(x)`, `mean(u_i^2) = w_i' mean(x x') w_i`: D + D^2 numbers instead of H' W' N.
+    x [B, H'W', D], w [N, D] -> [B, N] each.
+    """
+    second = jnp.einsum('bpd,bpe->bde', x, x, precision=lax.Precision.HIGHEST) / x.shape[1]
+    half = jnp.einsum('bde,ne->bnd', second, w, precision=lax.Precision.HIGHEST)
+    return matmul_drives(layer, x.mean(1), w), jnp.einsum('bnd,nd->bn', half, w, precision=lax.Precision.HIGHEST)
+
+
+def forward_pooled(
+    head: Layer, state: LayerState, parts: PooledParts, drives: PooledDrives, key: Key | None = None
+) -> tuple[Array, LayerState]:
+    """Answer pooled drives as the head answers the maps they stand for; with a key, as in gradient training.
+
+    -> what the head sends on [B, 1, 1, K], and its state as it is then.
+    """
+    u, pre = drives.whole(drives.high), list(state.pre)  # [B, Q, N]
+    if parts.norm is not None:
+        params, stats = pre[0]
+        mean, var = parts.norm.averages(stats)
+        if key is not None:
+            mean, var = drives.batch_moments()
+            positions = u.shape[1] * parts.pool**2 if state.made_for is None else math.prod(state.made_for.shape[:2])
+            pre[0] = parts.norm.moved(pre[0], mean, var, len(u) * positions)
+        if drives.low is not None:
+            # Both ends are read only when some scale is negative, which is rare: the branch saves half the traffic.
+            rising = params.scale >= 0
+            ends = lambda: jnp.where(rising[None, None], u, drives.whole(drives.low))  # noqa: E731
+            u = lax.cond(jnp.all(rising), lambda: u, ends)
+        u = parts.norm.scaled(params, u, mean, var)
+    z = parts.activation(u)[:, :, None]  # [B, Q, 1, N]
+    # nothing in place of the parts that are done, so that those behind draw what they draw anyway
+    done = parts.count
+    rest = dataclasses.replace(head, pre=(*(activations.identity,) * done, *head.pre[done:]))
+    rest_state = state._replace(pre=(*(PartState(),) * done, *state.pre[done:]), made_for=None)
+    if key is None:
+        return forward(rest, rest_state, z), state
+    sent, moved = forward_train(rest, rest_state, z, key)
+    return sent, state._replace(pre=(*pre[:done], *moved.pre[done:]), post=moved.post)
+
+
+@specs.compiled_once('net', 'pool', 'dtype')
+def cache_drives(
+    net: Network, states: tuple[LayerState, ...], images: Array, pool: int = 1, *, dtype=jnp.float16
+) -> PooledDrives:
+    """Compute, once for a whole data set, the pooled drives of the highest layer of a network that stays as it is.
+
+    Means stay float32. As float16, drives keep 3 digits in half the memory: those of an image and neuron with one power
+    of two, so that drives of any size fit.
+    """
+    layer, state = net[-1], states[-1]
+
+    def drives(images):
+        x, _ = apply_chain(layer.pre, state.pre, activations_of(net, states, images, len(net) - 1))
+        return _narrow(pooled_drives(layer, state.w, x, pool), dtype)
+
+    return map_blocks(drives, images, DRIVES_BLOCK)
+
+
+def _narrow(drives: PooledDrives, dtype) -> PooledDrives:
+    """Keep both ends in a smaller type, divided by a power of two for each image and neuron where its range asks it."""
+    ends, exponent = [end for end in (drives.high, drives.low) if end is not None], None
+    if jnp.finfo(dtype).maxexp < jnp.finfo(jnp.float32).maxexp:
+        largest = functools.reduce(jnp.maximum, [jnp.abs(end).max(1) for end in ends])  # [B, N]
+        # as large as the dtype holds, less a factor of 2 for rounding up; 2**-126 is float32's smallest power
+        exponent = jnp.frexp(largest)[1] - (jnp.finfo(dtype).maxexp - 1)
+        exponent = jnp.maximum(exponent, -126).astype(jnp.int8)
+        ends = [end.astype(jnp.float32) / _power(exponent) for end in ends]
+    high, low = [*(end.astype(dtype) for end in ends), None][:2]
+    mean, square = (None if a is None else a.astype(jnp.float32) for a in (drives.mean, drives.square))
+    return PooledDrives(high, low, mean, square, exponent)
+
+
+def _power(exponent: Array) -> Array:
+    """Give powers of two for blocks: [B, N] -> [B, 1, N]."""
+    return jnp.ldexp(jnp.ones((), jnp.float32), exponent.astype(jnp.int32))[:, None]

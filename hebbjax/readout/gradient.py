@@ -1,0 +1,238 @@
+"""Training by gradient: heads on cached features, upper layers, or whole networks end to end, with one loop for all.
+
+A model is a spec that compares by value, see `Model`; the loop knows nothing of heads, caches or layers. Choices (rate
+reductions, when to stop, which state to keep) see the validation set alone.
+"""
+
+import functools
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from hebbjax.base import Array, Key
+from hebbjax.layers.microbatch import map_blocks
+from hebbjax.readout.schedules import Milestones, Schedule
+from hebbjax.support import checks
+
+PARTS = 8  # a long epoch returns to the host so many times, so that Ctrl-C need not wait for its end
+
+
+class Model(Protocol):
+    """What the loop needs of a network."""
+
+    def apply(self, params, stats, inputs, key: Key | None = None) -> tuple[Array, Any]:
+        """Compute logits [B, K], and where running averages stand then; with a key, in training."""
+
+
+class Carry(NamedTuple):
+    """What gradient training carries from step to step."""
+
+    params: Any
+    stats: Any  # the model's running averages
+    opt: Any  # the optimizer's state
+    mean: Any  # of the parameters over the last steps
+    step: Array  # int32 scalar
+
+
+class GradientEpoch(NamedTuple):
+    """One line of a learning curve; accuracies in [0, 1]."""
+
+    loss: float  # mean training loss over the epoch
+    train: float  # accuracy on training batches, as they passed
+    validation: float
+    rate: float
+    seconds: float  # of training and validating until its end, over all sessions
+
+
+class GradientSnapshot(NamedTuple):
+    """A training between two epochs: all that it takes to go on, to the same bits."""
+
+    carry: Carry
+    best: tuple[Any, Any]  # (params, stats) of the best epoch so far
+    curve: np.ndarray  # [epochs of the schedule, 5], a line each; NaN for those to come
+
+
+class GradientResult(NamedTuple):
+    """What `fit_gradient` reached."""
+
+    params: Any  # of the epoch with the best validation accuracy
+    stats: Any
+    best: int  # its number, from 0
+    curve: list[GradientEpoch]
+    seconds: float  # of training and validating, over all sessions
+    compile_seconds: float
+    interrupted: bool  # the user ended it early; the state is the best until then
+
+
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """Compute the mean softmax cross-entropy. [B, K], [B] -> scalar."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def gradient_epoch(model, schedule, carry: Carry, inputs, labels, key, scale, part) -> tuple[Carry, tuple]:
+    """Descend for one epoch: shuffled by key on the device, looped over batches there; the carry is donated.
+
+    `scale` multiplies every update. `part` is (first, last + 1) of the n // batch batches to go through, so that a long
+    epoch can return to the host now and then; loss and accuracy are sums over these. What fills no batch sits it out.
+    """
+    tx, batch, average = schedule.tx(), schedule.batch, schedule.average
+    order_key, noise_key = jax.random.split(key)
+    samples = len(labels) // batch * batch
+    order = jax.random.permutation(order_key, len(labels))[:samples].reshape(-1, batch)
+
+    def step(number, state):
+        (params, stats, opt, mean, count), losses, hits = state
+        x, truth = jax.tree.map(lambda a: a[order[number]], inputs), labels[order[number]]
+
+        def loss_of(params):
+            logits, moved = model.apply(params, stats, x, jax.random.fold_in(noise_key, number))
+            return cross_entropy(logits, truth), (logits, moved)
+
+        (loss, (logits, stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+        updates, opt = tx.update(gradient, opt, params)
+        params = optax.apply_updates(params, jax.tree.map(lambda u: scale.astype(u.dtype) * u, updates))
+        hit = jnp.mean(jnp.argmax(logits, 1) == truth, dtype=jnp.float32)
+        # a plain mean until there are `average` steps to forget, an exponential one from there on
+        share = jnp.maximum(1 / (count + 1), 1 / average)
+        blend = lambda new, old: (s := share.astype(new.dtype)) * new + (1 - s) * old  # noqa: E731
+        mean = params if average == 1 else jax.tree.map(blend, params, mean)
+        return Carry(params, stats, opt, mean, count + 1), losses + loss.astype(jnp.float32), hits + hit
+
+    zero = jnp.zeros((), jnp.float32)
+    carry, losses, hits = jax.lax.fori_loop(*part, step, (carry, zero, zero))
+    return carry, (losses, hits)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def predict_classes(model, params, stats, inputs) -> Array:
+    """Give the class of each sample [n] int32, -1 where logits are not finite; some samples at a time."""
+
+    def classes(x):
+        logits, _ = model.apply(params, stats, x)  # [b, K]
+        return jnp.where(jnp.isfinite(logits).all(1), jnp.argmax(logits, 1), -1)
+
+    return map_blocks(classes, inputs)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def gradient_accuracy(model, params, stats, inputs, labels) -> Array:
+    """Give the share of samples that are classified right, NaN if a logit is not finite."""
+    classes = predict_classes(model, params, stats, inputs)
+    return jnp.where((classes >= 0).all(), jnp.mean(classes == labels, dtype=jnp.float32), jnp.nan)
+
+
+def fit_gradient(
+    model: Model,
+    params: Any,
+    stats: Any,
+    key: Key,
+    train: tuple[Any, Array],
+    validation: tuple[Any, Array],
+    schedule: Schedule | Milestones,
+    *,
+    watch: Callable[[int, GradientEpoch], None] = lambda number, line: None,
+    keep: Callable[[GradientSnapshot], None] = lambda snapshot: None,
+    kept: Callable[[GradientSnapshot], GradientSnapshot | None] = lambda like: None,
+) -> GradientResult:
+    """Train a model on the cross-entropy, and keep the state that is best on the validation set.
+
+    A training that diverges, so that the loss of an epoch or an answer to validation inputs is not finite, is a
+    ValueError. Ctrl-C before the first epoch is over is raised; later, what was reached is returned.
+
+    Args:
+        model: what to train, by `schedule`, from `params` and `stats` on, which are not written over.
+        key: draws the order of samples and dropout.
+        train: inputs (pytree of [n, ...]) and labels [n].
+        validation: inputs and labels that every choice is made on.
+        watch: called after each epoch with its number and line.
+        keep: called after each epoch with all that it takes to go on; its buffers are gone with the next epoch.
+        kept: called once with a snapshot of this shape: gives one that `keep` was given, to go on from, or None.
+    """
+    (inputs, labels), validation = (_check_labels(model, params, stats, *data) for data in (train, validation))
+    schedule.check(len(labels))
+    copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731  the carry is written over
+    carry = Carry(copy(params), copy(stats), schedule.tx().init(params), copy(params), jnp.zeros((), jnp.int32))
+    curve, best = [], (params, stats)
+    if (snapshot := kept(GradientSnapshot(carry, best, _curve_array(curve, schedule)))) is not None:
+        carry, best, lines = snapshot.carry, snapshot.best, np.asarray(snapshot.curve)
+        curve = [GradientEpoch(*line) for line in lines[~np.isnan(lines[:, -1])].tolist()]  # a loss may be NaN
+
+    started = time.perf_counter()
+    steps = len(labels) // schedule.batch
+    stops = [steps * part // PARTS for part in range(PARTS + 1)] if steps > 8 * PARTS else [0, steps]
+    parts = [(jnp.int32(first), jnp.int32(last)) for first, last in itertools.pairwise(stops)]
+    epoch = compiled(gradient_epoch, (model, schedule), carry, inputs, labels, key, jnp.float32(1), parts[0])
+    accuracy = compiled(gradient_accuracy, (model,), params, stats, *validation)
+    ready, interrupted = time.perf_counter(), False
+    before = curve[-1].seconds if curve else 0.0
+    try:
+        while len(curve) < schedule.epochs and len(curve) - 1 - best_epoch(curve) <= schedule.stop_after:
+            number, scale = len(curve), schedule.scale([line.validation for line in curve])
+            loss = right = 0.0
+            for part in parts:
+                carry, sums = epoch(carry, inputs, labels, jax.random.fold_in(key, number), jnp.float32(scale), part)
+                loss, right = loss + float(sums[0]) / steps, right + float(sums[1]) / steps
+            judged = carry.mean, carry.stats
+            held_out = float(accuracy(*judged, *validation))
+            what = 'answer to validation inputs' if np.isfinite(loss) else 'training loss'
+            diverged = f'training by gradient diverged: in epoch {number + 1} the {what} is not finite'
+            way = f'lower the rate {schedule.rate:g}, or check the inputs'
+            checks.require(np.isfinite([loss, held_out]).all(), f'{diverged}; {way}.')
+            seconds = before + time.perf_counter() - ready
+            # as they can be kept, so that a resumed curve is the same
+            line = GradientEpoch(*map(float, np.float32([loss, right, held_out, schedule.rate * scale, seconds])))
+            curve.append(line)
+            if best_epoch(curve) == number:
+                best = copy(judged)  # the next epoch writes over these buffers
+            keep(GradientSnapshot(carry, best, _curve_array(curve, schedule)))
+            watch(number, line)
+    except KeyboardInterrupt:
+        if not curve:
+            raise
+        interrupted = True
+    seconds = before + time.perf_counter() - ready
+    return GradientResult(*best, best_epoch(curve), curve, seconds, ready - started, interrupted)
+
+
+def best_epoch(curve: Sequence[GradientEpoch]) -> int:
+    """Give the number of the epoch with the best validation accuracy, from 0, the first of equals."""
+    return int(np.argmax([line.validation for line in curve] or [0]))
+
+
+def _curve_array(curve, schedule) -> np.ndarray:
+    """Lay a curve out as an array [epochs, 5]; epochs to come are NaN."""
+    lines = np.full((schedule.epochs, len(GradientEpoch._fields)), np.nan, np.float32)
+    lines[: len(curve)] = curve or lines[:0]
+    return lines
+
+
+def _check_labels(model, params, stats, inputs, labels):
+    counts = {len(leaf) for leaf in jax.tree.leaves(inputs)}
+    fits = len(counts) == 1 and 0 not in counts
+    checks.require(fits, f'inputs of {sorted(counts)} samples teach nothing; give as many of each, 1 or more.')
+    logits = jax.eval_shape(lambda *given: model.apply(*given)[0], params, stats, inputs)
+    return inputs, jnp.asarray(checks.check_labels(labels, logits.shape[1], counts.pop()), jnp.int32)
+
+
+def compiled(f: Callable, static: tuple, *args) -> Callable:
+    """Compile `f(*static, *args)` ahead of its first call, as a function of the args; once for all seeds.
+
+    Under `jax.disable_jit` there is nothing to compile.
+    """
+    if jax.config.jax_disable_jit:
+        return functools.partial(f, *static)
+    leaves, structure = jax.tree.flatten(args)
+    like = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, 'sharding', None))  # noqa: E731
+    return _program(f, static, structure, tuple(map(like, leaves)))
+
+
+@functools.lru_cache(maxsize=64)
+def _program(f, static, structure, shapes):
+    return f.lower(*static, *jax.tree.unflatten(structure, shapes)).compile()

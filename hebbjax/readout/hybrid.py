@@ -1,0 +1,220 @@
+"""Networks of Hebbian and gradient layers: from some layer on, training goes by gradient; what lies below stays."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hebbjax.base import Array, Key
+from hebbjax.layers import microbatch
+from hebbjax.layers.chain import PartState, apply_chain
+from hebbjax.layers.layer import ImageShape, Layer, LayerState, check_image_size, forward, forward_train, to_intensities
+from hebbjax.layers.network import Network, activations_of, check_network, check_states
+from hebbjax.readout.feature_cache import PooledDrives, cache_drives, forward_pooled, pooled_drives, pooled_parts
+from hebbjax.readout.gradient import GradientResult, fit_gradient, predict_classes
+from hebbjax.readout.schedules import Milestones, Schedule
+from hebbjax.support import checks, specs
+from hebbjax.support.checks import show
+
+ROOM = 0.5  # share of the device's memory that lower layers' answers may fill, rather than be computed anew
+ANSWERED_TOGETHER = 100  # images that are classified in one call
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientStage:
+    """A last stage: layers from `start` on learn together by gradient; the answers of the highest are logits.
+
+    Example:
+        >>> GradientStage(1, Schedule(epochs=20)).check(depth=2)
+    """
+
+    start: int  # number of the lowest layer that learns by gradient, 0 the lowest of all
+    schedule: Schedule | Milestones  # how long, how fast
+
+    def check(self, depth: int) -> None:
+        """Refuse to start where a network of so many layers has none."""
+        begins = checks.is_count(self.start, 0) and self.start < depth
+        came = f'training by gradient cannot begin at layer start={show(self.start)}'
+        checks.require(begins, f'{came}; use 0 to {depth - 1}.')
+        is_schedule = isinstance(self.schedule, Schedule | Milestones)
+        checks.require(is_schedule, f'a schedule is a Schedule or Milestones, not {show(self.schedule)}.')
+
+
+class LayerParams(NamedTuple):
+    """What gradients learn of a layer."""
+
+    w: Array  # [N, D]
+    threshold: Array | None  # [N], where the layer has a bias
+    pre: tuple  # params of its parts
+    post: tuple
+
+
+class LayerStats(NamedTuple):
+    """What else a layer answers by: running averages, and thresholds that gradients leave alone."""
+
+    threshold: Array | None
+    pre: tuple
+    post: tuple
+    made_for: ImageShape | None
+
+
+def take_apart(layer: Layer, state: LayerState) -> tuple[LayerParams, LayerStats]:
+    """Tell what gradients learn of a layer's state from the rest."""
+    learned, adapted = (None, state.threshold) if layer.bias is None else (state.threshold, None)
+    of_parts = lambda kind: [tuple(getattr(part, kind) for part in chain) for chain in (state.pre, state.post)]  # noqa: E731
+    return LayerParams(state.w, learned, *of_parts('params')), LayerStats(adapted, *of_parts('stats'), state.made_for)
+
+
+def put_together(params: LayerParams, stats: LayerStats, state: LayerState | None = None) -> LayerState:
+    """Make a layer's state of both; what a rule and an optimizer had stays that of a state, if one is given."""
+    state = LayerState(params.w, (), ()) if state is None else state
+    threshold = stats.threshold if params.threshold is None else params.threshold
+    pre, post = (tuple(map(PartState, *chains)) for chains in ((params.pre, stats.pre), (params.post, stats.post)))
+    return state._replace(w=params.w, threshold=threshold, pre=pre, post=post, made_for=stats.made_for)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NetworkModel:
+    """The upper layers of a network as a model of gradient training (`gradient.Model`).
+
+    Parameters are one `LayerParams` for each layer from `start` on. Stats are the states of the layers from `below` to
+    `start`, which answer and never change, and one `LayerStats` for each that learns.
+    """
+
+    net: tuple[Layer, ...]  # bottom first
+    start: int  # the lowest layer that learns
+    below: int = 0  # inputs are what reaches this layer, or the pooled drives of the layer below it
+    augment: Callable[[Key, Array], Array] | None = None  # (key, images of a batch) -> images, in training alone
+
+    __eq__, __hash__, __reduce__ = specs.specs_equal, specs.spec_hash, specs.spec_reduce
+
+    def init(self, states: Sequence[LayerState]):
+        """Give params and stats of states that training begins with."""
+        params, stats = zip(*map(take_apart, self.net[self.start :], states[self.start :]))
+        return params, (tuple(states[self.below : self.start]), stats)
+
+    def apply(self, params, stats, x, key: Key | None = None) -> tuple[Array, tuple]:
+        """Compute logits [B, K]; with a key: in training, where running averages move."""
+        answering, learning = stats
+        if key is not None and self.augment is not None:
+            key, augment_key = jax.random.split(key)
+            x = self.augment(augment_key, x)
+        x = x if isinstance(x, PooledDrives) else to_intensities(x)
+        for number, state in enumerate(answering, self.below):
+            x, _ = self._pass(number, state, x, params)
+        x, moved = lax.stop_gradient(x), []
+        for number, layer_stats in enumerate(learning, self.start):
+            own = number - self.start
+            layer_key = None if key is None else jax.random.fold_in(key, own)
+            x, state = self._pass(number, put_together(params[own], layer_stats), x, params, layer_key)
+            moved.append(take_apart(self.net[number], state)[1])
+        return x.reshape(len(x), -1), (answering, tuple(moved))
+
+    def _pass(self, number, state, x, params, key=None):
+        """Pass one layer, with a key in training: from maps or pooled drives to maps, or pooled drives for a head."""
+        layer = self.net[number]
+        if isinstance(x, PooledDrives):
+            return forward_pooled(layer, state, pooled_parts(self.net[number - 1], layer), x, key)
+        above = pooled_parts(*self.net[number : number + 2]) if self.start <= number + 1 < len(self.net) else None
+        if above is not None and above.pool > 1:  # no map of drives is laid out between the two
+            no_norm = jnp.ones(layer.features)
+            scale = no_norm if above.norm is None else params[number + 1 - self.start].pre[0].scale
+            x, pre = apply_chain(layer.pre, state.pre, x, key is not None, key)
+            return pooled_drives(layer, state.w, x, above.pool, scale), state._replace(pre=pre)
+        return (forward(layer, state, x), state) if key is None else forward_train(layer, state, x, key)
+
+
+class HybridResult(NamedTuple):
+    """What a stage of gradient training reached."""
+
+    layers: tuple[LayerState, ...]  # those below `start` as they were
+    model: NetworkModel
+    gradient: GradientResult
+
+
+@specs.compiled_once('net', 'pool')
+def lower_answers(net: Network, states: tuple[LayerState, ...], images: Array, pool: int | None):
+    """Compute what layers send on for a whole data set, some images at a time; with `pool`, pooled drives."""
+    if pool is not None:
+        return cache_drives(net, states, images, pool)
+    return microbatch.map_blocks(functools.partial(activations_of, net, states), images)
+
+
+def fit_hybrid(
+    net: Network,
+    states: Sequence[LayerState],
+    stage: GradientStage,
+    key: Key,
+    train: tuple[Array, Array],
+    validation: tuple[Array, Array],
+    *,
+    augment: Callable[[Key, Array], Array] | None = None,
+    room: float | None = None,
+    **how,
+) -> HybridResult:
+    """Train the upper layers by gradient; lower layers answer and stay as they are, bit for bit.
+
+    Their answers are computed once, as pooled drives where a head takes these (`feature_cache`); or, where they do not
+    fit or images are augmented, anew for every batch.
+
+    Args:
+        net: the layers; the highest has a neuron per class.
+        states: theirs; those that learn start from what they hold.
+        stage: what learns, how long.
+        key: draws the order of images and dropout.
+        train: images and labels.
+        validation: images and labels that every choice is made on.
+        augment: (key, images of a batch) -> images, drawn anew for every batch of training.
+        room: bytes that lower layers' answers may fill; None: a share of the device's memory.
+        how: `watch`, `keep` and `kept` of `gradient.fit_gradient`.
+    """
+    net, states = check_stage(net, states, stage, train, validation), tuple(states)
+    checks.check_key(key)
+    start, (images, labels), (held_images, held_labels) = stage.start, train, validation
+    parts = pooled_parts(*net[-2:]) if start == len(net) - 1 > 0 else None
+    answers = functools.partial(lower_answers, net[:start], states[:start], pool=None if parts is None else parts.pool)
+    below = start if augment is None else 0
+    if below:
+        shape = jax.ShapeDtypeStruct((len(images) + len(held_images), *images.shape[1:]), images.dtype)
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(answers, shape)))
+        below = start if size <= (ROOM * microbatch.device_memory() if room is None else room) else 0
+    model = NetworkModel(net, start, below, augment)
+    if below:
+        images, held_images = answers(images), answers(held_images)
+    sides = (images, labels), (held_images, held_labels)
+    gradient = fit_gradient(model, *model.init(states), key, *sides, stage.schedule, **how)
+    upper = map(put_together, gradient.params, gradient.stats[1], states[start:])
+    return HybridResult((*states[:start], *upper), model, gradient)
+
+
+def check_stage(net: Network, states: Sequence[LayerState], stage: GradientStage, train, validation) -> tuple:
+    """Give the network as a tuple, or refuse what cannot be trained before it is; states may be mere shapes."""
+    net = check_network(net)
+    check_states(net, states)
+    is_stage = isinstance(stage, GradientStage)
+    checks.require(is_stage, f'a stage of gradient training is a GradientStage, not {show(stage)}.')
+    stage.check(len(net))
+    for images, labels in (train, validation):
+        checks.check_images(images)
+        check_image_size(states[0], images.shape[1:])
+        checks.check_labels(labels, net[-1].features, len(images))
+    stage.schedule.check(len(train[0]))
+    return net
+
+
+def predict_hybrid(result: HybridResult, images: Array) -> Array:
+    """Give the classes [n] that a network trained by gradient reads out of images; -1 where logits are not finite."""
+    checks.check_images(images)
+    check_image_size(result.layers[0], images.shape[1:])
+    model = dataclasses.replace(result.model, below=0, augment=None)
+    learned, predicted = model.init(result.layers), []
+    # in blocks of one size, the last one filled up, so that one program answers to any number of images
+    for start in range(0, len(images), ANSWERED_TOGETHER):
+        block = images[start : start + ANSWERED_TOGETHER]
+        block = jnp.pad(block, ((0, ANSWERED_TOGETHER - len(block)), (0, 0), (0, 0), (0, 0)))
+        predicted.append(predict_classes(model, *learned, block))
+    return jnp.concatenate(predicted)[: len(images)]

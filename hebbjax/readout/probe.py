@@ -1,0 +1,158 @@
+"""What a classifier makes of a network's answers: a fresh one is fitted to the weights as they are."""
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hebbjax.base import Array, Key
+from hebbjax.layers.layer import Layer, LayerState, init_layer, to_intensities
+from hebbjax.layers.network import Network, activations_of, check_network, check_states
+from hebbjax.layers.pooling import quadrants
+from hebbjax.readout import ridge
+from hebbjax.readout.gradient import GradientEpoch
+from hebbjax.readout.hybrid import GradientStage, check_stage, fit_hybrid, predict_hybrid
+from hebbjax.readout.schedules import Milestones, Schedule
+from hebbjax.support import checks, specs
+from hebbjax.support.checks import require, show
+
+WIDEST = 4000  # features that ridge regression takes in: their products are 128 MB, their eigenvectors minutes
+
+
+class Probe(NamedTuple):
+    """A classifier that was fitted to a network."""
+
+    predict: Callable[[Array], Array]  # images [n, H, W, C] -> classes [n]
+    layers: tuple[LayerState, ...] = ()  # of the network and, trained by gradient, the head
+    curve: tuple[GradientEpoch, ...] = ()  # of a classifier trained by gradient
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+
+
+ProbeFit = Callable[[Network, Sequence[LayerState], Key, tuple[Array, Array], tuple[Array, Array]], Probe]
+"""(net, states, key, train, validation) -> Probe; images and labels of both.
+
+Its `check(net, states, train, validation)`, if it has one, refuses what cannot be fitted, before features are learned;
+states may be mere shapes then."""
+
+
+@specs.compiled_once('net')
+def probe_features(net: Network, states: tuple[LayerState, ...], images: Array) -> Array:
+    """Compute what the highest layer answers, one number per neuron, or four where its answers are a map.
+
+    Of a map [B, H, W, N] the means over its quadrants are taken (Miconi 2021, 2.5). -> [B, F].
+    """
+    x = _highest_maps(net, states, images)
+    return quadrants(x) if min(x.shape[1:3]) >= 2 else x.reshape(len(x), -1)
+
+
+def ridge_probe(penalty: float = 1.0, block: int = 1000) -> ProbeFit:
+    """Read out by ridge regression in closed form: nothing to choose, so validation images are not looked at.
+
+    Args:
+        penalty: see `ridge.solve_ridge`.
+        block: images whose features are computed in one call.
+    """
+    ridge.check_penalty(penalty)
+    require(checks.is_count(block), f'blocks of {show(block)} images cannot be; use 1 or more.')
+
+    def check(net, states, train, validation) -> None:
+        _check_input(net, states, train[0])
+        checks.check_labels(train[1], count=len(train[0]))
+        check_width(net, states, train[0])
+
+    def fit(net, states, key, train, validation) -> Probe:
+        started = time.perf_counter()
+        check(net, states, train, validation)
+        labels = np.asarray(checks.check_labels(train[1]))
+        blocks = lambda a: (a[at : at + block] for at in range(0, len(a), block))  # noqa: E731
+        features = functools.partial(probe_features, tuple(net), tuple(states))
+        pairs = zip(map(features, blocks(train[0])), blocks(labels))
+        model = ridge.fit_ridge(pairs, int(labels.max(initial=0)) + 1, penalty)
+        predict = lambda images: jnp.concatenate([ridge.predict_ridge(model, features(x)) for x in blocks(images)])  # noqa: E731
+        return Probe(predict, tuple(states), seconds=time.perf_counter() - started)
+
+    fit.check = check
+    return fit
+
+
+def gradient_probe(head: Layer, schedule: Schedule | Milestones, start: int | None = None, **how) -> ProbeFit:
+    """Read out by a head trained by gradient on what the highest layer sends; choices see validation images alone.
+
+    Args:
+        head: such as `head.linear_head(10)`.
+        schedule: how long, how fast.
+        start: the lowest layer that is trained with it; None: none is. 0: the whole network, the backprop twin.
+        how: `augment`, `room` and `watch` of `hybrid.fit_hybrid`.
+    """
+
+    def check(net, states, train, validation) -> tuple[GradientStage, tuple[int, int, int]]:
+        net = _check_input(net, states, train[0])
+        stage = GradientStage(len(net) if start is None else start, schedule)
+        shape = jax.eval_shape(functools.partial(_highest_maps, net), tuple(states), train[0][:1]).shape[1:]
+        above = jax.eval_shape(lambda key: init_layer(head, key, shape), jax.random.key(0))
+        check_stage((*net, head), (*states, above), stage, train, validation)
+        return stage, shape
+
+    def fit(net, states, key, train, validation) -> Probe:
+        started = time.perf_counter()
+        stage, shape = check(net, states, train, validation)
+        head_key, train_key = jax.random.split(key)
+        states = (*states, init_layer(head, head_key, shape))
+        result = fit_hybrid((*net, head), states, stage, train_key, train, validation, **how)
+        if result.gradient.interrupted:  # half a classifier judges nobody
+            raise KeyboardInterrupt
+        compiling = result.gradient.compile_seconds
+        predict, curve = functools.partial(predict_hybrid, result), tuple(result.gradient.curve)
+        return Probe(predict, result.layers, curve, time.perf_counter() - started - compiling, compiling)
+
+    fit.check = check
+    return fit
+
+
+def _highest_maps(net, states, images) -> Array:
+    return activations_of(net, states, images) if net else to_intensities(images)  # a head on pixels has nothing below
+
+
+def _check_input(net, states, images) -> Network:
+    net = check_network(net) if len(net) else ()
+    check_states(net, states)
+    checks.check_images(images)
+    return net
+
+
+def check_width(net: Network, states: Sequence[LayerState], images: Array) -> None:
+    """Refuse more features than ridge regression takes in."""
+    width = jax.eval_shape(functools.partial(probe_features, tuple(net)), tuple(states), images[:1]).shape[1]
+    came = f'ridge regression on {width} features fills {8 * width**2 / 1e9:.1f} GB and takes minutes'
+    require(width <= WIDEST, f'{came}; pool the highest layer, or read out by gradient.')
+
+
+def probe_accuracy(probe: Probe, images: Array, labels: Array) -> float:
+    """Give the share of images that are read right, in percent."""
+    checks.check_images(images)
+    labels = checks.check_labels(labels, count=len(images))
+    return 100 * float(np.mean(_classes(probe, images) == np.asarray(labels)))
+
+
+def probe_confusion(probe: Probe, images: Array, labels: Array, classes: int) -> np.ndarray:
+    """Count what was taken for what: [K, K], rows the true classes, columns the predicted ones."""
+    require(checks.is_count(classes), f'{show(classes)} classes cannot be taken for each other; give their number.')
+    checks.check_images(images)
+    labels, predicted = checks.check_labels(labels, classes, len(images)), _classes(probe, images)
+    most = predicted.max()
+    require(most < classes, f'a classifier that answers {most} knows more than {classes} classes; count them all.')
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (np.asarray(labels), predicted), 1)
+    return counts
+
+
+def _classes(probe, images) -> np.ndarray:
+    classes = np.asarray(probe.predict(images))
+    worst = classes.argmin()
+    require(classes[worst] >= 0, f'a classifier has no finite answer to image {worst}; check the images.')
+    return classes

@@ -1,0 +1,89 @@
+"""The named rules: Hebb, Oja, Sanger, Krotov and Hopfield. Each is a competition and a credit.
+
+`compete` says who learns: a competition, or so many winners with credit 1; None: everyone, by their drive (`linear`).
+`reduce` says how patches are added up; a rate is one per patch, or one per batch. The instar: `prototypes.instar`.
+"""
+
+import jax.numpy as jnp
+
+from hebbjax.base import Array, Competition, Key, LearningRule, UpdateStats, zero_stats
+from hebbjax.rules.competition import check_rank, competing_drives, zero_absent
+from hebbjax.rules.local import Reduction, add_dense, count_wins, finalizer, from_leak, matmul, mean_over_patches
+from hebbjax.rules.top_k import check_k, drop_absent, top_k
+from hebbjax.support import checks
+
+
+def hebb(compete: Competition | int | None = None, *, reduce: Reduction = mean_over_patches) -> LearningRule:
+    """Hebb's rule: `dw_i = y_i x`. It only grows; chain `transforms.project_unit_rows()` to bound it."""
+    return from_leak(compete, lambda y: jnp.zeros_like(y), reduce=reduce)
+
+
+def oja(compete: Competition | int | None = None, *, reduce: Reduction = mean_over_patches) -> LearningRule:
+    """Oja's rule: `dw_i = y_i (x - y_i w_i)`; a neuron alone finds the first principal component at norm 1 (Oja 1982).
+
+    With winners that learn alike (`y` 0 or 1) it is the instar.
+
+    Example:
+        >>> import jax
+        >>> x, w = jnp.ones((1, 2)), jnp.array([[1.0, 0.5]])  # one patch, one neuron: u = y = 1.5
+        >>> jax.jit(oja().update)(jax.random.key(0), x, x @ w.T, w, ())[0]
+        Array([[-0.75 ,  0.375]], dtype=float32)
+    """
+    return from_leak(compete, lambda y: y * y, reduce=reduce)
+
+
+def sanger(*, reduce: Reduction = mean_over_patches) -> LearningRule:
+    """Sanger's rule: `dw_i = y_i (x - sum_{j <= i} y_j w_j)`, `y = u`: the principal components in order (Sanger 1989).
+
+    Its leak couples neurons: `dw = y' x - tril(y' y) w`. Nobody competes; `y = 0` for who takes no part.
+    """
+
+    def init_stats(w: Array) -> UpdateStats:
+        return zero_stats(w)._replace(leak=jnp.zeros((len(w), len(w)), w.dtype))
+
+    def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
+        v = competing_drives(u, teacher, threshold)  # [P, N]
+        y = u if teacher is None and threshold is None else zero_absent(u, v)  # [P, N]
+        return add_dense(stats, x, v, y, matmul(y.T, y), jnp.abs(y).sum(0))
+
+    def finalize(stats: UpdateStats, w: Array, state):
+        return reduce(stats.pull - matmul(jnp.tril(stats.leak), w), stats), state
+
+    return LearningRule(lambda w: (), lambda w: w, accumulate, finalize, init_stats)
+
+
+def krotov(k: int = 2, delta=0.4, p=2.0) -> LearningRule:
+    """Krotov and Hopfield's rule: winners learn, the k-th unlearn, norms converge to a p-sphere.
+
+    `g_i = 1` for the largest drive, `-delta` for the k-th, 0 elsewhere; with the drive `<w_i, x> = W_i . x`,
+    `W = sign(w) |w|^(p-1)`:
+
+        dw_i = sum over patches of g_i (x - <w_i, x> w_i)
+
+    The fixed points lie on `sum_d |w_id|^p = 1`, p > 1. Chain `scale_by_max_abs()` and `scale_by_rate(rate)`. Krotov
+    and Hopfield 2019, equations 3, 9 and 10, in the fast form of section "A fast implementation" (ranking by drives);
+    Talloen et al. 2021, section 5. Both neurons' rows are added (2 P rows), never the [P, N] zeros.
+    """
+    check_rank('krotov', k, delta)
+    fits = not checks.is_misfit(p, lambda p: p > 1)
+    checks.require(fits, f'krotov(p={checks.show(p)}) has no norm to converge to; use a finite p > 1.')
+
+    def effective_weights(w: Array) -> Array:
+        return w if not checks.is_traced(p) and p == 2 else jnp.sign(w) * jnp.abs(w) ** (p - 1)
+
+    def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
+        drive, order = top_k(competing_drives(u, teacher, threshold), k)  # [P, k]
+        ranked = drop_absent(drive, order, u.shape[1])
+        first, kth = ranked[:, 0], ranked[:, k - 1]  # [P]
+        if threshold is not None:  # neurons rank by what exceeds their threshold, and leak by their drive
+            drive = drive + threshold[order]
+        # dw_i = sum_p g_pi x_p - (sum_p g_pi u_pi) w_i, where g has two entries a patch: 1 and -delta
+        return UpdateStats(
+            stats.pull.at[first].add(x, mode='drop').at[kth].add(-delta * x, mode='drop'),
+            stats.leak.at[first].add(drive[:, 0], mode='drop').at[kth].add(-delta * drive[:, k - 1], mode='drop'),
+            stats.weight.at[first].add(1, mode='drop'),
+            stats.win_counts + count_wins(x, first, u.shape[1]),
+            stats.patches + len(x),
+        )
+
+    return LearningRule(lambda w: check_k(k, len(w), 2) or (), effective_weights, accumulate, finalizer())

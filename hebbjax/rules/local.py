@@ -1,0 +1,130 @@
+"""What most rules have in common: pull and leak, summed over patches, and how these are reduced to a change.
+
+Nearly every rule says, per patch, `dw_i = pull_i x - leak_i w_i`: pull towards the patch, leak away from what the
+neuron is. `local` sums these over patches with one matrix product; where credit is sparse, `from_leak` adds rows.
+"""
+
+import functools
+import numbers
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import lax
+
+from hebbjax.base import Array, Competition, Credit, Key, LearningRule, UpdateStats
+from hebbjax.rules.competition import competing_drives, k_wta, linear, zero_absent
+from hebbjax.rules.top_k import check_k, drop_absent, top_k
+from hebbjax.support import checks
+
+Reduction = Callable[[Array, UpdateStats], Array]
+"""(pull - leak w, summed over patches [N, D], stats) -> dw [N, D]. Rates do not carry over from one to another."""
+
+matmul = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)  # float32 throughout, on a GPU as well
+SPARSE = 1 / 20  # share of neurons that may learn from a patch before one product beats adding rows
+
+
+def sum_over_patches(summed: Array, stats: UpdateStats) -> Array:
+    """Take the sum over patches: a batch twice as large moves twice as far."""
+    return summed
+
+
+def mean_over_patches(summed: Array, stats: UpdateStats) -> Array:
+    """Take the mean over all patches: rare winners move less than frequent ones."""
+    return summed / stats.patches.astype(summed.dtype)
+
+
+def mean_over_credit(summed: Array, stats: UpdateStats) -> Array:
+    """Take each neuron's mean over its own credit: rare winners move as far as frequent ones (Amato et al. 2019)."""
+    return summed / jnp.where(stats.weight > 0, stats.weight, 1)[:, None]
+
+
+def count_wins(x: Array, first: Array, neurons: int) -> Array:
+    """Count the patches x [P, D] whose `first` [P] each neuron is (N: nobody); all-zero ones count for nobody. [N]."""
+    return jnp.zeros(neurons, jnp.int32).at[first].add(jnp.any(x != 0, axis=1).astype(jnp.int32), mode='drop')
+
+
+def add_dense(stats: UpdateStats, x: Array, v: Array, pull: Array, leak: Array, weight: Array, count=count_wins):
+    """Add what patches x [P, D] ask for: `pull` [P, N] by one product, summed `leak` and `weight`; `v`: who won."""
+    first = drop_absent(*top_k(v, 1), v.shape[1])[:, 0]  # [P]; N where nobody takes part
+    win_counts = stats.win_counts + count(x, first, v.shape[1])
+    pull = stats.pull + matmul(pull.T, x)  # [N, D]
+    return UpdateStats(pull, stats.leak + leak, stats.weight + weight, win_counts, stats.patches + len(x))
+
+
+def finalizer(reduce: Reduction = sum_over_patches) -> Callable:
+    """Build what most rules end with: `dw_i = reduce(sum_p pull_pi x_p - (sum_p leak_pi) w_i)`; no state."""
+    return lambda stats, w, state: (reduce(stats.pull - stats.leak[:, None] * w, stats), state)
+
+
+def local(
+    compete: Competition | None,
+    credit: Callable[[Array, Array], Credit],
+    *,
+    reduce: Reduction = mean_over_patches,
+    count: Callable = count_wins,
+) -> LearningRule:
+    """Build a rule from a competition and a credit: `dw_i = reduce_p(pull_pi x_p - leak_pi w_i)`.
+
+    Args:
+        compete: (key, u [P, N], -inf for who takes no part) -> y [P, N]; None: y is what the teacher signals.
+        credit: (u, y) -> Credit of [P, N] arrays.
+        reduce, count: as `mean_over_patches` and `count_wins` do it.
+
+    Example:
+        >>> from hebbjax.rules import soft_wta
+        >>> softhebb = local(soft_wta(0.1), lambda u, y: Credit(y, y * u, y))  # dw_i = y_i (x - u_i w_i)
+    """
+    known = f'neurons compete by a competition, or by a number of winners, not by {checks.show(compete)}.'
+    checks.require(compete is None or callable(compete), known)
+
+    def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
+        needs = 'a rule without competition imposes its teacher and got None; give the layer a teacher.'
+        checks.require(compete is not None or teacher is not None, needs)
+        v = competing_drives(u, None if compete is None else teacher, threshold)  # [P, N]
+        y = teacher.astype(u.dtype) if compete is None else compete(key, v)  # [P, N]
+        if teacher is not None or threshold is not None:
+            y = zero_absent(y, v)
+        pull, leak, weight = credit(u, y)  # [P, N] each
+        return add_dense(stats, x, v, pull, leak.sum(0), weight.sum(0), count)
+
+    return LearningRule(lambda w: (), lambda w: w, accumulate, finalizer(reduce))
+
+
+def from_leak(
+    compete: Competition | int | None,
+    leak: Callable[[Array], Array],
+    *,
+    reduce: Reduction = mean_over_patches,
+    count: Callable = count_wins,
+) -> LearningRule:
+    """Build `dw_i = y_i x - leak(y_i) w_i`; for so many winners without ever laying the zeros of y out.
+
+    `compete` is a competition, or so many winners; None: everyone, by their drive. `reduce`, `count`: see `local`.
+    """
+    counted = isinstance(compete, numbers.Integral)
+    competition = k_wta(compete) if counted else linear() if compete is None else compete
+    dense = local(competition, lambda u, y: Credit(y, leak(y), jnp.abs(y)), reduce=reduce, count=count)
+    if not counted:
+        return dense
+    k = int(compete)
+
+    def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
+        if k > SPARSE * u.shape[1]:
+            return dense.accumulate(stats, key, x, u, teacher, threshold)
+        order = drop_absent(*top_k(competing_drives(u, teacher, threshold), k), u.shape[1])  # [P, k]
+        pull, weight = stats.pull, stats.weight
+        for winner in order.T:  # [P]
+            pull, weight = pull.at[winner].add(x, mode='drop'), weight.at[winner].add(1, mode='drop')
+        win_counts = stats.win_counts + count(x, order[:, 0], u.shape[1])
+        # every winner's credit is 1, so it leaks leak(1)
+        return UpdateStats(pull, leak(jnp.ones_like(weight)) * weight, weight, win_counts, stats.patches + len(x))
+
+    return dense._replace(init=lambda w: check_k(k, len(w)) or (), accumulate=accumulate)
+
+
+def unit_rows(x: Array, floor: float = 0.0) -> Array:
+    """Scale rows, such as patches or weights, to unit length: `x / |x|_2`; one no longer than `floor` becomes zero."""
+    square = jnp.sum(x * x, axis=-1, keepdims=True)
+    flat = square <= floor**2
+    # chosen twice: neither a zero row's quotient nor its slope sees a division by zero; NaN passes, and is found
+    return jnp.where(flat, 0, x * lax.rsqrt(jnp.where(flat, 1, square)))

@@ -1,0 +1,81 @@
+"""Teachers: what is signalled to each neuron about an image, from its label, at all positions of the image alike.
+
+Where neurons compete, those with a signal above 0 take part; a rule without competition takes it for its `y`.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from hebbjax.base import Array
+from hebbjax.support import checks
+
+Teacher = Callable[[Array, tuple[Array, ...]], Array]
+"""(labels [B], weights [N', D'] of the layers above, lowest first) -> signal [B, N]."""
+
+
+def one_hot(classes: int) -> Teacher:
+    """Teach each neuron one class: `t_i = 1 if i = label else 0`, N = classes. A label out of range teaches nobody."""
+    return _of_classes(classes, lambda labels, above: jax.nn.one_hot(labels, classes))
+
+
+def groups(classes: int, per_class: int, common: int = 0) -> Teacher:
+    """Teach a group of neurons each class: `t_i = 1 if i // per_class = label or i >= classes per_class else 0`.
+
+    The common neurons come last, and every image teaches them. Amato et al. 2019, section 3.3.
+
+    Example:
+        >>> jax.jit(groups(2, per_class=2, common=1))(jnp.array([1]), ())
+        Array([[0., 0., 1., 1., 1.]], dtype=float32)
+    """
+
+    def teach(labels: Array, above: tuple[Array, ...]) -> Array:
+        own = jnp.repeat(jax.nn.one_hot(labels, classes), per_class, axis=1)  # [B, K per_class]
+        return jnp.concatenate([own, jnp.ones((len(own), common), own.dtype)], 1)
+
+    sizes = f'groups of {checks.show(per_class)} neurons per class and {checks.show(common)} common ones'
+    fits = checks.is_count(per_class) and checks.is_count(common, 0)
+    checks.require(fits, f'{sizes} cannot be; use at least 1 and 0.')
+    return _of_classes(classes, teach)
+
+
+def feedback(classes: int, features: int) -> Teacher:
+    """Teach `features` neurons through the weights above, backwards: `t_l = t_{l+1} W_{l+1}`, from the one-hot label.
+
+    Neurons that the class's output listens to are taught in proportion; the signal is graded and may be negative.
+    Shared kernels `W [N', kh kw N]` are summed over the positions of their window to `[N', N]`. Each image's signal is
+    divided by its largest absolute value, if any. The "bw" variant in the code of Amato et al. 2019.
+    """
+
+    def teach(labels: Array, above: tuple[Array, ...]) -> Array:
+        needs = 'feedback teaches through the layers above and there are none; teach with one_hot here.'
+        checks.require(len(above) > 0, needs)
+        top = f'the topmost layer has {len(above[-1])} neurons, and feedback starts from {classes} classes'
+        checks.require(len(above[-1]) == classes, f'{top}; give it {classes} neurons.')
+        t = jax.nn.one_hot(labels, classes, dtype=above[-1].dtype)  # [B, K]
+        below = (features, *(len(w) for w in above[:-1]))
+        for w, neurons in zip(above[::-1], below[::-1]):
+            misfit = f'weights of {w.shape[1]} inputs do not look at windows of {neurons} neurons'
+            way = 'give feedback the features of the layer that it teaches'
+            checks.require(w.shape[1] % neurons == 0, f'{misfit}; {way}.')
+            listening = w.reshape(len(w), -1, neurons).sum(1)  # [N', kh kw N] -> [N', N], N last as in patches
+            t = jnp.matmul(t, listening, precision=jax.lax.Precision.HIGHEST)  # [B, N]
+        largest = jnp.max(jnp.abs(t), 1, keepdims=True)
+        return t / jnp.where(largest > 0, largest, 1)
+
+    return _of_classes(classes, teach)
+
+
+def _of_classes(classes: int, teach: Teacher) -> Teacher:
+    """Tell how many classes a teacher knows, so that labels can be checked before anything is taught."""
+    checks.require(checks.is_count(classes), f'{checks.show(classes)} classes cannot be taught; use 1 or more.')
+    teach.classes = classes
+    return teach
+
+
+def check_signal(signal_shape: tuple[int, ...], batch: int, features: int) -> None:
+    """Refuse the shape of a signal that is not one number per image and neuron, [B, N]."""
+    came = f'a teacher signal of shape {tuple(signal_shape)} is not one number per image and neuron'
+    way = 'one_hot(classes) teaches as many neurons as classes, groups(K, n, common) K n + common'
+    checks.require(tuple(signal_shape) == (batch, features), f'{came}, here {(batch, features)}; {way}.')

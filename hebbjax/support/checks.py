@@ -1,0 +1,157 @@
+"""The door: what comes from outside is met here, and refused by a ValueError of one sentence where it does not fit.
+
+Of what jax is tracing, which has no values yet, shapes and dtypes are checked.
+"""
+
+import math
+import numbers
+import os
+import reprlib
+import warnings
+import weakref
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+BRIGHT = 10.0  # intensities are in [0, 1]; images that are nowhere negative and reach this hold another range
+EXTREME = 100.0  # and so do those that reach this on either side, which no normalisation gives
+
+_finite_images = weakref.WeakValueDictionary()  # jax's arrays that passed, by id while they live; they never change
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 60
+
+
+def require(fits: bool, sentence: str) -> None:
+    """Refuse what does not fit, in one sentence: what came, what fits and what to do."""
+    if not fits:
+        raise ValueError(sentence)
+
+
+def is_traced(value) -> bool:
+    """Say whether jax is tracing this value, so that it has none yet."""
+    return isinstance(value, jax.core.Tracer)
+
+
+def show(value) -> str:
+    """Show a value in a few words, on one line, for a sentence; numbers plainly, all else as Python writes it."""
+    words = str(value) if isinstance(value, float | np.generic) else _short.repr(value)
+    return ' '.join(words.split())[:60]
+
+
+def is_misfit(value, fits: Callable[[float], bool]) -> bool:
+    """Say whether a setting is no finite number for which `fits(number)` holds; a traced one passes."""
+    if is_traced(value):
+        return False
+    try:
+        number = float(value) if not isinstance(value, str | bytes) else math.nan
+    except (TypeError, ValueError, OverflowError):
+        return True
+    return not math.isfinite(number) or not fits(number)
+
+
+def is_count(value, least: int = 1) -> bool:
+    """Say whether a setting is a whole number from `least` to what 32 bits count; True and False are none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_) and least <= value < 2**31
+
+
+def host_memory() -> int:
+    """Say how many bytes the machine can hold."""
+    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+
+
+def check_memory(size: int, what: str, way: str) -> None:
+    """Refuse what the machine cannot hold, before anything is allocated: `what` takes `size` bytes; `way` is out."""
+    need, room = size / 2**30, host_memory() / 2**30
+    require(need <= room, f'{what} takes {need:.0f} GiB and the machine has {room:.0f}; {way}.')
+
+
+def check_key(key) -> None:
+    """Refuse what is not one random key."""
+    dtype, shape = getattr(key, 'dtype', None), getattr(key, 'shape', None)
+    is_typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    is_key = shape == () if is_typed else dtype == np.uint32 and shape == (2,)  # the second: jax.random.PRNGKey
+    require(is_key, f'one key is wanted, such as jax.random.key(0), not {show(key)}; map over several by jax.vmap.')
+
+
+def check_image_shape(image_shape) -> tuple[int, int, int]:
+    """Return (H, W, C) as whole numbers, or refuse what is no shape of one image."""
+    sizes = tuple(image_shape) if isinstance(image_shape, tuple | list) else ()
+    if len(sizes) != 3 or not all(map(is_count, sizes)):
+        way = 'images.shape[1:]' if len(sizes) == 4 else '(H, W, C), channels last, grey images with C = 1'
+        raise ValueError(f'an image shape is three numbers (H, W, C), not {show(image_shape)}; give {way}.')
+    h, w, c = map(int, sizes)
+    is_channels_first = h in (1, 3) and w == c and w > 4
+    way = f'use images.transpose(0, 2, 3, 1), which are {(w, c, h)}'
+    require(not is_channels_first, f'an image is (H, W, C), and {(h, w, c)} is channels first; {way}.')
+    return h, w, c
+
+
+def check_pixels(images) -> None:
+    """Refuse what is no array of pixels [n, H, W, C] by its shape and dtype, traced or not."""
+    if not isinstance(images, np.ndarray | jax.Array):
+        way = 'numpy.stack' if isinstance(images, list | tuple) else 'numpy.asarray'
+        raise ValueError(f'images are one array [n, H, W, C], not of type {type(images).__name__}; make one by {way}.')
+    shape, dtype = tuple(images.shape), images.dtype
+    ways = {2: 'images.reshape(-1, H, W, C)', 3: 'images[None] for one image, images[..., None] for grey ones'}
+    way = ways.get(len(shape), 'as many dimensions, none of them empty')
+    fits = len(shape) == 4 and 0 not in shape
+    require(fits, f'images are [n, H, W, C] with n >= 1, not of shape {shape}; use {way}.')
+    check_image_shape(shape[1:])
+    has_range = dtype in (np.uint8, np.uint16, np.bool_) or jnp.issubdtype(dtype, jnp.floating)
+    require(has_range, f'{dtype} images do not say what white is; use uint8 (0-255), uint16, bool or floats (0-1).')
+
+
+def check_images(images):
+    """Return images [n, H, W, C] as they are; NaN is refused, floats far outside [0, 1] are warned about."""
+    check_pixels(images)
+    if is_traced(images) or not jnp.issubdtype(images.dtype, jnp.floating) or id(images) in _finite_images:
+        return images
+    xp = jnp if isinstance(images, jax.Array) else np
+    bad = np.asarray((~xp.isfinite(images)).sum((1, 2, 3)))  # [n]
+    require(not bad.any(), f'images hold {bad.sum()} non-finite values, the first in image {bad.argmax()}.')
+    low, high = float(images.min()), float(images.max())
+    if (low >= 0 and high > BRIGHT) or max(-low, high) > EXTREME:
+        what = f'images of floats run from {low:.4g} to {high:.4g}, and are taken as they are, unlike uint8'
+        warnings.warn(f'{what}, scaled to [0, 1]; divide them by their largest possible value.', stacklevel=3)
+    if xp is jnp:
+        _finite_images[id(images)] = images
+    return images
+
+
+def check_labels(labels, classes: int | None = None, count: int | None = None):
+    """Give labels as one integer per image [B]: an integer array as it is, other clear forms as int32.
+
+    Clear are columns [B, 1], whole floats, booleans, one-hot rows [B, K], and lists; `classes` is K, `count` is B.
+    """
+    is_array = isinstance(labels, np.ndarray | jax.Array)
+    labels = labels if is_array else np.asarray(labels)
+    is_numeric = any(jnp.issubdtype(labels.dtype, kind) for kind in (jnp.integer, jnp.bool_, jnp.floating))
+    way = 'numpy.unique(labels, return_inverse=True)[1] numbers them'
+    require(is_numeric, f'labels are classes 0, 1, ..., not {labels.dtype}; {way}.')
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 2 and not is_traced(labels):
+        rows, width = np.asarray(labels), labels.shape[1]
+        is_one_hot = np.isin(rows, (0, 1)).all() and (rows.sum(1) == 1).all()
+        wanted = 'one class for each image, [B], or one-hot rows [B, K]'
+        require(is_one_hot, f'labels are {wanted}; got shape {rows.shape}.')
+        require(classes in (None, width), f'one-hot labels of {width} classes do not fit {classes} classes.')
+        labels = rows.argmax(1).astype(np.int32)
+    shape = tuple(labels.shape)
+    require(len(shape) == 1, f'labels are one class for each image, [B], not an array of shape {shape}.')
+    require(count in (None, shape[0]), f'{shape[0]} labels do not fit {count} images; give one for each.')
+    if is_traced(labels):
+        return labels if labels.dtype.kind in 'iu' else labels.astype(jnp.int32)
+    values = np.asarray(labels)
+    if values.dtype.kind not in 'iu':
+        wrong = np.flatnonzero(~(np.isfinite(values) & (values == np.floor(values))))
+        if wrong.size:
+            raise ValueError(f'labels are whole numbers, and that of image {wrong[0]} is {values[wrong[0]]}.')
+        values = labels = values.astype(np.int32)
+    lowest, highest = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    if lowest < 0 or (classes is not None and highest >= classes):
+        end, known = ('on', '') if classes is None else (f'to {classes - 1}', f' and there are {classes} classes')
+        raise ValueError(f'labels run from {lowest} to {highest}{known}; use 0 {end}.')
+    return labels if is_array else labels.astype(np.int32)

@@ -1,0 +1,76 @@
+"""Ctrl-C and SIGTERM: heard while a long computation is waited for, held back while something has to be done whole."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}  # where nobody handles them
+
+
+def wait_until_ready(arrays: Any) -> Any:
+    """Wait for a long computation so that Ctrl-C is heard meanwhile; jax's own waiting is deaf until it ends."""
+    started = time.perf_counter()
+    leaves = [leaf for leaf in jax.tree.leaves(arrays) if hasattr(leaf, 'is_ready')]  # keys have none
+    while not all(leaf.is_ready() for leaf in leaves):
+        time.sleep(min(0.05, 0.02 * (time.perf_counter() - started)))  # a short epoch is not slept away
+    return arrays
+
+
+class Listener:
+    """Turns signals into KeyboardInterrupt; called, it raises one that got lost: in a finaliser Python drops it."""
+
+    heard = None
+
+    def hear(self, number: int, frame) -> None:
+        self.heard = number
+        self()
+
+    def __call__(self) -> None:
+        if self.heard is not None:
+            raise KeyboardInterrupt
+
+    @property
+    def code(self) -> int:
+        """Exit code of a process that was ended: 143 after SIGTERM, 130 after Ctrl-C."""
+        return 128 + (self.heard or signal.SIGINT)
+
+
+@contextlib.contextmanager
+def listen() -> Iterator[Listener]:
+    """Make sure that no Ctrl-C gets lost, in a finaliser or jax's hook of the collector, and that SIGTERM is as good.
+
+    A signal that is handled otherwise, or ignored, stays so. Gives a listener to call now and then, one for all blocks.
+    """
+    owners = [getattr(signal.getsignal(number), '__self__', None) for number in USUAL]
+    listener = next((owner for owner in owners if isinstance(owner, Listener)), Listener())
+    with _handled_by(listener.hear, lambda handler: handler in USUAL.values()):
+        yield listener
+
+
+@contextlib.contextmanager
+def hold_signals() -> Iterator[None]:
+    """Hold Ctrl-C, and SIGTERM where it is heard, back until a block is through: a save or a compilation."""
+    held = []
+    with _handled_by(lambda *signalled: held.append(signalled), callable) as handlers:
+        yield
+    for number, frame in held:
+        handlers[number](number, frame)
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable, replaces: Callable) -> Iterator[dict]:
+    """Handle signals otherwise for a while, in the main thread, which alone can."""
+    is_main = threading.current_thread() is threading.main_thread()
+    handlers = {number: before for number in USUAL if is_main and replaces(before := signal.getsignal(number))}
+    try:
+        for number in handlers:
+            signal.signal(number, handler)
+        yield handlers
+    finally:
+        for number, before in handlers.items():
+            signal.signal(number, before)

@@ -1,0 +1,107 @@
+"""Callbacks for `loop.fit`: evaluate, stop early, show progress; `checkpoint` and `loggers` have the rest."""
+
+import math
+import time
+
+import jax
+import numpy as np
+
+from hebbjax.base import Array
+from hebbjax.support.checks import check_images, check_labels, is_count, require, show
+from hebbjax.training.loop import Callback, CallbackContext, check_every
+from hebbjax.training.parallel import count_seeds, take_seed
+from hebbjax.training.progress import progress_bar
+
+TRAIN_IMAGES = 10_000  # that a training accuracy is computed of
+
+
+def every_epochs(epochs: int, callback: Callback) -> Callback:
+    """Call another callback every so many epochs, in the first one, and where a stage ends."""
+    check_every(epochs)
+
+    def call(context: CallbackContext) -> None:
+        if context.is_due(epochs):
+            callback(context)
+
+    for name in ('begin', 'finish', 'after_all', '__enter__', '__exit__'):  # what else it has stays as it is
+        if hasattr(callback, name):
+            setattr(call, name, getattr(callback, name))
+    return call
+
+
+def evaluate(
+    train: tuple[Array, Array], validation: tuple[Array, Array], probe=None, *, epochs: int = 1, name: str = 'accuracy'
+) -> Callback:
+    """Fit a fresh classifier to what the weights send on as they are, and judge it on validation images.
+
+    Adds `train_<name>` (of the first 10,000 images) and `validation_<name>`, in percent, means over seeds, and
+    `evaluate_seconds`. Both are judged every so many epochs, in the first one, and where a stage ends.
+
+    Args:
+        train: images and labels that the classifier is fitted to.
+        validation: those that it is judged by. Never the test set: its turn comes once, at the end.
+        probe: `readout.ridge_probe()` (None) or `readout.gradient_probe(head, schedule)`.
+    """
+    from hebbjax.readout.probe import probe_accuracy, ridge_probe  # late: steps need no readout
+
+    for split, pair in (('train', train), ('validation', validation)):
+        is_pair, came = isinstance(pair, tuple | list) and len(pair) == 2, type(pair).__name__
+        require(is_pair, f'{split} are two arrays, (images, labels), and not {came}.')
+    train, validation = ((check_images(x), check_labels(y, count=len(x))) for x, y in (train, validation))
+    fit_probe = ridge_probe() if probe is None else probe
+    require(callable(fit_probe), f'a probe is one such as readout.ridge_probe(), not {show(probe)}.')
+
+    def call(context: CallbackContext) -> None:
+        started, accuracies, seeds = time.perf_counter(), [], count_seeds(context.state)
+        for number in range(seeds or 1):
+            state = context.state if seeds is None else take_seed(context.state, number)
+            key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0xE7A1)
+            probe = fit_probe(context.net, state.layers, key, train, validation)
+            judged = (part[:TRAIN_IMAGES] for part in train), validation
+            accuracies.append([probe_accuracy(probe, *data) for data in judged])
+        for split, accuracy in zip(('train', 'validation'), np.mean(accuracies, axis=0)):
+            context.metrics[f'{split}_{name}'] = float(accuracy)
+        context.metrics['evaluate_seconds'] = time.perf_counter() - started
+
+    return every_epochs(epochs, call)
+
+
+def early_stop(metric: str = 'validation_accuracy', patience: int = 3, *, largest: bool = True) -> Callback:
+    """End a stage when a metric, by default the `largest` its best, has had no new best for `patience` measurements.
+
+    It has to be there in the first epoch, so the callback that adds it stands before this one. Nothing is remembered
+    but by the history: a resumed training stops where the uninterrupted one does.
+    """
+    way = 'use a whole number, 1 or more'
+    require(is_count(patience), f'a patience of {show(patience)} ends training before it begins; {way}.')
+
+    def call(context: CallbackContext) -> None:
+        values = [value if largest else -value for value in context.values_of(metric)]
+        values = [-math.inf if math.isnan(value) else value for value in values]  # no number is the worst
+        if metric in context.metrics and len(values) - 1 - values.index(max(values)) >= patience:
+            context.stop()
+
+    return call
+
+
+class Progress:
+    """Show a bar with rate, time left and the last of the metrics `shown`; nothing where there is no terminal.
+
+    `total` epochs over all stages, `done` of them before; `images` per epoch, for the rate.
+    """
+
+    def __init__(self, console, total: int, images: int, *, done=0, shown=('layer1.max_update', 'validation_accuracy')):
+        self._settings, self._images, self._shown = (console, 'epochs', total, done), images, shown
+
+    def __enter__(self):
+        self._bar = progress_bar(*self._settings)
+        self._advance = self._bar.__enter__()
+        return self
+
+    def __call__(self, context: CallbackContext) -> None:
+        latest = {name: row[name] for row in context.history for name in self._shown if name in row}
+        words = [f'{name.rpartition(".")[2]} {value:.4g}' for name, value in latest.items()]
+        self._advance(', '.join([f'{self._images / context.metrics["seconds"]:,.0f} images/s', *words]), context.epochs)
+
+    def __exit__(self, *error):
+        return self._bar.__exit__(*error)

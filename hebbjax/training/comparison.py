@@ -1,0 +1,209 @@
+"""A network beside its controls, over seeds: Hebbian features, features as initialised, the backprop twin, raw pixels.
+
+    entries = {
+        'untrained': Entry((layer,), gradient_probe(head, schedule)),
+        'hebbian': Entry((layer,), gradient_probe(head, schedule), stages=(Stage(60),), batch=100),
+        'backprop': Entry((twin,), gradient_probe(head, schedule, start=0)),
+    }
+    trained, interrupted = train_entries(entries, 3, train, validation)
+    rows = score_entries(entries, trained, test)
+
+Every choice is made on validation images. The test split is read once, with networks that are finished.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hebbjax import diagnostics
+from hebbjax.base import Array, Key
+from hebbjax.layers.chain import apply_chain
+from hebbjax.layers.layer import Layer, LayerState, layer_patches, matmul_drives, to_intensities
+from hebbjax.layers.network import TrainState, init
+from hebbjax.readout.gradient import best_epoch
+from hebbjax.readout.probe import Probe, ProbeFit, probe_accuracy
+from hebbjax.rules.local import count_wins
+from hebbjax.rules.top_k import top_k
+from hebbjax.support import checks
+from hebbjax.training.loop import fit
+from hebbjax.training.stages import Stage, learning_layers
+
+Labelled = tuple[Array, Array]  # images [n, H, W, C] and labels [n]
+
+
+class Entry(NamedTuple):
+    """One network of a comparison, and how it comes by its features."""
+
+    net: tuple[Layer, ...]  # below the classifier; none: it reads pixels
+    probe: ProbeFit  # fits the classifier, alone or (the backprop twin) together with the layers
+    stages: tuple[Stage, ...] = ()  # of Hebbian learning; none: features stay as initialised
+    batch: int = 100  # images per Hebbian step
+    start: Callable[[Layer, Key, Array], Array] | None = None
+    """(layer, key, images) -> first weights of the lowest layer, such as `layers.from_patches`; None: drawn."""
+    seeds: int | None = None  # at most so many; None: as many as the others
+    p: float = 2.0  # norms of filters are judged by `sum_d |w_id|^p`
+    paper: float | None = None  # percent that a paper reports; None: none
+
+
+class Trained(NamedTuple):
+    """A network of one seed that is ready to be judged."""
+
+    probe: Probe
+    train_accuracy: float  # percent
+    validation_accuracy: float
+    seconds: float
+    compile_seconds: float
+
+
+@dataclasses.dataclass
+class ResultRow:
+    """One row of results: a network, one number per seed."""
+
+    row: str  # its name
+    test_accuracy: list[float] = dataclasses.field(default_factory=list)  # percent, one per seed
+    train_accuracy: list[float] = dataclasses.field(default_factory=list)
+    paper: float | None = None  # percent that a paper reports
+    seconds: float = 0.0  # run time of one seed, mean, compile time apart
+    compile_seconds: float = 0.0
+    more: dict[str, Any] = dataclasses.field(default_factory=dict)  # further columns, as they go into the JSON
+
+    def as_json(self) -> dict:
+        """Give the row as a flat dictionary."""
+        flat = dataclasses.asdict(self)
+        return flat | flat.pop('more')
+
+
+def initial_state(entry: Entry, key: Key, images: Array) -> TrainState:
+    """Make the first state of an entry's network; the same key gives all entries the same first weights."""
+    weights = [None] * len(entry.net)
+    if entry.start is not None:
+        weights[0] = entry.start(entry.net[0], jax.random.fold_in(key, 2), images)
+    return init(entry.net, key, images.shape[1:], weights)
+
+
+def check_entries(entries: Mapping[str, Entry], train: Labelled, validation: Labelled) -> None:
+    """Refuse what does not fit, naming the entry, before the first hour of training; nothing is computed."""
+    for name, entry in entries.items():
+        try:
+            states = ()
+            if entry.net:
+                make_state = functools.partial(initial_state, entry, images=train[0])
+                states = jax.eval_shape(make_state, jax.random.key(0)).layers
+            for stage in entry.stages:
+                learning_layers(stage, entry.net)
+            sentence = f'a batch of {checks.show(entry.batch)} images teaches nothing; use 1 or more.'
+            checks.require(checks.is_count(entry.batch), sentence)
+            if hasattr(entry.probe, 'check'):
+                entry.probe.check(entry.net, states, train, validation)
+        except ValueError as error:
+            raise ValueError(f'{name}: {error}') from None
+
+
+def train_entry(entry: Entry, seed: int, train: Labelled, validation: Labelled, *, callbacks=()) -> Trained:
+    """Train one network on one seed: Hebbian stages, then its classifier. Ctrl-C is raised."""
+    layer_key, probe_key = jax.random.split(jax.random.key(seed))
+    states, seconds, compile_seconds = (), 0.0, 0.0
+    if entry.net:
+        state = initial_state(entry, layer_key, train[0])
+        if entry.stages:
+            how = {'stages': entry.stages, 'batch': entry.batch, 'callbacks': callbacks, 'watch': None}
+            result = fit(entry.net, state, *train, **how)
+            if result.interrupted:
+                raise KeyboardInterrupt
+            state, seconds, compile_seconds = result.state, result.seconds, result.compile_seconds
+        states = state.layers
+    probe = entry.probe(entry.net, states, probe_key, train, validation)
+    accuracies = (probe_accuracy(probe, *data) for data in (train, validation))
+    return Trained(probe, *accuracies, seconds + probe.seconds, compile_seconds + probe.compile_seconds)
+
+
+def train_entries(
+    entries: Mapping[str, Entry],
+    seeds: int,
+    train: Labelled,
+    validation: Labelled,
+    *,
+    on_trained: Callable[[str, int, Trained], None] = lambda name, seed, trained: None,
+    callbacks: Callable[[str, int], tuple] = lambda name, seed: (),
+) -> tuple[dict[tuple[str, int], Trained], bool]:
+    """Train every network on every seed, one after the other, until done or interrupted.
+
+    Args:
+        entries: name -> network.
+        seeds: how many; each draws weights, order and dropout anew.
+        train: images and labels.
+        validation: those that every choice is made on.
+        on_trained: called with name, seed and network whenever one is finished.
+        callbacks: (name, seed) -> callbacks of the Hebbian training loop.
+
+    Returns:
+        (name, seed) -> network, and whether the user ended it early.
+    """
+    checks.require(checks.is_count(seeds), f'{checks.show(seeds)} seeds train nothing; use 1 or more.')
+    check_entries(entries, train, validation)
+    trained = {}
+    try:
+        for seed in range(seeds):
+            for name, entry in entries.items():
+                if entry.seeds is None or seed < entry.seeds:
+                    how = {'callbacks': callbacks(name, seed)}
+                    trained[name, seed] = train_entry(entry, seed, train, validation, **how)
+                    on_trained(name, seed, trained[name, seed])
+    except KeyboardInterrupt:
+        return trained, True
+    return trained, False
+
+
+def score_entries(
+    entries: Mapping[str, Entry],
+    trained: Mapping[tuple[str, int], Trained],
+    test: Labelled,
+    sample: Array | None = None,
+) -> list[ResultRow]:
+    """Read the test split, images and labels, with every network that `train_entries` reached: no choice is left to
+    make. `sample`: a few hundred images that neurons of the lowest layer compete on, see `diversity`; None: left out.
+    """
+    rows = []
+    for name, entry in entries.items():
+        results = [result for (row, _), result in trained.items() if row == name]
+        if not results:
+            continue
+        of_all = lambda field, results=results: [getattr(result, field) for result in results]  # noqa: E731
+        accuracies = [probe_accuracy(result.probe, *test) for result in results], of_all('train_accuracy')
+        times = (float(np.mean(of_all(field))) for field in ('seconds', 'compile_seconds'))
+        more = {'validation_accuracy': of_all('validation_accuracy')}
+        if curve := results[0].probe.curve:  # one seed's stands for all
+            more['epoch'] = [best_epoch(result.probe.curve) + 1 for result in results]
+            more['curve'] = {part: [100 * getattr(line, part) for line in curve] for part in ('train', 'validation')}
+        if sample is not None and entry.net:
+            measures = [diversity(entry.net[0], result.probe.layers[0], sample, entry.p) for result in results]
+            more |= {measure: [values[measure] for values in measures] for measure in measures[0]}
+        rows.append(ResultRow(name, *accuracies, entry.paper, *times, more))
+    return rows
+
+
+def diversity(layer: Layer, state: LayerState, images: Array, p: float = 2.0) -> dict[str, float]:
+    """Say whether a bank of filters has collapsed: winners and their entropy on a few hundred images, cosines, and the
+    share of neurons whose norm `sum_d |w_id|^p` has converged to 1.
+    """
+    return {name: float(value) for name, value in _diversity(layer, state, images, p).items()}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _diversity(layer, state, images, p):
+    x, w = layer_patches(layer, apply_chain(layer.pre, state.pre, to_intensities(images))[0]), state.w
+    x = x.reshape(-1, w.shape[1])
+    winner = top_k(matmul_drives(layer, x, layer.rule.effective_weights(w)), 1)[1][:, 0]
+    wins, cosine = count_wins(x, winner, len(w)), diagnostics.nearest_cosine(w)
+    return {
+        'distinct_winners': diagnostics.distinct_winners(wins),
+        'win_entropy': diagnostics.win_entropy(wins),
+        'nearest_cosine_max': cosine.max(),
+        'nearest_cosine_median': jnp.median(cosine),
+        'unit_convergence': diagnostics.unit_convergence(w, p),
+    }

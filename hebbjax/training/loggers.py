@@ -1,0 +1,143 @@
+"""Callbacks that write down and draw: JSON lines, TensorBoard event files, receptive fields.
+
+Of a training of many seeds they show the first one's layers; its scalars are means over all.
+"""
+
+import os
+import pathlib
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from hebbjax.support import files
+from hebbjax.support.checks import check_image_shape, is_count, require
+from hebbjax.training.loop import CallbackContext, check_every
+from hebbjax.training.parallel import count_seeds, take_seed
+
+COUNTERS = ('epoch', 'stage')  # metrics that say when, not what
+
+
+class Log:
+    """Write metrics and what was watched into a folder, which has to exist, one JSON line at a time.
+
+    `metrics.jsonl` has every epoch's scalars. `details.jsonl` has, when it `is_due`, a line per layer: win shares,
+    norms, a histogram of weights, activation statistics. Training goes on where it stands in them: what had been
+    written beyond is dropped when its first epoch is written.
+    """
+
+    METRICS, DETAILS = 'metrics.jsonl', 'details.jsonl'
+
+    def __init__(self, folder: str | os.PathLike, *, epochs: int = 10):
+        check_every(epochs)
+        self._metrics, self._details = (pathlib.Path(folder, name) for name in (self.METRICS, self.DETAILS))
+        self._epochs = epochs
+
+    def begin(self, context: CallbackContext) -> None:
+        """Read earlier details, and refuse files that cannot be written or are damaged."""
+        files.check_writable(self._metrics, self._details)
+        rows = files.read_lines(self._details)
+        fits = all(isinstance(row, dict) and is_count(row.get('epoch')) for row in rows)
+        require(fits, f'{self._details} is damaged: a line is of no epoch; delete it, or the file.')
+        self._earlier = [row for row in rows if row['epoch'] <= context.epoch]
+
+    def __call__(self, context: CallbackContext) -> None:
+        if self._earlier is not None:
+            files.write_lines(self._metrics, context.history[:-1])
+            files.write_lines(self._details, self._earlier)
+            self._earlier = None
+        files.append_lines(self._metrics, [context.metrics])
+        if context.is_due(self._epochs):
+            files.append_lines(self._details, layer_details(context))
+
+    def finish(self, context: CallbackContext) -> None:
+        """Take back what an interrupted epoch had said."""
+        files.write_lines(self._metrics, context.history)
+
+
+def first_seed(context: CallbackContext) -> tuple:
+    """Give states and infos of the layers; of many seeds, the first one's."""
+    layers, info = context.state.layers, context.info
+    return (layers, info) if count_seeds(context.state) is None else take_seed((layers, info), 0)
+
+
+def layer_details(context: CallbackContext) -> list[dict]:
+    """Give what is to be drawn of every layer, as plain JSON values; only weights where nothing was watched."""
+    from hebbjax.plots.distributions import weight_histogram  # late: matplotlib takes long to import
+
+    rows = []
+    for number, (state, info) in enumerate(zip(*first_seed(context)), 1):
+        values, trace = {'histogram': weight_histogram(state.w)}, getattr(info, 'trace', None)
+        if trace is not None:
+            values |= {'norms': trace.norms, 'step': trace.observed_steps, **trace.observations._asdict()}
+            values |= {} if info.win_counts is None else {'win_share': trace.win_share}  # who did not learn has none
+        plain = jax.tree.map(lambda a: np.asarray(a).tolist(), values)
+        rows.append({'epoch': context.epoch, 'layer': number, **plain})
+    return rows
+
+
+def draw_fields(context: CallbackContext, image_shape: tuple[int, int, int], count: int | None) -> Iterator:
+    """Draw every layer's receptive fields, `count` units at most: gives (number, figure) one by one."""
+    from hebbjax.plots.filters import receptive_field_grid
+
+    for depth in range(1, len(context.net) + 1):
+        how = {'depth': depth, 'count': count, 'title': f'layer {depth}, epoch {context.epoch}'}
+        yield depth, receptive_field_grid(context.net, first_seed(context)[0], image_shape, **how)
+
+
+class Pictures:
+    """Draw every layer's receptive fields, `count` at most, into a folder when it `is_due`: `layer1_epoch0010.png`.
+
+    `image_shape` is (H, W, C) of the images.
+    """
+
+    def __init__(self, folder: str | os.PathLike, image_shape: tuple[int, int, int], *, epochs=10, count=100):
+        check_every(epochs)
+        self._folder, self._epochs, self._count = pathlib.Path(folder), epochs, count
+        self._shape = check_image_shape(image_shape)
+
+    def __call__(self, context: CallbackContext) -> None:
+        if context.is_due(self._epochs):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for depth, figure in draw_fields(context, self._shape, self._count):
+                files.write_whole(self._folder / f'layer{depth}_epoch{context.epoch:04d}.png', figure.savefig)
+
+
+class TensorBoard:
+    """Write TensorBoard event files: scalars every epoch, histograms of weights and pictures when it `is_due`.
+
+    `image_shape` is (H, W, C) of the images, for receptive fields; None: no pictures.
+    """
+
+    def __init__(self, folder: str | os.PathLike, image_shape: tuple[int, int, int] | None = None, *, epochs: int = 10):
+        check_every(epochs)
+        self._shape = None if image_shape is None else check_image_shape(image_shape)
+        self._folder, self._epochs, self._writer = str(folder), epochs, None
+        try:
+            from tensorboardX import SummaryWriter
+        except ModuleNotFoundError:
+            sentence = "event files need tensorboardX, which is not installed; pip install 'hebbjax[tensorboard]'."
+            raise ModuleNotFoundError(sentence) from None
+        self._make_writer = SummaryWriter
+
+    def __enter__(self):
+        return self
+
+    def __call__(self, context: CallbackContext) -> None:
+        from hebbjax.plots.filters import figure_pixels
+
+        epoch, is_due = context.epoch, context.is_due(self._epochs)
+        if self._writer is None:  # a resumed training's events replace those beyond its checkpoint
+            self._writer = self._make_writer(self._folder, purge_step=epoch)
+        for name in [name for name in context.metrics if name not in COUNTERS]:
+            self._writer.add_scalar(name.replace('.', '/'), context.metrics[name], epoch)
+        for number, state in enumerate(first_seed(context)[0] if is_due else (), 1):
+            self._writer.add_histogram(f'layer{number}/w', np.asarray(state.w), epoch)
+        for number, figure in draw_fields(context, self._shape, 100) if is_due and self._shape is not None else ():
+            self._writer.add_image(f'layer{number}/fields', figure_pixels(figure), epoch, dataformats='HWC')
+        self._writer.flush()
+
+    def __exit__(self, *error):
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

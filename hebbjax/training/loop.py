@@ -1,0 +1,237 @@
+"""The training loop: epochs and stages, watched and steered by callbacks; what runs is one program per stage.
+
+A callback is any function of a `CallbackContext`, called after every epoch. It may read everything, add scalars to
+`context.metrics` for those behind it, and end the stage by `context.stop()`. It need not remember anything: scalars of
+earlier epochs are in `context.history`, which is kept with the weights, so that a resumed training goes the same way.
+If it has them, `begin` is called with the context that training begins at, and may refuse it; `finish` with the last
+whole epoch's, after Ctrl-C too; it is entered and left as a context manager; and `after_all` puts it behind the others.
+"""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hebbjax.base import Array, Key, StepInfo
+from hebbjax.layers.network import Network, TrainState, check_network
+from hebbjax.support.checks import is_count, require, show
+from hebbjax.support.signals import hold_signals, listen, wait_until_ready
+from hebbjax.training import parallel
+from hebbjax.training.monitor import Monitor
+from hebbjax.training.stages import Stage
+from hebbjax.training.step import check_inputs, make_train_epoch
+
+
+class Position(NamedTuple):
+    """Where a training stands, beside its state: all that a resumed one needs to know."""
+
+    stage: int = 0
+    epoch: int = 0  # whole epochs of this stage
+    ended: bool = False  # the stage was ended early
+    history: tuple[dict[str, float], ...] = ()  # every epoch's scalars, since the beginning
+
+
+@dataclasses.dataclass
+class CallbackContext:
+    """A training after an epoch, or as it begins: then there is no info."""
+
+    net: Network
+    stages: Sequence[Stage]
+    position: Position
+    state: TrainState  # with a leading axis of seeds, where there are any
+    info: tuple[StepInfo | None, ...] | None = None  # the epoch's of each layer, on the host
+
+    # every epoch's scalars; this one's, `layer1.max_update`, `layer2.dead`, ..., to which callbacks may add theirs
+    history = property(lambda self: self.position.history)
+    metrics = property(lambda self: self.history[-1] if self.history else {})
+    epoch = property(lambda self: len(self.history))  # whole ones since the beginning, over all stages
+
+    @property
+    def epochs_left(self) -> int:  # of this stage
+        return 0 if self.position.ended else self.stages[self.position.stage].epochs - self.position.epoch
+
+    @property
+    def epochs(self) -> int:  # that there will be in all, if no further stage ends early
+        return self.epoch + self.epochs_left + sum(stage.epochs for stage in self.stages[self.position.stage + 1 :])
+
+    def stop(self) -> None:
+        """End the stage with this epoch."""
+        self.position = self.position._replace(ended=True)
+
+    def is_due(self, every: int) -> bool:
+        """Say whether what is done every so many epochs is done now: in the first one, too, and where a stage ends."""
+        return self.epoch == 1 or self.epoch % every == 0 or not self.epochs_left
+
+    def values_of(self, metric: str) -> list[float]:
+        """Give a metric's values so far in this stage, wherever it was measured; refuse one that no epoch has."""
+        known = any(metric in row for row in self.history)
+        require(known, f'metric {metric!r} is unknown; there are {", ".join(self.metrics)}.')
+        return [row[metric] for row in self.history if metric in row and row['stage'] == self.position.stage]
+
+
+DEFAULT_MONITOR, START = Monitor(), Position()
+Callback = Callable[[CallbackContext], Any]
+
+
+class FitResult(NamedTuple):
+    """What a training ends with."""
+
+    state: TrainState
+    history: tuple[dict[str, float], ...]  # one row of scalars per epoch
+    interrupted: bool
+    seconds: float  # of epochs and callbacks
+    compile_seconds: float
+
+
+def fit(
+    net: Network,
+    state: TrainState,
+    images: Array,
+    labels: Array | None = None,
+    *,
+    stages: Sequence[Stage],
+    batch: int,
+    callbacks: Iterable[Callback] = (),
+    watch: Monitor | None = DEFAULT_MONITOR,
+    augment: Callable[[Key, Array], Array] | None = None,
+    position: Position = START,
+    seeds_at_once: int | None = None,
+) -> FitResult:
+    """Train a network through its stages, such as `plan_stages('greedy', net, 10)`, on images [n, H, W, C].
+
+    After Ctrl-C or SIGTERM it gives the last epoch that was whole, callbacks included. Metrics of many seeds are means,
+    `max_update` the largest.
+
+    Args:
+        state: from `init`; from `parallel.init_seeds`, whose seeds are trained each as if it were alone; or from a
+            checkpoint together with its position. It stays as it is.
+        callbacks: called in this order after every epoch.
+        watch: what to watch on the way; None: nothing but the size of change.
+        augment: (key, images of a batch) -> images.
+        seeds_at_once: how many seeds to map together; None: all of them, or on a CPU, where it is faster, one.
+    """
+    # The door: whatever does not fit is refused before anything is computed.
+    for name, given in (('stages', stages), ('callbacks', callbacks)):
+        listed = isinstance(given, Iterable) and not isinstance(given, str)
+        require(listed, f'{name} are a list, such as {name}=[...], and this is {show(given)}.')
+    stages, callbacks = [*stages], sorted(callbacks, key=lambda callback: getattr(callback, 'after_all', False))
+    for callback in callbacks:
+        require(callable(callback), f'callback {show(callback)} is no function of a context; write one, or import it.')
+    net, programs, seeds = check_network(net), [], parallel.count_seeds(state)
+    require(stages, 'a training needs at least one stage; plan_stages("simultaneous", net, epochs=10) makes it.')
+    for stage in stages:
+        require(isinstance(stage, Stage), f'a stage is a training.Stage, not {show(stage)}.')
+        stage = dataclasses.replace(stage, epochs=1)  # a program is the same for any number of them
+        programs.append(make_train_epoch(net, batch=batch, stage=stage, watch=watch, augment=augment))
+    check_position(position, stages)
+    one_state = state if seeds is None else jax.eval_shape(lambda states: parallel.take_seed(states, 0), state)
+    data = jax.tree.map(jnp.asarray, check_inputs(net, one_state, images, labels, look=True))
+    if seeds is not None:
+        at_once = seeds_at_once or (1 if jax.default_backend() == 'cpu' else seeds)
+        programs = [parallel.over_seeds(epoch, at_once) for epoch in programs]
+
+    ignore = lambda context: None  # noqa: E731
+    settled = CallbackContext(net, stages, position, state)  # the last whole epoch, callbacks included
+    for callback in callbacks:
+        getattr(callback, 'begin', ignore)(settled)
+    started, compile_seconds, interrupted = time.perf_counter(), 0.0, False
+    with contextlib.ExitStack() as stack:
+        for callback in callbacks:
+            if hasattr(callback, '__exit__'):
+                callback.__enter__()
+                stack.push(callback.__exit__)
+
+        # Epoch after epoch. The state is not donated: who is interrupted, and callbacks, still want that of before.
+        try:
+            with listen() as check_interrupt:
+                while (before := next_position(settled.position, stages)) is not None:
+                    state, info, seconds, compiling = run_epoch(programs[before.stage], settled.state, data)
+                    compile_seconds += compiling
+                    metrics = {'epoch': settled.epoch + 1, 'stage': before.stage, 'seconds': seconds}
+                    metrics |= epoch_metrics(info)
+                    position = Position(before.stage, before.epoch + 1, history=(*before.history, metrics))
+                    context = CallbackContext(net, stages, position, state, info)
+                    for callback in callbacks:
+                        check_interrupt()
+                        callback(context)
+                        metrics.update({name: to_metric(name, value) for name, value in metrics.items()})
+                    settled = context
+                    check_interrupt()
+        except KeyboardInterrupt:
+            interrupted = True
+        try:
+            with hold_signals():
+                for callback in callbacks:
+                    getattr(callback, 'finish', ignore)(settled)
+        except KeyboardInterrupt:
+            interrupted = True
+    seconds = time.perf_counter() - started - compile_seconds
+    return FitResult(settled.state, settled.history, interrupted, seconds, compile_seconds)
+
+
+def check_every(epochs: int) -> None:
+    """Refuse what is no number of epochs, 1 or more."""
+    require(is_count(epochs), f'every {show(epochs)} epochs is never; use a whole number, 1 or more.')
+
+
+def check_position(position: Position, stages: Sequence[Stage]) -> None:
+    """Refuse a position that is none of these stages."""
+    require(isinstance(position, Position), f'a training goes on at a training.Position, not {show(position)}.')
+    number, epoch, _, history = position
+    epochs, rows = [stage.epochs for stage in stages], sum(row.get('stage') == number for row in history)
+    stands = f'a training at epoch {epoch} of stage {number}, with {rows} of its epochs in its history'
+    way = 'give the stages it began with, or longer ones, and the position of training.resume'
+    fits = number < len(stages) and rows == epoch <= epochs[number]
+    require(fits, f'{stands}, cannot go on in stages of {epochs} epochs; {way}.')
+
+
+def next_position(position: Position, stages: Sequence[Stage]) -> Position | None:
+    """Say where the next epoch begins; None: there is none."""
+    number, epoch, ended, history = position
+    if epoch < stages[number].epochs and not ended:
+        return position
+    return Position(number + 1, history=history) if number + 1 < len(stages) else None
+
+
+def run_epoch(program: Callable, state: TrainState, data) -> tuple[TrainState, tuple, float, float]:
+    """Learn for one epoch. -> (state, info on the host, seconds, those of compilation)."""
+    began = time.perf_counter()
+    with hold_signals():  # an interrupted compilation makes XLA fall over when the process ends
+        program.lower(state, *data).compile()  # only the first time
+    compiled = time.perf_counter()
+    state, info = wait_until_ready(program(state, *data))
+    return state, jax.device_get(info), time.perf_counter() - compiled, compiled - began
+
+
+def epoch_metrics(info: Sequence[StepInfo | None]) -> dict[str, float]:
+    """Give an epoch's info as scalars, activation statistics as means over its looks; refuse weights that blew up."""
+    metrics = {}
+    for number, layer in enumerate(info, 1):
+        values, trace = {}, getattr(layer, 'trace', None)
+        learned = layer is not None and layer.win_counts is not None
+        if learned:
+            why = 'the images hold NaN, or its rate is too large'
+            require(np.all(layer.is_finite), f'weights of layer {number} are no longer finite: {why}.')
+            values['max_update'] = np.max(layer.max_update)
+        if trace is not None:
+            if learned:  # a layer that did not has no winners
+                values |= {'win_entropy': trace.win_entropy, 'dead': trace.dead}
+            values |= {'converged': trace.converged, **trace.observations._asdict()}
+        for name, value in values.items():
+            metrics[f'layer{number}.{name}'] = (np.mean(value) if np.ndim(value) else np.asarray(value)).item()
+    return metrics
+
+
+def to_metric(name: str, value) -> float:
+    """Give a metric as a plain number, as those behind the callback that added it, and files, are to see it."""
+    if type(value) in (bool, int, float):
+        return value
+    is_real = any(jnp.issubdtype(getattr(value, 'dtype', str), kind) for kind in (np.floating, np.integer, np.bool_))
+    came = f'metrics are numbers, and {name!r} was made {show(value)}'
+    require(is_real and value.size == 1, f'{came}; give a float, nan where there is none.')
+    return float(value.reshape(()))

@@ -1,0 +1,106 @@
+"""What is watched while a network learns: computed inside the scanned epoch, told in its info, never in the state.
+
+By-products of every step are kept for every step; what costs something is looked at every n-th step, on a few images.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hebbjax import diagnostics
+from hebbjax.base import Array, StepInfo
+from hebbjax.layers.chain import apply_chain
+from hebbjax.layers.layer import Layer, LayerState, forward, to_intensities
+from hebbjax.layers.normalization import BatchNorm
+from hebbjax.layers.patches import lay_grid
+from hebbjax.layers.pooling import Pool
+from hebbjax.support import checks
+
+
+@dataclasses.dataclass(frozen=True)
+class Monitor:
+    """How often to look, and at what: as many images of a batch, before augmentation, as have so many windows."""
+
+    every: int = 20  # steps from look to look, the first step of an epoch included
+    windows: int = 500  # that a look shows the lowest layer; at least one image, at most the batch
+    p: float = 2.0  # of norms `sum_d |w_id|^p`; Krotov and Hopfield's rule has its fixed point at 1 of its own p
+    tolerance: float = 0.1  # how near to 1 a norm counts as converged
+
+    def __post_init__(self):
+        for name in ('every', 'windows'):
+            sentence = f'a monitor with {name}={checks.show(getattr(self, name))} sees nothing; use 1 or more.'
+            checks.require(checks.is_count(getattr(self, name)), sentence)
+        for name in ('p', 'tolerance'):
+            sentence = f'a monitor with {name}={checks.show(getattr(self, name))} judges nothing; use more than 0.'
+            checks.require(not checks.is_misfit(getattr(self, name), lambda number: number > 0), sentence)
+
+
+class Observation(NamedTuple):
+    """One look at one layer's activations before pooling and batch norm, over images, positions and neurons."""
+
+    mean: Array
+    variance: Array
+    sparsity: Array  # share of them that are exactly 0
+
+
+class Trace(NamedTuple):
+    """What was watched of one layer over an epoch of S steps, L of them looked at."""
+
+    win_share: Array  # [N] of all wins of the epoch; zeros in a layer that does not learn
+    win_entropy: Array  # of these shares: 1 if all win alike, 0 if one wins everything
+    dead: Array  # int: neurons that won nothing in the whole epoch
+    norms: Array  # [N] sum_d |w_id|^p when the epoch is over
+    converged: Array  # share of neurons whose norm is then within the tolerance of 1, from above or below
+    max_update: Array  # [S] largest absolute weight change of each step
+    observed_steps: Array  # [L] numbers of the steps that were looked at, counted over the whole training
+    observations: Observation  # [L] each
+
+
+def observe(net: Sequence[Layer], states: Sequence[LayerState], images: Array) -> tuple[Observation, ...]:
+    """Look at every layer, which is shown images [b, H, W, C]."""
+    x, observations = to_intensities(images), []
+    for layer, state in zip(net, states):
+        parts = activation_parts(layer)
+        y = forward(layer, state, x, parts)  # [b, H', W', N]
+        observations.append(Observation(jnp.mean(y), jnp.var(y), jnp.mean(y == 0)))
+        x, _ = apply_chain(layer.post[parts:], state.post[parts:], y)
+    return tuple(observations)
+
+
+def activation_parts(layer: Layer) -> int:
+    """Say how many parts of `post` come before the first that pools, or normalises over a batch what was activated."""
+    ends = (n for n, part in enumerate(layer.post) if isinstance(part, Pool) or (n and isinstance(part, BatchNorm)))
+    return next(ends, len(layer.post))
+
+
+def observe_every(
+    monitor: Monitor, net: Sequence[Layer], number: Array, states: Sequence[LayerState], images: Array, chosen: Array
+) -> tuple[Observation, ...]:
+    """Look in steps 0, n, 2n ... of an epoch, at the first few of the `chosen` images; else give zeros."""
+    positions = math.prod(lay_grid(net[0].window, images.shape[1:]).out)
+    chosen = chosen[: -(-monitor.windows // positions)]
+    look = lambda states, chosen: observe(net, states, images[chosen])  # noqa: E731
+    if monitor.every == 1:
+        return look(states, chosen)
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(look, states, chosen))
+    return lax.cond(number % monitor.every == 0, look, lambda *_: zeros, states, chosen)
+
+
+def trace_epoch(monitor: Monitor, info: StepInfo | None, observations: Observation, first: Array, w: Array) -> Trace:
+    """Put together what an epoch's steps told of a layer, and each n-th look at it; `first` numbers the first step."""
+    steps, wins = len(observations.mean), jnp.zeros(len(w), jnp.int32) if info is None else info.win_counts.sum(0)
+    return Trace(
+        diagnostics.win_share(wins),
+        diagnostics.win_entropy(wins),
+        len(w) - diagnostics.distinct_winners(wins),
+        jnp.sum(jnp.abs(w) ** monitor.p, axis=1),
+        diagnostics.unit_convergence(w, monitor.p, monitor.tolerance),
+        jnp.zeros(steps, w.dtype) if info is None else info.max_update,
+        first + jnp.arange(0, steps, monitor.every, dtype=first.dtype),
+        jax.tree.map(lambda a: a[:: monitor.every], observations),
+    )

@@ -1,0 +1,44 @@
+"""Many trainings in one program: the same network under several keys, side by side or one after the other."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+from jax import lax
+
+from hebbjax.base import Array
+from hebbjax.layers.network import Network, TrainState, init
+from hebbjax.support import checks
+
+
+def init_seeds(net: Network, keys: Array, image_shape: tuple[int, int, int]) -> TrainState:
+    """Make one first state per key [S]: every array has a leading axis S. See `init`."""
+    fits = isinstance(keys, jax.Array) and keys.ndim == 1 and jax.dtypes.issubdtype(keys.dtype, jax.dtypes.prng_key)
+    checks.require(fits, f'keys are an array of them, such as jax.random.split(key, 3), not {checks.show(keys)}.')
+    return jax.vmap(lambda key: init(net, key, image_shape))(keys)
+
+
+def count_seeds(state: TrainState) -> int | None:
+    """Say how many seeds a state holds; None: it is one without an axis of them."""
+    return state.step.shape[0] if isinstance(state, TrainState) and state.step.ndim else None
+
+
+def take_seed(states, number: int):
+    """Give one seed's part of a pytree in which every array has a leading axis of seeds."""
+    return jax.tree.map(lambda a: a[number], states)
+
+
+def over_seeds(f: Callable, at_once: int) -> Callable:
+    """Build the jitted `(states, *data) -> f(state, *data)`, such as an epoch's, for all states, which share the data.
+
+    `at_once` of them are mapped together by `vmap`; groups follow each other.
+    """
+    checks.require(checks.is_count(at_once), f'{checks.show(at_once)} seeds at once train nothing; use 1 or more.')
+    mapped = functools.partial(_over_seeds, f, at_once)
+    mapped.lower = functools.partial(_over_seeds.lower, f, at_once)  # ahead of time, as `jax.jit` does
+    return mapped
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _over_seeds(f, at_once, states, *data):
+    return lax.map(lambda state: f(state, *data), states, batch_size=None if at_once == 1 else at_once)

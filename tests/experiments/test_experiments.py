@@ -1,0 +1,130 @@
+"""The two comparisons, what all scripts share, and tables that are made of committed results."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import common
+import fashion_mnist_cnn
+import krotov_mnist
+import numpy as np
+import pytest
+import tables
+
+from hebbjax import layers, rules
+from hebbjax.training import comparison
+
+TINY = (
+    '--dataset digits --seeds 1 --epochs 2 --batch 50 --features 6 --head-epochs 2 --backprop-epochs 1 --head-batch 40'
+)
+
+
+def flags_of(folder, text, *more):
+    return [*TINY.split(), '--data-dir', str(folder), *text.split(), *map(str, more)]
+
+
+@pytest.mark.parametrize(
+    'script, rows, more',
+    [
+        (fashion_mnist_cnn, 'untrained hebbian', '--patches-per-image 2 --start patches'),
+        (krotov_mnist, 'raw_pixels backprop', '--shift 1'),
+    ],
+)
+def test_a_comparison_is_printed_written_and_drawn(script, rows, more, small_data, tmp_path, relaxed, capsys):
+    files = {name: tmp_path / file for name, file in (('json', 'r.json'), ('figure', 'f.png'), ('curves', 'c.png'))}
+    flags = flags_of(
+        small_data, f'{more} --rows {rows}', *(word for name in files for word in (f'--{name}', files[name]))
+    )
+    assert script.main(flags) == 0
+    report = json.loads(files['json'].read_text())
+    assert [row['row'] for row in report['rows']] == rows.split()
+    accuracies = {row['row']: row['test_accuracy'] for row in report['rows']}
+    assert all(len(values) == 1 and 0 <= values[0] <= 100 for values in accuracies.values())
+    assert report['config']['epochs'] == 2 and not report['interrupted'] and report['versions']['jax']
+    assert all(files[name].read_bytes().startswith(b'\x89PNG') for name in ('figure', 'curves'))
+    assert f'{rows.split()[-1]}, seed 0: validation' in capsys.readouterr().out
+    assert len(tables.lay_out([report]).splitlines()) == len(accuracies) + 4
+
+
+def test_rows_are_what_they_say():
+    images = np.zeros((100, 8, 8, 1), np.uint8)
+    settings = dataclasses.replace(fashion_mnist_cnn.DIGITS, start='patches')
+    entries = fashion_mnist_cnn.build_entries(settings, images, 3)
+    assert list(entries) == ['raw_pixels', 'untrained', 'hebbian', 'backprop', 'published_setting']
+    (layer,), (twin,), (published,) = (entries[row].net for row in ('hebbian', 'backprop', 'published_setting'))
+    assert entries['untrained'].net == (layer,) and not entries['untrained'].stages
+    assert entries['hebbian'].start is entries['untrained'].start is not None
+    assert twin.patch_transform is published.patch_transform is layers.raw is not layer.patch_transform
+    assert entries['published_setting'].p == 4 and published.rule == rules.krotov(4, 0.4, 4.0)
+    assert krotov_mnist.build_entries(krotov_mnist.DIGITS, images, 3)['hebbian'].net[0].window.size is None
+    entries = krotov_mnist.build_entries(krotov_mnist.MNIST, np.zeros((1000, 8, 8, 1), np.uint8), 3)
+    assert {row: entry.paper for row, entry in entries.items() if entry.paper} == {'hebbian': 98.54}
+
+
+def test_ctrl_c_keeps_networks_that_were_finished(small_data, tmp_path, relaxed, monkeypatch, capsys):
+    def interrupt(line):
+        if not line:  # when a network is finished
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(common, 'tell_status', interrupt)
+    flags = flags_of(small_data, '--shift 1 --rows raw_pixels untrained', '--json', tmp_path / 'r.json')
+    assert krotov_mnist.main(flags) == 130
+    report = json.loads((tmp_path / 'r.json').read_text())
+    assert [row['row'] for row in report['rows']] == ['raw_pixels'] and report['interrupted']
+    assert '(interrupted: what was reached)' in ' '.join(capsys.readouterr().out.split())
+
+    monkeypatch.setattr(comparison, 'train_entry', lambda *args, **how: interrupt(''))
+    assert krotov_mnist.main(flags) == 130
+    assert 'interrupted; nothing was reached yet' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'flags, says',
+    [
+        ('--dataset nothing', '--dataset nothing is unknown; there are fashion_mnist, mnist, cifar10, digits.'),
+        ('--rows rubbish', '--rows rubbish is unknown; there are raw_pixels, untrained'),
+        ('--seeds 0', '--seeds 0 does not fit; use a whole number from 1 to 1000.'),
+        ('--k 7', '--k 7 is more than the 6 neurons'),
+        ('--batch 101', '--batch 101 is larger than the 100 training images'),
+        ('--start nowhere', '--start nowhere is unknown; there are drawn, patches.'),
+        ('--patch-transform odd', '--patch-transform odd is unknown; there are raw, centred'),
+        ('--window 9', 'does not fit'),
+        ('--pool 9', 'does not fit'),
+        ('--head-batch 101', 'a batch of 101 does not fit 100 samples'),
+        ('--shift 8', 'moves images of 8 x 8 out of sight'),
+        ('--figure f.txt', 'f.txt cannot be drawn: its ending is no picture; use .png'),
+        ('--json no/where.json', 'is no folder; make it first'),
+    ],
+)
+def test_what_cannot_run_is_refused_in_one_sentence(flags, says, small_data, refused):
+    assert says in refused(fashion_mnist_cnn.main, flags_of(small_data, flags))
+
+
+def test_presets_are_those_of_the_data_set():
+    assert (fashion_mnist_cnn.IMAGES.pool, fashion_mnist_cnn.DIGITS.pool) == (4, 3)
+    assert krotov_mnist.PRESETS['mnist'].start == 'patches' and next(iter(krotov_mnist.PRESETS)) == 'mnist'
+    assert all(settings.dataset == name for name, settings in fashion_mnist_cnn.PRESETS.items())
+    assert fashion_mnist_cnn.IMAGES.schedule.stop_after == 5 and fashion_mnist_cnn.IMAGES.backprop_schedule.average == 1
+
+
+def test_a_damaged_data_file_is_named(tmp_path):
+    for content in (b'no npz', b''):
+        (tmp_path / 'mnist.npz').write_bytes(content)
+        with pytest.raises(ValueError, match=r'mnist.npz has no test split that can be read'):
+            common.load('mnist', 'test', tmp_path)
+    np.savez(tmp_path / 'mnist.npz', train_images=np.zeros(3))
+    with pytest.raises(ValueError, match='has no test split'):
+        common.load('mnist', 'test', tmp_path)
+
+
+def test_a_script_explains_itself():
+    told = subprocess.run([sys.executable, tables.HERE / 'amato_cifar10', '--help'], capture_output=True, text=True)
+    assert told.returncode == 0 and '--cell' in told.stdout and 'Traceback' not in told.stderr
+
+
+@pytest.mark.parametrize('document', tables.DOCUMENTS, ids=lambda path: path.name)
+def test_every_table_is_what_its_results_give(document):
+    text = document.read_text()
+    assert tables.MARKED.search(text)
+    assert tables.fill_tables(text, tables.HERE / 'results') == text

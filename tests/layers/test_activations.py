@@ -1,0 +1,56 @@
+"""What neurons send on: equations, and slopes that stay finite at 0."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hebbjax.layers import activations
+from hebbjax.rules import k_wta
+
+U = jnp.array([[-2.0, 0.0, 0.5], [3.0, 1.0, -1.0]])
+
+
+def test_activations_equal_their_equations():
+    u = np.asarray(U)
+    np.testing.assert_array_equal(activations.identity(U), u)
+    np.testing.assert_array_equal(activations.relu(U), np.maximum(u, 0))
+    np.testing.assert_allclose(activations.triangle(U), np.maximum(u - u.mean(1, keepdims=True), 0), rtol=1e-6)
+
+
+def test_winners_send_ones():
+    maps = jnp.stack([U, -U])  # [2, 2, 3]
+    np.testing.assert_array_equal(
+        activations.send_credit(k_wta(1))(maps), [[[0, 0, 1], [1, 0, 0]], [[1, 0, 0], [0, 0, 1]]]
+    )
+
+
+@pytest.mark.parametrize('n', [1, 1.5, 3])
+def test_repu_is_a_power_of_the_positive_part_with_a_finite_slope(n):
+    send = activations.repu(n)
+    sent, slope = jax.jit(lambda u: (send(u), jax.grad(lambda u: send(u).sum())(u)))(U)
+    np.testing.assert_allclose(sent, np.maximum(np.asarray(U), 0) ** n, rtol=1e-6)
+    expected = np.where(U > 0, n * np.maximum(np.asarray(U), 1e-9) ** (n - 1), 0)
+    np.testing.assert_allclose(slope, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize('n', [0.5, 0, -1])
+def test_a_power_below_1_is_refused(n):
+    with pytest.raises(ValueError, match='no finite slope at 0, or no power; use a finite n >= 1'):
+        activations.repu(n)
+
+
+@pytest.mark.parametrize(
+    'send',
+    [
+        activations.identity,
+        activations.relu,
+        activations.repu(1.5),
+        activations.triangle,
+        activations.send_credit(k_wta(2)),
+    ],
+)
+def test_activations_keep_shape_and_dtype(send):
+    for dtype in (jnp.float32, jnp.bfloat16):
+        sent = jax.eval_shape(send, jnp.ones((2, 3, 3, 4), dtype))
+        assert (sent.shape, sent.dtype) == ((2, 3, 3, 4), dtype)

@@ -1,0 +1,39 @@
+"""Pooling: blocks, their rest, quadrants."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hebbjax.layers import pooling
+
+
+@pytest.mark.parametrize('pool, of', [(pooling.max_pool, np.max), (pooling.avg_pool, np.mean)])
+def test_pooling_takes_one_number_of_each_whole_block(pool, of, rng):
+    maps = rng.normal(size=(2, 5, 7, 3)).astype(np.float32)
+    pooled = np.asarray(pool(2)(jnp.asarray(maps)))
+    assert pooled.shape == (2, 2, 3, 3)  # the fifth row and the seventh column fill no block
+    for i in range(2):
+        for j in range(3):
+            block = maps[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+            np.testing.assert_allclose(pooled[:, i, j], of(block, axis=(1, 2)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(pool(1)(jnp.asarray(maps)), maps)
+
+
+@pytest.mark.parametrize('pool', [pooling.max_pool, pooling.avg_pool])
+def test_blocks_that_do_not_fit_are_refused(pool):
+    name = pool.__name__
+    with pytest.raises(ValueError, match=rf'{name}\(6\) does not fit maps of 5 x 7; use a smaller one'):
+        pool(6)(jnp.zeros((2, 5, 7, 3)))
+    with pytest.raises(ValueError, match=rf'{name}\(0\) has no block'):
+        pool(0)
+
+
+def test_quadrants_average_each_corner():
+    maps = jnp.arange(5 * 4, dtype=jnp.float32).reshape(1, 5, 4, 1) * jnp.array([[[[1.0, -10.0]]]])
+    found = pooling.quadrants(maps)
+    whole = np.asarray(maps[0])
+    corners = [whole[:2, :2], whole[:2, 2:], whole[2:, :2], whole[2:, 2:]]
+    np.testing.assert_allclose(found, np.concatenate([corner.mean((0, 1)) for corner in corners])[None])
+    np.testing.assert_array_equal(pooling.quadrants(maps[:, :2, :2]), maps[:, :2, :2].reshape(1, -1))
+    with pytest.raises(ValueError, match='maps of 1 x 4 have no quadrants'):
+        pooling.quadrants(maps[:, :1])

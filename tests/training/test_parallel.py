@@ -1,0 +1,77 @@
+"""Seeds in one program: each like its single run, and unlike every other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import hebbjax
+from hebbjax import Homeostasis, Window, layers, rules, training, transforms
+from hebbjax.data import load
+from hebbjax.data.augmentation import random_flip
+from hebbjax.layers import avg_pool, initializers, standardise, triangle
+from hebbjax.layers.patches import raw
+from hebbjax.training import parallel
+
+TX = optax.chain(transforms.scale_by_rate(0.02), transforms.keep_pruned(), transforms.project_unit_rows())
+HOW = {
+    'pre': (standardise,), 'patch_transform': raw, 'homeostasis': Homeostasis(), 'init': initializers.pruned(0.4),
+}  # fmt: skip
+RULE = rules.instar(1, reduce=rules.sum_over_patches)
+NET = (hebbjax.Layer(12, RULE, TX, Window(3), post=(triangle, avg_pool(2)), **HOW),)
+init_seeds = jax.jit(parallel.init_seeds, static_argnums=(0, 2))
+draw = jax.jit(layers.init, static_argnums=(0, 2))
+keys = lambda: jax.vmap(jax.random.key)(jnp.arange(4))  # noqa: E731
+
+
+def digits(count):
+    """Some digits."""
+    return jnp.asarray(load('digits', 'train').images[:count])
+
+
+def test_seeds_differ_in_weights_masks_shuffles_and_flips():
+    states = init_seeds(NET, keys(), (8, 8, 1))
+    w = np.asarray(states.layers[0].w)
+    assert (w[0] != w[1]).any() and ((w[0] != 0) != (w[1] != 0)).any()
+    images = digits(60)
+    seen = []
+
+    def record(key, some):
+        flipped = random_flip(key, some)
+        jax.debug.callback(lambda a, b: seen.append((np.asarray(a), np.asarray(b))), some, flipped, ordered=True)
+        return flipped
+
+    net = (hebbjax.Layer(2, rules.oja(), transforms.scale_by_rate(0.01)),)
+    epoch, states = (
+        training.make_train_epoch(net, batch=20, augment=record),
+        parallel.init_seeds(net, keys(), (8, 8, 1)),
+    )
+    for seed in (0, 1):  # ordered callbacks do not vmap, so one seed after the other
+        jax.block_until_ready(epoch(parallel.take_seed(states, seed), images))
+    jax.effects_barrier()
+    first, second = seen[:3], seen[3:]
+    assert any((a != b).any() for (a, _), (b, _) in zip(first, second))  # another order
+    mirrored = [[(a != b).any((1, 2, 3)) for a, b in part] for part in (first, second)]
+    assert (np.concatenate(mirrored[0]) != np.concatenate(mirrored[1])).any()  # other flips
+    assert (mirrored[0][0] != mirrored[0][1]).any()  # and others in every step
+    assert 0.2 < np.mean(mirrored) < 0.8
+
+
+def test_an_epoch_in_one_program_is_each_seeds_own_epoch():
+    """Shuffle and flips included, so no seed borrows another's key."""
+    images = digits(40)
+    epoch = training.make_train_epoch(NET, batch=20, augment=random_flip)
+    together, told = parallel.over_seeds(epoch, 2)(init_seeds(NET, keys(), (8, 8, 1)), images)
+    for seed in range(3):
+        alone, what = epoch(draw(NET, jax.random.key(seed), (8, 8, 1)), images)
+        for many, one in zip(together.layers, alone.layers):
+            np.testing.assert_allclose(many.w[seed], one.w, atol=1e-5)
+        np.testing.assert_allclose(told[0].win_rates[seed], what[0].win_rates, atol=1e-6)
+
+
+def test_seeds_that_are_none_are_refused():
+    with pytest.raises(ValueError, match='0 seeds at once'):
+        parallel.over_seeds(lambda s: s, 0)
+    with pytest.raises(ValueError, match=r'keys are an array of them, such as jax.random.split\(key, 3\), not 3'):
+        parallel.init_seeds(NET, 3, (8, 8, 1))
