@@ -8,19 +8,31 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from hebbjax import data, plots, readout
+from hebbjax import Layer, Window, data, plots, readout, rules, transforms
 from hebbjax.cli import flags, main, output, tables
+from hebbjax.cli.compare import COLUMNS
 from hebbjax.cli.presets import check_fits
 from hebbjax.layers.layer import OUTPUTS, PRECISIONS
 from hebbjax.layers.patches import PATCH_TRANSFORMS
 from hebbjax.support import files
-from hebbjax.support.signals import listen
 from hebbjax.training import comparison
 
-__all__ = ['Settings', 'check_fits', 'compare', 'load', 'load_train', 'run', 'tell_status', 'write_figure']
+__all__ = [
+    'Settings',
+    'check_fits',
+    'compare',
+    'hebbian_layer',
+    'load',
+    'load_train',
+    'run',
+    'tell_status',
+    'write_figure',
+]
 
 
 def run(experiment: Callable, presets: Any, argv: Sequence[str] | None, prog: str) -> int:
@@ -36,31 +48,21 @@ def run(experiment: Callable, presets: Any, argv: Sequence[str] | None, prog: st
         0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
     """
     argv, settings = list(sys.argv[1:] if argv is None else argv), presets
-    with listen() as listener:
-        try:
-            if isinstance(presets, Mapping):
-                parser = argparse.ArgumentParser(prog, add_help=False, allow_abbrev=False)
-                parser.add_argument('--dataset', default=next(iter(presets)))
-                dataset = parser.parse_known_args(argv)[0].dataset
-                flags.refuse_unknown('dataset', dataset, presets)
-                settings = presets[dataset]
-            import tyro  # who calls an experiment from Python needs none
+    if isinstance(presets, Mapping):
+        parser = argparse.ArgumentParser(prog, add_help=False, allow_abbrev=False)
+        parser.add_argument('--dataset', default=next(iter(presets)))
+        settings = presets.get(parser.parse_known_args(argv)[0].dataset, next(iter(presets.values())))
 
-            settings = tyro.cli(type(settings), default=settings, args=argv, prog=prog)
-            flags.check_settings(settings)
-            paths = [getattr(settings, name, None) for name in ('json', 'markdown', 'figure', 'curves')]
-            files.check_writable(*paths)
-            plots.check_figure_format(*paths[2:])
-            return listener.code if experiment(settings) else 0
-        except (ValueError, OSError, ModuleNotFoundError) as error:
-            print(f'{prog}: error: {error}', file=sys.stderr)
-            return 2
-        except (RuntimeError, MemoryError) as error:
-            print(f'{prog}: error: {main.explain(error)}', file=sys.stderr)
-            return 2
-        except KeyboardInterrupt as stop:
-            print(f'{prog}: interrupted; {stop.args[0] if stop.args else "nothing was reached yet"}', file=sys.stderr)
-            return listener.code
+    def command(settings, console) -> bool:
+        if isinstance(presets, Mapping):
+            flags.refuse_unknown('dataset', settings.dataset, presets)
+        flags.check_settings(settings)
+        paths = [getattr(settings, name, None) for name in ('json', 'markdown', 'figure', 'curves')]
+        files.check_writable(*paths)
+        plots.check_figure_format(*paths[2:])
+        return experiment(settings)
+
+    return main.run_command(settings, command, argv, prog)
 
 
 def load(name: str, split: str, data_dir: pathlib.Path | None = None) -> data.Split:
@@ -146,13 +148,21 @@ class Settings:
         return {'watch': tell, 'augment': data.random_shift(self.shift) if self.shift else None}
 
 
-COLUMNS = {
-    'distinct_winners': 'winners',
-    'win_entropy': 'win entropy',
-    'nearest_cosine_max': 'cosine max',
-    'nearest_cosine_median': 'median',
-    'unit_convergence': 'converged',
-}
+def hebbian_layer(settings: Settings, count: int, window: Window, patches_per_image: int | None = None) -> Layer:
+    """Build the layer: the rule, changes over their maximum, a rate that falls linearly from epoch to epoch."""
+    rate = transforms.linear_by_epoch(settings.rate, settings.epochs, count // settings.batch)
+    return Layer(
+        settings.features,
+        rules.krotov(settings.k, settings.delta, settings.p),
+        optax.chain(transforms.scale_by_max_abs(settings.maximum), transforms.scale_by_rate(rate)),
+        window,
+        patch_transform=PATCH_TRANSFORMS[settings.patch_transform],
+        post=(),  # drives as they are: the head normalises, rectifies and perhaps pools them
+        init=jax.nn.initializers.normal(settings.spread),
+        output=settings.output,
+        patches_per_image=patches_per_image,
+        precision=settings.precision,
+    )
 
 
 def compare(settings: Settings, build: Callable, draw: Callable) -> bool:
@@ -222,10 +232,7 @@ def note_of(interrupted: bool) -> str:
 
 def write_report(settings, rows: Sequence[comparison.ResultRow], interrupted: bool = False) -> None:
     """Write rows, settings, versions and the device as JSON, if a file is asked for: whole or not at all."""
-    plain = {
-        name: value for name, value in flags.settings_json(settings).items() if name not in ('figures', 'markdown')
-    }
-    tables.write_report(settings.json, plain, rows, interrupted)
+    tables.write_report(settings.json, flags.settings_json(settings), rows, interrupted)
 
 
 def write_figure(path: pathlib.Path | None, figure) -> None:

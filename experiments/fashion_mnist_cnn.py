@@ -21,9 +21,8 @@ import sys
 
 import common
 import jax
-import optax
 
-from hebbjax import Layer, Window, layers, plots, readout, rules, transforms
+from hebbjax import Window, layers, plots, readout
 from hebbjax.cli import flags
 from hebbjax.layers import initializers, patches
 from hebbjax.training import Stage
@@ -64,26 +63,10 @@ PRESETS = {
 }
 
 
-def hebbian_layer(settings: Config, count: int) -> Layer:
-    """Build the convolution: the rule, one maximum for all changes, a rate that falls linearly from epoch to epoch."""
-    rate = transforms.linear_by_epoch(settings.rate, settings.epochs, count // settings.batch)
-    return Layer(
-        settings.features,
-        rules.krotov(settings.k, settings.delta, settings.p),
-        optax.chain(transforms.scale_by_max_abs(settings.maximum), transforms.scale_by_rate(rate)),
-        Window(settings.window),
-        patch_transform=patches.PATCH_TRANSFORMS[settings.patch_transform],
-        post=(),  # drives as they are: the head normalises, rectifies and pools them
-        init=jax.nn.initializers.normal(settings.spread),
-        output=settings.output,
-        patches_per_image=settings.patches_per_image or None,
-        precision=settings.precision,
-    )
-
-
 def build_entries(settings: Config, images: jax.Array, classes: int) -> dict[str, Entry]:
     """Build the Hebbian network and its controls."""
-    layer = hebbian_layer(settings, len(images))
+    patches_drawn = settings.patches_per_image or None
+    layer = common.hebbian_layer(settings, len(images), Window(settings.window), patches_drawn)
     head = readout.linear_head(
         classes, power=settings.power, threshold=settings.threshold, pool=settings.pool, dropout=settings.dropout
     )
@@ -94,7 +77,7 @@ def build_entries(settings: Config, images: jax.Array, classes: int) -> dict[str
 
     # the published setting differs in the layer alone
     published = dataclasses.replace(settings, **PUBLISHED)
-    published_layer = hebbian_layer(published, len(images))
+    published_layer = common.hebbian_layer(published, len(images), Window(settings.window), patches_drawn)
 
     # the twin is what a deep-learning user would build: plain patches, drawn by fan-in, batch norm that starts at 0
     twin = dataclasses.replace(layer, patch_transform=patches.raw, output='weights', init=initializers.fan_in)

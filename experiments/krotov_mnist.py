@@ -20,9 +20,8 @@ import sys
 
 import common
 import jax
-import optax
 
-from hebbjax import Layer, Window, layers, plots, readout, rules, transforms
+from hebbjax import Window, layers, plots, readout
 from hebbjax.layers import initializers, patches
 from hebbjax.training import Stage
 from hebbjax.training.comparison import Entry
@@ -52,25 +51,9 @@ PRESETS = {
 }
 
 
-def hebbian_layer(settings: Config, count: int) -> Layer:
-    """Build the units: the rule, changes over their maximum, a rate that falls linearly from epoch to epoch."""
-    rate = transforms.linear_by_epoch(settings.rate, settings.epochs, count // settings.batch)
-    return Layer(
-        settings.features,
-        rules.krotov(settings.k, settings.delta, settings.p),
-        optax.chain(transforms.scale_by_max_abs(settings.maximum), transforms.scale_by_rate(rate)),
-        Window(),  # the whole image
-        patch_transform=patches.PATCH_TRANSFORMS[settings.patch_transform],
-        post=(),  # drives as they are: the head normalises and rectifies them
-        init=jax.nn.initializers.normal(settings.spread),
-        output=settings.output,
-        precision=settings.precision,
-    )
-
-
 def build_entries(settings: Config, images: jax.Array, classes: int) -> dict[str, Entry]:
     """Build the Hebbian network and its controls."""
-    layer = hebbian_layer(settings, len(images))
+    layer = common.hebbian_layer(settings, len(images), Window())  # the whole image
     head = readout.linear_head(classes, power=settings.power, threshold=settings.threshold, dropout=settings.dropout)
     common.check_fits((layer, head), images.shape[1:])
     on_frozen = readout.gradient_probe(head, settings.schedule, **settings.gradient)

@@ -54,8 +54,8 @@ def lay_out_heads(rows: list[dict]) -> list[str]:
         accuracies = [mean_std(row[f'{part}_accuracy']) for part in ('test', 'train', 'validation')]
         paper = '' if row['paper'] is None else str(row['paper'])
         spent = [f'{row[name]:.1f}' for name in ('seconds', 'compile_seconds')]
-        told = [form.format(fmean(row[key])) if key in row else '' for key, (_, form) in COLUMNS.items()]
-        lines.append([row['row'], *accuracies, paper, str(len(row['test_accuracy'])), *spent, *told])
+        measures = [form.format(fmean(row[key])) if key in row else '' for key, (_, form) in COLUMNS.items()]
+        lines.append([row['row'], *accuracies, paper, str(len(row['test_accuracy'])), *spent, *measures])
     return markdown([*head, *(title for title, _ in COLUMNS.values())], lines)
 
 

@@ -78,11 +78,14 @@ class LearningRule(NamedTuple):
 
     __eq__, __hash__, __reduce__ = specs.specs_equal, specs.spec_hash, specs.spec_reduce
 
+    def competition_threshold(self, key: Key, w: Array, state: State, threshold: Array | None = None) -> Array | None:
+        """Give what neurons compete less by in the step of this key: thresholds and `competition_bias`. [N] or None."""
+        bias = self.competition_bias(jax.random.fold_in(key, BIAS_SALT), w, state)
+        return bias if threshold is None else threshold if bias is None else threshold + bias
+
     def update(self, key: Key, x: Array, u: Array, w: Array, state: State, teacher=None, threshold=None):
         """Learn from all patches at once: x [P, D], their drives u [P, N] -> (dw [N, D] to be added, state)."""
-        bias = self.competition_bias(jax.random.fold_in(key, BIAS_SALT), w, state)  # [N]
-        if bias is not None:
-            threshold = bias if threshold is None else threshold + bias
+        threshold = self.competition_threshold(key, w, state, threshold)  # [N]
         return self.finalize(self.accumulate(self.init_stats(w), key, x, u, teacher, threshold), w, state)
 
 

@@ -1,4 +1,4 @@
-"""What can be told of a bank of neurons: pure functions of weights and win counts, safe under jit and vmap.
+"""What can be measured of a bank of neurons: pure functions of weights and win counts, safe under jit and vmap.
 
 No single one of them sees everything: a bank whose filters are all the same has converged perfectly.
 """

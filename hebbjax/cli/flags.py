@@ -13,7 +13,7 @@ from hebbjax.support.checks import require, show
 
 MOST = 10**6  # of anything that is counted: more epochs, images or neurons than anybody trains
 LARGEST = 1e30  # of other numbers: beyond it float32 overflows before long, and below its inverse all is 0
-PLACES = ('json', 'figure', 'curves', 'data_dir', 'run')  # settings that say where, not what
+PLACES = ('json', 'markdown', 'figure', 'figures', 'curves', 'data_dir', 'run')  # settings that say where, not what
 
 
 class Fits(NamedTuple):

@@ -73,11 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @lasting_output()
-def run_command(settings: type, command: Callable, argv: Sequence[str], prog: str) -> int:
-    """Read the flags of a dataclass and run `command(settings, console)`, True where it was ended. -> exit code."""
+def run_command(settings, command: Callable, argv: Sequence[str], prog: str) -> int:
+    """Read the flags of a dataclass, or of one whose values are the defaults, and run `command(settings, console)`,
+    which says True where it was ended early. -> exit code.
+    """
+    kind, defaults = (settings, {}) if isinstance(settings, type) else (type(settings), {'default': settings})
     with listen() as listener:
         try:
-            chosen = tyro.cli(settings, args=list(argv), prog=prog)
+            chosen = tyro.cli(kind, args=list(argv), prog=prog, **defaults)
             listener()
             is_interrupted = command(chosen, make_console()) is True
         except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:

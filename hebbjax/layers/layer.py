@@ -30,6 +30,7 @@ from hebbjax.layers.patches import (
     sample_patches,
 )
 from hebbjax.rules.competition import subtract_threshold
+from hebbjax.rules.local import inverse_length
 from hebbjax.rules.teachers import Teacher
 from hebbjax.support import checks, specs
 
@@ -249,10 +250,7 @@ def output_drive(layer: Layer, x: Array, u: Array) -> Array:
 
     [..., D], [..., N] -> [..., N].
     """
-    if layer.output != 'cosine':
-        return u
-    square = jnp.sum(x * x, axis=-1, keepdims=True)
-    return u * jnp.where(square == 0, 0, lax.rsqrt(jnp.where(square == 0, 1, square)))  # twice, for a finite slope
+    return u * inverse_length(x) if layer.output == 'cosine' else u
 
 
 def drives(layer: Layer, w: Array, images: Array) -> Array:

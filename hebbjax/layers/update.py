@@ -1,9 +1,9 @@
-"""A layer's moment of learning: look, compete, change, adapt; and what it sends on meanwhile."""
+"""One learning step of a layer: look, compete, change, adapt; and what it sends on meanwhile."""
 
 import jax
 import jax.numpy as jnp
 
-from hebbjax.base import BIAS_SALT, Array, Key, StepInfo, UpdateStats
+from hebbjax.base import Array, Key, StepInfo, UpdateStats
 from hebbjax.layers import microbatch
 from hebbjax.layers.chain import apply_chain, count_by_image
 from hebbjax.layers.homeostasis import adapt_threshold
@@ -54,10 +54,10 @@ def accumulate_layer(
     """Add up what the patches of a batch ask for, some images at a time, and send the layer's answer on.
 
     A batch's patches and drives are many times the batch: 49 MiB for 100 images of 14 x 14 x 100 under 3 x 3 windows.
-    Their sum needs none of it at once. On a CPU a few images at a time stay in its cache from the moment they are cut
-    to the moment they are added (2 cores, 196 such neurons, hard winner-take-all: 41 ms a batch where patches and one
-    product of the whole batch take 86, and a convolution 124; benchmarks/NOTES.md). An accelerator wants large
-    products: it gets all that fits in a share of its memory. `Layer.microbatch` overrides.
+    Their sum needs none of it at once. On a CPU a few images at a time stay in its cache from being cut to being added
+    (2 cores, 196 such neurons, hard winner-take-all: 41 ms a batch where patches and one product of the whole batch
+    take 86, and a convolution 124; benchmarks/NOTES.md). An accelerator wants large products: it gets all that fits in
+    a share of its memory. `Layer.microbatch` overrides.
 
     Whether everything was finite is seen here, where all of it passes, and not in what a rule makes of it: a rule adds
     the rows of winners, and maxima pass over NaN on a CPU, so that a patch with NaN in it teaches nobody and leaves no
@@ -77,27 +77,27 @@ def accumulate_layer(
     transform = output_transform(layer)
     w_out = w if transform is layer.rule.effective_weights else transform(state.w)
     images, pre = apply_chain(layer.pre, state.pre, images, train=True)
-    threshold = competition_threshold(layer, jax.random.fold_in(key, BIAS_SALT), state)
+    threshold = layer.rule.competition_threshold(key, state.w, state.rule, state.threshold)
     some = count_by_image(layer.post)  # parts that a microbatch passes; the others see the batch as a whole
 
-    def learn(carry, microbatch_key, x, told):
+    def learn(carry, microbatch_key, x, teacher):
         stats, is_finite = carry
         u = matmul_drives(layer, x, w)  # [P, N]
-        stats = layer.rule.accumulate(stats, microbatch_key, x, u, repeat_teacher(told, len(x)), threshold)
+        stats = layer.rule.accumulate(stats, microbatch_key, x, u, repeat_teacher(teacher, len(x)), threshold)
         return (stats, is_finite & all_finite(x)), u
 
     def send(u):
         return apply_post(layer, state, u, slice(0, some), train=True)[0]
 
-    def add(carry, number, images, told):
+    def add(carry, number, images, teacher):
         maps = layer_patches(layer, images)  # [b, H', W', D]
         x = maps.reshape(-1, maps.shape[-1])  # [P, D]
-        carry, u = learn(carry, jax.random.fold_in(rule_key, number), x, told)
+        carry, u = learn(carry, jax.random.fold_in(rule_key, number), x, teacher)
         u = u if w_out is w else matmul_drives(layer, x, w_out)
         u = output_drive(layer, x, u)  # of rows, as in the rule, so that XLA computes a cosine's |x| once for both
         return carry, send(u.reshape(*maps.shape[:-1], -1))
 
-    def answer(carry, number, images, told):
+    def answer(carry, number, images, teacher):
         maps = layer_patches(layer, images)
         return carry, send(output_drive(layer, maps, matmul_drives(layer, maps, w_out)))
 
@@ -119,14 +119,6 @@ def all_finite(rows: Array) -> Array:
     which maxima pass over on a CPU.
     """
     return jnp.isfinite(jnp.sum(rows * rows, -1)).all()
-
-
-def competition_threshold(layer: Layer, key: Key, state: LayerState) -> Array | None:
-    """Give what neurons compete less by in this step: thresholds, and the rule's own bias. [N] or None."""
-    bias = layer.rule.competition_bias(key, state.w, state.rule)
-    if bias is None or state.threshold is None:
-        return state.threshold if bias is None else bias
-    return state.threshold + bias
 
 
 def repeat_teacher(teacher: Array | None, patches: int) -> Array | None:

@@ -122,9 +122,14 @@ def from_leak(
     return dense._replace(init=lambda w: check_k(k, len(w)) or (), accumulate=accumulate)
 
 
-def unit_rows(x: Array, floor: float = 0.0) -> Array:
-    """Scale rows, such as patches or weights, to unit length: `x / |x|_2`; one no longer than `floor` becomes zero."""
+def inverse_length(x: Array, floor: float = 0.0) -> Array:
+    """Give `1 / |x|_2` of rows [..., D], 0 for one no longer than `floor`. -> [..., 1]."""
     square = jnp.sum(x * x, axis=-1, keepdims=True)
     flat = square <= floor**2
     # chosen twice: neither a zero row's quotient nor its slope sees a division by zero; NaN passes, and is found
-    return jnp.where(flat, 0, x * lax.rsqrt(jnp.where(flat, 1, square)))
+    return jnp.where(flat, 0, lax.rsqrt(jnp.where(flat, 1, square)))
+
+
+def unit_rows(x: Array, floor: float = 0.0) -> Array:
+    """Scale rows, such as patches or weights, to unit length: `x / |x|_2`; one no longer than `floor` becomes zero."""
+    return x * inverse_length(x, floor)

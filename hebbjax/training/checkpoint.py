@@ -24,10 +24,8 @@ from hebbjax.support.signals import hold_signals
 from hebbjax.training.loop import CallbackContext, Position, check_every
 
 SUMS = 'checksums.json'  # of a checkpoint's files
-DISCARDED, UNFINISHED = (
-    '.discarded',
-    '.orbax-checkpoint-tmp',
-)  # orbax's: about to be deleted; not yet renamed into place
+# orbax's: about to be deleted; not yet renamed into place
+DISCARDED, UNFINISHED = '.discarded', '.orbax-checkpoint-tmp'
 
 
 def save_state(path: str | os.PathLike, state) -> None:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from damage import DTYPES, FLOATS, bits
+from draws import first, normal
 from flax import nnx
 
 from hebbjax import Homeostasis, Layer, Window, init, layers, rules, transforms
@@ -16,15 +17,6 @@ from hebbjax.rules.competition import subtract_threshold
 ASCEND = transforms.scale_by_rate(1.0)
 KROTOV = rules.krotov(2, 0.4, 3.0)
 HIGHEST = jax.lax.Precision.HIGHEST
-
-
-def normal(rng, *shape):
-    return jnp.asarray(rng.normal(size=shape), jnp.float32)
-
-
-def first(key, shape, dtype):
-    """Draw first weights on the host, where nothing is compiled."""
-    return jnp.asarray(np.random.default_rng(shape).normal(size=shape), dtype) / 2
 
 
 # Weights, out and in

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import first, normal
 from flax import nnx
 
 from hebbjax import Layer, Window, layers, rules, transforms
@@ -19,15 +20,6 @@ from hebbjax.layers import patches
 ASCEND = transforms.scale_by_rate(1.0)
 KROTOV = rules.krotov(2, 0.4, 3.0)
 HIGHEST = jax.lax.Precision.HIGHEST
-
-
-def normal(rng, *shape):
-    return jnp.asarray(rng.normal(size=shape), jnp.float32)
-
-
-def first(key, shape, dtype):
-    """Draw first weights on the host, where nothing is compiled."""
-    return jnp.asarray(np.random.default_rng(shape).normal(size=shape), dtype) / 2
 
 
 # A user's own models, written by someone who never heard of hebbjax

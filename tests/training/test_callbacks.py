@@ -185,8 +185,8 @@ def test_every_other_callback_begins_afresh_with_another_training(digits, tmp_pa
     assert timeless(again.history) == timeless(anew.history) and len(again.history) == 2
     for name in ('metrics.jsonl', 'details.jsonl'):
         assert timeless(files.read_lines(used / name)) == timeless(files.read_lines(fresh / name))
-    told = screen.getvalue()
-    assert '2/2' in told and 'images/s' in told
+    shown = screen.getvalue()
+    assert '2/2' in shown and 'images/s' in shown
     assert [path.name for path in sorted(fresh.glob('*.png'))] == ['layer1_epoch0001.png', 'layer1_epoch0002.png']
     for path in fresh.glob('*.png'):
         assert path.read_bytes() == (used / path.name).read_bytes()
@@ -322,11 +322,15 @@ def test_the_bar_tells_rate_and_metrics_on_a_terminal_and_nothing_elsewhere(digi
         screen = io.StringIO()
         console = Console(file=screen, force_terminal=terminal, width=200)
         fit(digits, metric([1, 2, 3], 'validation_accuracy'), training.Progress(console, 3, 300))
-        told = screen.getvalue()
+        shown = screen.getvalue()
         assert (
-            ('images/s' in told) == ('max_update 0.' in told) == ('accuracy 3' in told) == ('3/3' in told) == terminal
+            ('images/s' in shown)
+            == ('max_update 0.' in shown)
+            == ('accuracy 3' in shown)
+            == ('3/3' in shown)
+            == terminal
         )
-        assert terminal or told == ''
+        assert terminal or shown == ''
 
 
 @given(phase=st.text('[]/b :abc', min_size=1, max_size=9), note=st.text('[]/b :abc', min_size=1, max_size=9))

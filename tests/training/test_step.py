@@ -71,10 +71,10 @@ def test_a_step_changes_every_layer_and_counts(images, step):
     after, info = step(state, images[:6])
     assert after.step == 1
     np.testing.assert_array_equal(jax.random.key_data(after.key), jax.random.key_data(state.key))
-    for before, then, told in zip(state.layers, after.layers, info):
-        assert told.max_update > 0 and told.is_finite
-        np.testing.assert_allclose(jnp.abs(then.w - before.w).max(), told.max_update, atol=1e-6)
-    assert [int(told.win_counts.sum()) for told in info] == [6 * 64, 6 * 2]
+    for before, then, info_of in zip(state.layers, after.layers, info):
+        assert info_of.max_update > 0 and info_of.is_finite
+        np.testing.assert_allclose(jnp.abs(then.w - before.w).max(), info_of.max_update, atol=1e-6)
+    assert [int(layer.win_counts.sum()) for layer in info] == [6 * 64, 6 * 2]
 
 
 def test_bytes_and_intensities_teach_the_same(images, step):
@@ -228,14 +228,14 @@ def test_a_teacher_hears_the_weights_of_the_layers_above_as_they_were(images):
     def finalize(stats, w, state):
         return jnp.zeros_like(w) + stats.leak[:, None], state
 
-    told = Layer(
+    taught = Layer(
         4,
         rules.hebb()._replace(accumulate=accumulate, finalize=finalize),
         transforms.scale_by_rate(1.0),
         Window(3),
         teacher=teach,
     )
-    net = (told, Layer(2, rules.hebb(), TX))
+    net = (taught, Layer(2, rules.hebb(), TX))
     state = start(net=net)
     after, _ = training.make_train_step(net)(state, images[:6], jnp.zeros(6, int))
     assert heard == [((2, 144),)]
