@@ -150,7 +150,8 @@ def make_network(variant: Variant, config: Config, first: dict) -> tuple[Layer, 
         compete = k if variant.learns == 'winners' else rules.graded(layers.triangle)
         # rates are per patch, so patches are added up; thresholds settle before weights move
         rule = getattr(rules, variant.rule)(compete, reduce=rules.sum_over_patches)
-        move = transforms.scale_by_rate(transforms.burn_in(config.burn_in, config.rate * rate))
+        rates = optax.constant_schedule(0.0), optax.constant_schedule(config.rate * rate)
+        move = transforms.scale_by_rate(optax.join_schedules(rates, [config.burn_in]))
         learn = optax.chain(move, transforms.keep_pruned(), transforms.project_unit_rows())
         send = layers.triangle if variant.sends == 'triangle' else layers.send_credit(rules.k_wta(k))
         prepare = {'pre': (layers.standardise,), 'patch_transform': layers.raw} | ({} if number else first)
@@ -216,7 +217,7 @@ def read_layers(net, states, images: jax.Array) -> tuple[jax.Array, ...]:
     x, features = layers.to_intensities(images), []
     for number, (layer, state) in enumerate(zip(net, states), 1):
         x = layers.forward(layer, state, x)
-        features.append(layers.quadrants(layers.standardise(x)) if number < len(net) else x.reshape(len(x), -1))
+        features.append(readout.quadrants(layers.standardise(x)) if number < len(net) else x.reshape(len(x), -1))
     return tuple(features)
 
 

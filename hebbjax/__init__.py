@@ -11,7 +11,8 @@ import importlib.metadata as _metadata
 from hebbjax import diagnostics, layers, rules, transforms
 from hebbjax.base import Credit, LearningRule, StepInfo, UpdateStats
 from hebbjax.layers import Homeostasis, Layer, LayerState, TrainState, Window, features, init
-from hebbjax.training.step import make_train_epoch, make_train_step, train_step
+from hebbjax.training.epoch import make_train_epoch
+from hebbjax.training.step import make_train_step, train_step
 
 try:
     __version__ = _metadata.version('hebbjax')

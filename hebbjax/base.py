@@ -49,10 +49,6 @@ def zero_stats(w: Array) -> UpdateStats:
     return UpdateStats(jnp.zeros_like(w), zeros, zeros, jnp.zeros(len(w), jnp.int32), jnp.zeros((), jnp.int32))
 
 
-def no_bias(key: Key, w: Array, state: State) -> None:
-    """Let everyone compete by their drive."""
-
-
 class LearningRule(NamedTuple):
     """A learning rule: pure functions, as in optax. The rate and everything else after `dw` is optax's part.
 
@@ -72,16 +68,18 @@ class LearningRule(NamedTuple):
     """(stats, w [N, D], state) -> (dw [N, D] to be added, state)."""
     init_stats: Callable[[Array], UpdateStats] = zero_stats
     """w [N, D] -> the stats of no patches."""
-    competition_bias: Callable[[Key, Array, State], Array | None] = no_bias
-    """(key, w [N, D], state) -> [N] or None: what is subtracted from all drives of a learning step before neurons
+    competition_bias: Callable[[Key, Array, State], Array] | None = None
+    """(key, w [N, D], state) -> [N]; or None: what is subtracted from all drives of a learning step before neurons
     compete, on top of a layer's thresholds; +inf: this neuron sits the step out."""
 
     __eq__, __hash__, __reduce__ = specs.specs_equal, specs.spec_hash, specs.spec_reduce
 
     def competition_threshold(self, key: Key, w: Array, state: State, threshold: Array | None = None) -> Array | None:
         """Give what neurons compete less by in the step of this key: thresholds and `competition_bias`. [N] or None."""
+        if self.competition_bias is None:
+            return threshold
         bias = self.competition_bias(jax.random.fold_in(key, BIAS_SALT), w, state)
-        return bias if threshold is None else threshold if bias is None else threshold + bias
+        return bias if threshold is None else threshold + bias
 
     def update(self, key: Key, x: Array, u: Array, w: Array, state: State, teacher=None, threshold=None):
         """Learn from all patches at once: x [P, D], their drives u [P, N] -> (dw [N, D] to be added, state)."""

@@ -1,47 +1,23 @@
 """What happens to a raw change `dw` before it reaches the weights: optax transformations, chained by `optax.chain`.
 
-Rules say what a synapse can know, this is the economy around it. All ascend: `w + change` is the new weight.
+Rules say what a synapse can know, this is the economy around it. All ascend: `w + change` is the new weight. A rate
+that waits while thresholds settle: `optax.join_schedules([constant_schedule(0.0), constant_schedule(rate)], [steps])`.
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from hebbjax.base import Array
 from hebbjax.support import checks
 
-PROBE = np.array([[0.5, 0.1, 0.8], [0.2, 0.9, 0.4]], np.float32)  # weights that no transformation treats specially
-
-
-def check_ascends(tx: optax.GradientTransformation) -> None:
-    """Refuse a transformation by which weights go against a change that a rule asks for, as `optax.sgd` has it.
-
-    What moves nothing yet (a burn-in) passes, and what cannot be asked for a step of other weights than its own.
-    """
-    try:
-        with jax.ensure_compile_time_eval():
-            w = jnp.asarray(PROBE)
-            change = tx.update(jnp.ones_like(w), tx.init(w), w)[0]
-        along = 0.0 if checks.is_traced(change) else float(np.sum(change))  # with dw = 1, the inner product with it
-    except Exception:  # made for weights of one shape, say
-        return
-    way = 'end it with transforms.scale_by_rate(rate), or chain optax.scale(-1) behind it'
-    descends = 'tx descends, as optimizers of losses do, and a rule says where to go: it would unlearn'
-    checks.require(not along < 0, f'{descends}; {way}.')
-
-
-def _check_rate(rate) -> None:
-    fits = not checks.is_misfit(rate, lambda rate: rate >= 0)
-    checks.require(fits, f'learning rate {checks.show(rate)} would unlearn; use a finite rate >= 0.')
-
 
 def scale_by_rate(rate) -> optax.GradientTransformation:
     """Multiply by a rate (a number, traced or not) or by an optax schedule of the step count: `change = rate dw`."""
     if not callable(rate):
-        _check_rate(rate)
+        checks.check_number('rate', rate, least=0)
     return optax.scale_by_learning_rate(rate, flip_sign=False)
 
 
@@ -56,19 +32,10 @@ def linear_by_epoch(rate, epochs: int, steps_per_epoch: int) -> Callable[[Array]
         >>> [round(float(schedule(step)), 3) for step in (0, 99, 100, 399)]
         [0.02, 0.02, 0.015, 0.005]
     """
-    length = f'{checks.show(epochs)} epochs of {checks.show(steps_per_epoch)} steps'
-    fits = checks.is_count(epochs) and checks.is_count(steps_per_epoch)
-    checks.require(fits, f'{length} cannot be annealed over; use at least 1 of each.')
-    _check_rate(rate)
+    checks.check_number('rate', rate, least=0)
+    checks.check_count('epochs', epochs)
+    checks.check_count('steps_per_epoch', steps_per_epoch)
     return lambda step: rate * (1 - jnp.minimum(step // steps_per_epoch, epochs - 1) / epochs)
-
-
-def burn_in(steps: int, rate) -> Callable[[Array], Array]:
-    """Build a schedule that is 0 for so many steps, while thresholds settle (201 in Miconi's notebook), then `rate`."""
-    wait = f'a burn-in of {checks.show(steps)} steps cannot be waited for; use 0 or more.'
-    checks.require(checks.is_count(steps, 0), wait)
-    _check_rate(rate)
-    return lambda step: jnp.where(step < steps, 0.0, rate)
 
 
 def scale_by_max_abs(per: str = 'layer', floor: float = 1e-30) -> optax.GradientTransformation:
@@ -78,9 +45,8 @@ def scale_by_max_abs(per: str = 'layer', floor: float = 1e-30) -> optax.Gradient
     one per neuron (row), which is local. With the floor, no change stays no change.
     """
     axes = {'layer': None, 'unit': -1}
-    checks.require(per in axes, f"the maximum is taken per 'layer' or per 'unit', not per {per!r}.")
-    fits = not checks.is_misfit(floor, lambda floor: floor > 0)
-    checks.require(fits, f'a floor of {checks.show(floor)} may divide by zero; use a finite number above 0.')
+    checks.check_choice('per', per, axes)
+    checks.check_number('floor', floor, above=0)
 
     def scale(dw, w):
         return dw / jnp.maximum(jnp.max(jnp.abs(dw), axis=axes[per], keepdims=True), floor)

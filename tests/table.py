@@ -90,9 +90,7 @@ def drives(rule, x, w):
 
 @partial(jax.jit, static_argnames='rule')
 def _accumulate(rule, stats, x, w, state, teacher, threshold):
-    bias = rule.competition_bias(jax.random.key(1), w, state)
-    if bias is not None:
-        threshold = bias if threshold is None else threshold + bias
+    threshold = rule.competition_threshold(jax.random.key(1), w, state, threshold)
     return rule.accumulate(stats, jax.random.key(0), x, drives(rule, x, w), teacher, threshold)
 
 

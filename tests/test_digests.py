@@ -146,11 +146,16 @@ def krotov_conv():
     return of_training(result.state) | own | {'features': hebbjax.features(net, states, learn[0])}
 
 
+def wait(steps, rate):
+    """0 for so many steps, then the rate."""
+    return optax.join_schedules([optax.constant_schedule(0.0), optax.constant_schedule(rate)], [steps])
+
+
 def miconi_net(post, k, density, pre, transform=patches.raw):
     """Miconi's network for images of 16 x 16: 10, 8 and 6 neurons."""
 
     def layer(number, features, size, rate):
-        step = transforms.scale_by_rate(transforms.burn_in(2, 30.0 * rate))
+        step = transforms.scale_by_rate(wait(2, 30.0 * rate))
         winners = min(k, max(1, features // 2))
         return hebbjax.Layer(
             features,
@@ -172,7 +177,7 @@ def miconi_answers(net, states, images):
     x, answers = layers.to_intensities(images), []
     for number, (layer, state) in enumerate(zip(net, states), 1):
         x = layers.forward(layer, state, x)
-        answers.append(x.reshape(len(x), -1) if number == len(net) else layers.quadrants(layers.standardise(x)))
+        answers.append(x.reshape(len(x), -1) if number == len(net) else readout.quadrants(layers.standardise(x)))
     return answers
 
 
@@ -229,7 +234,7 @@ def amato():
     bottom = readout.gradient_layer(10, Window(5), post=(*pooled, layers.BatchNorm(uniform)))
     middle = (hebbian(3, plain), hebbian(1, pooled), taught)
     top = readout.gradient_layer(10, Window(1), post=(*pooled, layers.BatchNorm()))
-    classifier = readout.gradient_layer(CLASSES, pre=(layers.Dropout(0.5),), post=())
+    classifier = readout.gradient_layer(CLASSES, pre=(readout.Dropout(0.5),), post=())
     found = {'whitened': data.whiten(zca, normal)}
 
     def key_of(number):  # draws first weights, and all else
@@ -273,7 +278,7 @@ def supervised_stage():
     """A gradient layer and a head on a convolution that has just learned from all its windows."""
     learn, held_out = zip(*pictures(8, 1))
     bottom = convolution(patches_per_image=None, patch_transform=patches.contrast, per='unit', p=3.0)
-    middle = readout.gradient_layer(8, pre=layers.Dropout(0.2), post=(layers.relu, layers.BatchNorm()))
+    middle = readout.gradient_layer(8, pre=readout.Dropout(0.2), post=(layers.relu, layers.BatchNorm()))
     net = (bottom, middle, readout.linear_head(CLASSES, power=None))
     how = {'stages': training.plan_stages('simultaneous', net, 1), 'batch': 10, 'watch': None}
     state = training.fit(net, begin(net, (8, 8, 1)), *learn, **how).state
@@ -341,7 +346,7 @@ def bank():
         'tx-annealed-layer': (krotov, chain(transforms.scale_by_max_abs(), falling)),
         'tx-annealed-unit': (krotov, chain(transforms.scale_by_max_abs('unit'), falling)),
         'tx-masked-unit_rows': (instar, chain(scale(0.3), transforms.keep_pruned(), transforms.project_unit_rows())),
-        'tx-after': (instar, scale(transforms.burn_in(1, 0.3))),
+        'tx-after': (instar, scale(wait(1, 0.3))),
         'tx-momentum': (instar, chain(optax.trace(0.9), scale(0.3))),
     }
     w = np.random.default_rng(1).normal(size=(8, 16)).astype(np.float32) / 4

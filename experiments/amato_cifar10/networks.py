@@ -131,7 +131,7 @@ def hebbian_layer(number: int, scale: str) -> Layer:
 def gradient_layer(number: int, scale: str, dropout: float) -> Layer:
     """Build a layer that learns by gradient: bias, rectifier, pooling, batch norm; the classifier is linear."""
     if number == CLASSIFIER:
-        return readout.gradient_layer(CLASSES, pre=(layers.Dropout(dropout),) if dropout else (), post=())
+        return readout.gradient_layer(CLASSES, pre=(readout.Dropout(dropout),) if dropout else (), post=())
     return readout.gradient_layer(SIZES[number][0], Window(SIZES[number][1]), post=post_of(number, scale))
 
 

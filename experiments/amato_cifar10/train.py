@@ -14,7 +14,7 @@ from amato_cifar10.networks import CLASSES, SHAPE, Training, network
 
 import hebbjax
 from hebbjax import TrainState, data, layers, readout, training
-from hebbjax.layers.microbatch import map_blocks
+from hebbjax.readout.blocks import map_blocks
 from hebbjax.readout.hybrid import lower_answers
 from hebbjax.support import checks, files
 

@@ -1,71 +1,57 @@
 """Flags are fields of dataclasses, whose type hints say what a value may be, as a flag and in a run folder alike."""
 
 import dataclasses
-import numbers
+import functools
 import os
 import pathlib
 import types
 import typing
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Iterable
+from typing import Annotated, Any
 
-from hebbjax.support.checks import require, show
+from hebbjax.support import checks
 
 MOST = 10**6  # of anything that is counted: more epochs, images or neurons than anybody trains
 LARGEST = 1e30  # of other numbers: beyond it float32 overflows before long, and below its inverse all is 0
 PLACES = ('json', 'markdown', 'figure', 'figures', 'curves', 'data_dir', 'run')  # settings that say where, not what
 
 
-class Fits(NamedTuple):
-    """What a value has to be, beside its type."""
-
-    words: str
-    test: Callable[[Any], bool]
-
-
 def choice(*known: str):
     """Give the type hint of a name among those that are known."""
-    return Annotated[str, Fits(', '.join(known), known.__contains__)]
+    return Annotated[str, functools.partial(checks.check_choice, known=known)]
 
 
 def whole(low: int, high: int = MOST):
     """Give the type hint of a whole number from `low` to `high`."""
-    return Annotated[int, Fits(f'a whole number from {low} to {high}', lambda value: low <= value <= high)]
+    return Annotated[int, functools.partial(checks.check_count, least=low, most=high)]
+
+
+def number(**bounds: float):
+    """Give the type hint of a number within `bounds`, see `checks.check_number`."""
+    return Annotated[float, functools.partial(checks.check_number, **{'most': LARGEST} | bounds)]
 
 
 Count, CountOrZero, Rank, Seeds, Seed = whole(1), whole(0), whole(2), whole(1, 1000), whole(0, 2**32 - 1)
-Rate = Annotated[float, Fits(f'a number from {1 / LARGEST:g} to {LARGEST:g}', lambda value: value >= 1 / LARGEST)]
-Amount = Annotated[float, Fits(f'a number from 0 to {LARGEST:g}', lambda value: value >= 0)]
-Power = Annotated[float, Fits(f'a number from 1 to {LARGEST:g}', lambda value: value >= 1)]
-NormExponent = Annotated[float, Fits(f'a number above 1, up to {LARGEST:g}', lambda value: value > 1)]
-Part = Annotated[float, Fits('a number above 0 and below 1', lambda value: 0 < value < 1)]
-PartOrZero = Annotated[float, Fits('a number from 0 on, below 1', lambda value: 0 <= value < 1)]
-KINDS = {int: (numbers.Integral, 'a whole number'), float: (numbers.Real, f'a number from {-LARGEST:g} to {LARGEST:g}'),
-         str: (str, 'text'), pathlib.Path: (str | os.PathLike, 'a path')}  # fmt: skip
+Rate, Amount, NormExponent, Part = number(least=1 / LARGEST), number(least=0), number(above=1), number(above=0, below=1)
 
 
 def check(name: str, value: Any, hint: Any) -> None:
-    """Refuse a value that is not what a hint says: a scalar, which may have a `Fits`, `X | None`, or tuples of them."""
+    """Refuse a value that is not what a hint says: text, a path, one of the hints above, `X | None`, or a tuple."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    is_word = isinstance(value, str) and value.isprintable() and 0 < len(value) <= 60
-    came = value if is_word else show(value)
     if origin in (types.UnionType, typing.Union):
         if value is not None:
             check(name, value, args[0])
     elif origin is tuple:
         is_open = args[-1] is Ellipsis
         fits = isinstance(value, list | tuple) and (is_open or len(value) == len(args))
-        require(fits, f'{name} {came} does not fit; use a list{"" if is_open else f" of {len(args)}"}.')
+        checks.require(fits, f'{name}={checks.show(value)} is no list of {"any" if is_open else len(args)} values.')
         for place, part in enumerate(value):
             check(f'{name}[{place}]', part, args[0 if is_open else place])
+    elif origin is Annotated:
+        args[1](name, value)
     else:
-        kind = args[0] if origin is Annotated else hint
-        accepted, words = KINDS[kind]
-        bounds = next((mark for mark in args[1:] if isinstance(mark, Fits)), Fits(words, lambda value: True))
-        fits = isinstance(value, accepted) and not isinstance(value, bool)  # a subclass of int, in Python
-        fits = fits and (kind is not float or abs(value) <= LARGEST) and bounds.test(value)
-        way = 'is unknown; there are' if kind is str else 'does not fit; use'
-        require(fits, f'{name} {came} {way} {bounds.words}.')
+        fits = isinstance(value, str | os.PathLike if hint is pathlib.Path else hint)
+        checks.require(fits, f'{name}={checks.show(value)} is no {hint.__name__}; give one.')
 
 
 def check_settings(settings: Any) -> None:
@@ -77,7 +63,7 @@ def check_settings(settings: Any) -> None:
 
 def refuse_unknown(name: str, value: str, known: Iterable[str]) -> None:
     """Refuse the value of a setting that is none of those that are known."""
-    check(flag(name), value, choice(*known))
+    checks.check_choice(flag(name), value, known)
 
 
 def flag(name: str) -> str:

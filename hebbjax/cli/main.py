@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import tyro
 
 from hebbjax.cli.output import lasting_output, make_console
-from hebbjax.support.checks import require
+from hebbjax.support.checks import check_choice
 from hebbjax.support.signals import listen
 
 USAGE = """usage: hebbjax [COMMAND] [flags]
@@ -40,22 +40,6 @@ def prepare_data(settings: PrepareData, console) -> None:
     console.print(f'{settings.name} lies prepared in {prepare_dataset(settings.name, settings.data_dir)}')
 
 
-def find_command(name: str, argv: Sequence[str]) -> tuple[type, Callable]:
-    """Give the dataclass of a command's flags, and what it does with them: (settings, console) -> its result."""
-    from hebbjax.cli import compare, evaluate, plot, train
-
-    if name == 'train':
-        return train.find_train(argv)
-    commands = {
-        'compare': (compare.Compare, compare.run_compare),
-        'evaluate': (evaluate.Evaluate, evaluate.run_evaluate),
-        'plot': (plot.Plot, plot.run_plot),
-        'data': (PrepareData, prepare_data),
-    }
-    require(name in commands, f'{name!r} is no command; there are train, {", ".join(commands)}.')
-    return commands[name]
-
-
 @lasting_output()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `hebbjax`, the console command and `python -m hebbjax`. -> its exit code."""
@@ -64,8 +48,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'hebbjax {sys.modules["hebbjax"].__version__}' if argv == ['--version'] else USAGE)
         return 0
     name, flags = (argv[0], argv[1:]) if argv and not argv[0].startswith('-') else ('compare', argv)
+    from hebbjax.cli import compare, evaluate, plot, train  # late: --version and --help need none of them
+
+    commands = {
+        'compare': lambda: (compare.Compare, compare.run_compare),
+        'train': lambda: train.find_train(flags),
+        'evaluate': lambda: (evaluate.Evaluate, evaluate.run_evaluate),
+        'plot': lambda: (plot.Plot, plot.run_plot),
+        'data': lambda: (PrepareData, prepare_data),
+    }
     try:
-        settings, command = find_command(name, flags)
+        check_choice('command', name, commands)
+        settings, command = commands[name]()
     except ValueError as error:
         print(f'hebbjax: error: {error}', file=sys.stderr)
         return 2
@@ -84,22 +78,17 @@ def run_command(settings, command: Callable, argv: Sequence[str], prog: str) -> 
             listener()
             is_interrupted = command(chosen, make_console()) is True
         except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
-            print(f'{prog}: error: {explain(error)}', file=sys.stderr)
+            words = ' '.join(str(error).split())
+            if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in words:  # jax has no kind of its own for these
+                words = 'this needs more memory than there is; use fewer neurons, images or seeds, or smaller batches.'
+            elif isinstance(error, RuntimeError) and 'Unable to initialize backend' not in words:  # a bug
+                raise
+            print(f'{prog}: error: {words}', file=sys.stderr)
             return 2
         except KeyboardInterrupt as stop:
             print(f'{prog}: interrupted; {stop.args[0] if stop.args else "nothing was reached yet"}', file=sys.stderr)
             return listener.code
         return listener.code if is_interrupted else 0
-
-
-def explain(error: Exception) -> str:
-    """Say in a sentence what stood in the way: bad input, memory or no device; raise what is none of them, a bug."""
-    words = ' '.join(str(error).split())
-    if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in words:  # jax has no kind of its own for these two
-        return 'this needs more memory than there is; use fewer neurons, images or seeds at once, or smaller batches.'
-    if not isinstance(error, ValueError | OSError | ImportError) and 'Unable to initialize backend' not in words:
-        raise error
-    return words
 
 
 def run() -> None:

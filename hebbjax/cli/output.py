@@ -47,6 +47,5 @@ def lasting_output() -> Iterator[None]:
 
 def make_console() -> Console:
     """Give a command's console; where it is no terminal, lines are as long as they are."""
-    return Console(
-        markup=False, emoji=False, highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000
-    )
+    width = None if sys.stdout.isatty() else 10_000
+    return Console(markup=False, emoji=False, highlight=False, soft_wrap=True, width=width)

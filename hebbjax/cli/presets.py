@@ -16,10 +16,9 @@ from hebbjax.cli import flags
 from hebbjax.layers import Layer, Window
 from hebbjax.layers.initializers import pruned
 from hebbjax.layers.layer import OUTPUTS, PRECISIONS
-from hebbjax.layers.microbatch import device_memory
 from hebbjax.layers.patches import PATCH_TRANSFORMS
 from hebbjax.readout import Schedule
-from hebbjax.support.checks import check_images, require
+from hebbjax.support.checks import check_images, device_memory, require
 
 # of schedules: epochs, batch, rate, its factor after so many epochs without a better accuracy, epochs that end training
 CNN = {
@@ -81,7 +80,7 @@ class OnData:
 
 @dataclasses.dataclass(frozen=True)
 class Krotov(OnData):
-    """What a Krotov-Hopfield layer can be told."""
+    """Settings of a Krotov-Hopfield layer."""
 
     network: flags.choice(*TUNED) = 'cnn'  # cnn, a convolution, or dense
     epochs: flags.Count | None = None  # Hebbian epochs, over which the rate falls linearly
@@ -126,7 +125,7 @@ class Krotov(OnData):
 
 @dataclasses.dataclass(frozen=True)
 class Miconi(OnData):
-    """What Miconi's three layers can be told (2021, table 1: triangle activation, pruned connections)."""
+    """Settings of Miconi's three layers (2021, table 1: triangle activation, pruned connections)."""
 
     dataset: flags.choice(*data.NAMES) = 'cifar10'  # cifar10, or another with images of about its size
     validation: flags.Part = 0.1  # Share of the training data that choices are made on
@@ -152,7 +151,8 @@ class Miconi(OnData):
         how = {'patch_transform': layers.raw, 'post': post, 'homeostasis': homeostasis}
         published = zip(self.features, (5, 3, 3), (1e-4, 1e-4, 1e-3), (1.0, 0.01, 0.01), (first, (), ()))
         for features, size, rate, density, white in published:
-            step = transforms.scale_by_rate(transforms.burn_in(self.burn_in, self.rate * rate))
+            rates = optax.constant_schedule(0.0), optax.constant_schedule(self.rate * rate)
+            step = transforms.scale_by_rate(optax.join_schedules(rates, [self.burn_in]))
             tx = optax.chain(step, transforms.keep_pruned(), transforms.project_unit_rows())
             window, pre = Window(size), (layers.standardise, *white)
             net.append(Layer(features, rule, tx, window, pre=pre, init=pruned(density), **how))

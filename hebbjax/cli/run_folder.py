@@ -51,16 +51,6 @@ def check_output(folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def reading(path: pathlib.Path, way: str) -> Iterator[None]:
-    """Say that a file is damaged where nothing can be done with what it holds."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        reason = f'{error} is missing' if isinstance(error, KeyError) else str(error).rstrip('.')
-        raise ValueError(f'{path} is damaged ({reason}); {way}.') from None
-
-
-@contextlib.contextmanager
 def held(folder: pathlib.Path) -> Iterator[None]:
     """Hold a run folder, so that no second process trains into it; the system lets go when this one ends."""
     with (folder / LOCK).open('w') as file:

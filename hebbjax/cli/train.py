@@ -140,7 +140,7 @@ def read_run(folder: pathlib.Path, data_dir: pathlib.Path | None) -> tuple[Watch
     if not path.is_file():
         raise FileNotFoundError(f'{folder} is no run folder: it has no {path.name}; `hebbjax train` makes one.')
     config = files.read_json(path)
-    with run_folder.reading(path, 'or of another command or version; train anew in another folder'):
+    with files.reading(path, 'or of another command or version; train anew in another folder'):
         settings, about = config['settings'], config['data']
         flags.check('count', about['count'], flags.Count)
         flags.check('shape', about['shape'], tuple[flags.Count, flags.Count, flags.Count])
@@ -166,9 +166,8 @@ def go_on(settings: Watched, start: Start, folder: pathlib.Path, position: train
     reached = ''.join(f', {METRIC} {row[METRIC]:.4g}' for row in result.history[-1:] if METRIC in row)
     console.print(f'{len(result.history)} of {total} epochs{reached}, {result.seconds:.1f} s')
     if 'checkpoint' in settings.callbacks:
-        console.print(
-            f'interrupted; {resume}' if result.interrupted else f'next: hebbjax evaluate {where}, hebbjax plot {where}'
-        )
+        further = f'next: hebbjax evaluate {where}, hebbjax plot {where}'
+        console.print(f'interrupted; {resume}' if result.interrupted else further)
     return result.interrupted
 
 

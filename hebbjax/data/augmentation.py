@@ -18,8 +18,7 @@ def random_flip(key: Key, images: Array) -> Array:
 
 def random_shift(most: int) -> Callable[[Key, Array], Array]:
     """Build shifts: each image moves by `(i, j)` pixels, uniform in -most ... most, and zeros come in at the edges."""
-    fits = checks.is_count(most, 0)
-    checks.require(fits, f'images cannot be shifted by at most {checks.show(most)} pixels; use a whole number from 0.')
+    checks.check_count('most', most, 0)
     most = int(most)
 
     def shift(key: Key, images: Array) -> Array:

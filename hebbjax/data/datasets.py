@@ -4,7 +4,6 @@ tensorflow-datasets reads that through its `data_source`, which needs no TensorF
 """
 
 import contextlib
-import functools
 import logging
 import math
 import os
@@ -16,6 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from hebbjax.support import checks
+
+PREPARED = ('mnist', 'fashion_mnist', 'cifar10')
+NAMES = ('digits', *PREPARED)
 
 
 class Split(NamedTuple):
@@ -39,14 +41,9 @@ def load(name: str, split: str = 'train', *, data_dir: str | os.PathLike | None 
         >>> images.shape, labels[:5].tolist()
         ((597, 8, 8, 1), [7, 7, 3, 5, 1])
     """
-    check_name(name)
-    checks.require(split in ('train', 'test'), f"unknown split {checks.show(split)} of {name}; use 'train' or 'test'.")
-    return SOURCES[name](split, data_dir)
-
-
-def check_name(name: str) -> None:
-    """Refuse a data set that hebbjax does not know."""
-    checks.require(name in NAMES, f'unknown data set {checks.show(name)}; choose one of {", ".join(NAMES)}.')
+    checks.check_choice('data set', name, NAMES)
+    checks.check_choice('split', split, ('train', 'test'))
+    return _load_digits(split) if name == 'digits' else _load_prepared(name, split, data_dir)
 
 
 def data_dir_of(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
@@ -63,8 +60,7 @@ def split_validation(labels, fraction: float, seed: int) -> tuple[np.ndarray, np
     from sklearn.model_selection import train_test_split
 
     labels = np.asarray(checks.check_labels(labels))
-    fits = not checks.is_misfit(fraction, lambda share: 0 < share < 1)
-    checks.require(fits, f'a validation fraction lies strictly between 0 and 1, unlike {checks.show(fraction)}.')
+    checks.check_number('fraction', fraction, above=0, below=1)
     images, counts = len(labels), np.unique(labels, return_counts=True)[1]
     held_out = math.ceil(fraction * images)
     fits = min(counts, default=0) >= 2 and min(held_out, images - held_out) >= len(counts)
@@ -79,7 +75,7 @@ def digest(*arrays) -> str:
     return ' '.join(f'{zlib.crc32(np.ascontiguousarray(array)):08x}' for array in arrays)
 
 
-def _load_digits(split, data_dir) -> Split:
+def _load_digits(split) -> Split:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -100,12 +96,6 @@ def _load_prepared(name, split, data_dir) -> Split:
         examples = source.__getitems__(range(len(source)))  # one batched read: 3 times as fast as source[i]
         images, labels = ([example[part] for example in examples] for part in ('image', 'label'))
         return Split(np.stack(images), np.array(labels, np.int32))
-
-
-PREPARED = ('mnist', 'fashion_mnist', 'cifar10')
-# name -> (split, data_dir) -> Split
-SOURCES = {'digits': _load_digits} | {name: functools.partial(_load_prepared, name) for name in PREPARED}
-NAMES = tuple(SOURCES)
 
 
 def command_of(name: str, data_dir=None) -> str:

@@ -13,8 +13,8 @@ import tarfile
 
 import numpy as np
 
-from hebbjax.data.datasets import PREPARED, Split, calling_tfds, check_name, data_dir_of, open_builder
-from hebbjax.support.checks import require
+from hebbjax.data.datasets import NAMES, PREPARED, Split, calling_tfds, data_dir_of, open_builder
+from hebbjax.support.checks import check_choice, require
 
 
 def prepare_dataset(name: str, data_dir: str | os.PathLike | None = None) -> pathlib.Path:
@@ -22,7 +22,7 @@ def prepare_dataset(name: str, data_dir: str | os.PathLike | None = None) -> pat
 
     Checksums are verified, progress is shown on stderr, downloads stay in `data_dir_of(data_dir)`, made if missing.
     """
-    check_name(name)
+    check_choice('data set', name, NAMES)
     require(name in PREPARED, f'{name} comes with scikit-learn, there is nothing to prepare.')
     directory = data_dir_of(data_dir)
     builder, is_prepared = open_builder(name, directory)

@@ -49,10 +49,8 @@ def fit_whitening(
         >>> whiten(fit_whitening(x), x.astype(np.float32)).std(0).round(1).tolist()
         [1.0, 1.0, 1.0]
     """
-    fits = not checks.is_misfit(epsilon, lambda variance: variance > 0)
-    checks.require(fits, f'epsilon={checks.show(epsilon)} would divide by eigenvalues of zero; use a number above 0.')
-    fits = per in ('sample', 'input')
-    checks.require(fits, f"products are averaged per 'sample' or per 'input', not per {checks.show(per)}.")
+    checks.check_number('epsilon', epsilon, above=0)
+    checks.check_choice('per', per, ('sample', 'input'))
     _check_floats(x)
     fits = x.ndim in (2, 4) and 0 not in x.shape
     checks.require(fits, f'whitening is fitted to images [n, H, W, C] or rows [n, D], not to shape {x.shape}.')

@@ -1,7 +1,6 @@
 """Out of the library, for everyone else: trained features as one compiled function, weights as plain arrays."""
 
 import hashlib
-import importlib
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from hebbjax.layers.network import Network, check_network, check_states, feature
 from hebbjax.support import checks, files
 from hebbjax.support.checks import require
 
+ENDINGS = ('.npz', '.safetensors')
 DIGEST = 32  # bytes of SHA-256 behind the program; jax's own reader does not look there
 
 
@@ -33,7 +33,7 @@ def export_features(net: Network, states: Sequence[LayerState], image_shape: Sha
         upto: how many layers to pass through; None: all.
         dtype: of the images: 'uint8', or 'float32' in [0, 1].
     """
-    _import_extra('flatbuffers', 'export')
+    files.import_extra('flatbuffers', 'export')
     require(dtype in ('uint8', 'float32'), f"images of {dtype} cannot be exported for; use 'uint8' or 'float32'.")
     check_finite(_name_arrays(net, states)[0])
 
@@ -49,7 +49,7 @@ def export_features(net: Network, states: Sequence[LayerState], image_shape: Sha
 
 def load_exported(source: bytes | str | os.PathLike) -> Callable[[Array], Array]:
     """Read what `export_features` wrote, bytes or a file of them: a function of images [B, H, W, C] -> [B, F]."""
-    _import_extra('flatbuffers', 'export')
+    files.import_extra('flatbuffers', 'export')
     content = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
     is_whole = hashlib.sha256(content[:-DIGEST]).digest() == content[-DIGEST:]
     require(is_whole, f'{"this" if content is source else source} is damaged or no exported network; export it again.')
@@ -74,27 +74,26 @@ def save_weights(path: str | os.PathLike, net: Network, states: Sequence[LayerSt
     images comes from `to_linen`. A SHA-256 of the tensors is in the metadata of safetensors, which have no checksum;
     in .npz, dtypes that numpy does not know are the bits they are, and the entry 'dtypes' names them.
     """
-    ending, (arrays, _) = _check_ending(path), _name_arrays(net, states)
+    path, (arrays, _) = pathlib.Path(path), _name_arrays(net, states)
+    checks.check_choice('ending', path.suffix, ENDINGS)
     check_finite(arrays)
     arrays = {name: np.asarray(a, order='C') for name, a in arrays.items()}  # safetensors writes others scrambled
-    if ending == '.npz':
-        return files.write_whole(pathlib.Path(path), lambda file: files.write_npz(file, arrays))
-    content = _import_extra('safetensors.numpy', 'safetensors').save(arrays, {'sha256': _digest(arrays)})
-    return files.write_whole(pathlib.Path(path), lambda file: file.write_bytes(content))
+    if path.suffix == '.npz':
+        return files.write_whole(path, lambda file: files.write_npz(file, arrays))
+    content = files.import_extra('safetensors.numpy', 'safetensors').save(arrays, {'sha256': _digest(arrays)})
+    return files.write_whole(path, lambda file: file.write_bytes(content))
 
 
 def load_weights(path: str | os.PathLike, net: Network, states: Sequence[LayerState]) -> tuple[LayerState, ...]:
     """Read weights, whoever wrote them under the names of `save_weights`, into states; all else in them stays."""
-    ending, (wanted, structure) = _check_ending(path), _name_arrays(net, states)
-    content = pathlib.Path(path).read_bytes()
-    try:
-        arrays = files.read_npz(content) if ending == '.npz' else _read_safetensors(path)
-    except ImportError:
-        raise
-    except Exception as error:  # each format, and each way of being damaged, has its own kind
-        raise ValueError(f'{path} is damaged or no {ending} file ({type(error).__name__}); save it again.') from None
-    for name in wanted | arrays:
-        came, fits = (_kind(source.get(name)) for source in (arrays, wanted))
+    path, (wanted, structure) = pathlib.Path(path), _name_arrays(net, states)
+    checks.check_choice('ending', path.suffix, ENDINGS)
+    content = path.read_bytes()
+    with files.reading(path, 'save it again'):
+        arrays = files.read_npz(content) if path.suffix == '.npz' else _read_safetensors(path)
+    kind = lambda array: 'floats' if jnp.issubdtype(array.dtype, jnp.floating) else array.dtype  # noqa: E731
+    for name in wanted | arrays:  # floats of any width are alike
+        came, fits = (f'{kind(a[name])} {[*a[name].shape]}' if name in a else 'missing' for a in (arrays, wanted))
         require(came == fits, f'{path} holds weights of another network: {name} is {came}, and here it is {fits}.')
     arrays = {name: jnp.asarray(arrays[name], array.dtype) for name, array in wanted.items()}
     check_finite(arrays)
@@ -112,15 +111,8 @@ def _name_arrays(net, states):
     return dict(zip(names, (array for _, array in leaves))), structure
 
 
-def _kind(array):
-    """Say what an array is, floating point numbers of any width being alike."""
-    if array is None:
-        return 'missing'
-    return f'{"floats" if jnp.issubdtype(array.dtype, jnp.floating) else array.dtype} {list(array.shape)}'
-
-
 def _read_safetensors(path):
-    with _import_extra('safetensors', 'safetensors').safe_open(path, 'np') as file:
+    with files.import_extra('safetensors', 'safetensors').safe_open(path, 'np') as file:
         arrays, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     require(metadata.get('sha256', _digest(arrays)) == _digest(arrays), 'another checksum')
     return arrays
@@ -129,18 +121,3 @@ def _read_safetensors(path):
 def _digest(arrays):
     tensors = (f'{name} {a.dtype} {a.shape} '.encode() + a.tobytes() for name, a in sorted(arrays.items()))
     return hashlib.sha256(b''.join(tensors)).hexdigest()
-
-
-def _check_ending(path):
-    path = pathlib.Path(path)
-    fits = path.suffix in ('.npz', '.safetensors')
-    require(fits, f'weights go to .npz or .safetensors files, not to {path.name!r}; rename it.')
-    return path.suffix
-
-
-def _import_extra(module, extra):
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        package = module.partition('.')[0]
-        raise ImportError(f"this needs {package}, which is not there; pip install 'hebbjax[{extra}]'.") from None

@@ -20,7 +20,6 @@ from hebbjax.layers.patches import Window, raw
 from hebbjax.layers.update import accumulate_layer
 from hebbjax.support import checks
 from hebbjax.support.checks import require
-from hebbjax.transforms import check_ascends
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -44,7 +43,7 @@ def _backward(layer, seed, residuals, cotangent):
     state = LayerState(w, layer.rule.init(w), ())
     require(not jax.tree.leaves(state.rule), 'a flax layer has no place for the state of a rule; use one without.')
     key = jax.random.fold_in(jax.random.key(seed), number)
-    stats, _, is_finite, _, _ = accumulate_layer(layer, key, state, to_intensities(images))
+    stats, is_finite, *_ = accumulate_layer(layer, key, state, to_intensities(images))
     dw, _ = layer.rule.finalize(stats, w, state.rule)  # [N, D]
     dw = jnp.where(is_finite, dw, jnp.nan)  # so that NaN reaches the weights and is found there
     # Zeros in full, so that no layer below is passed over in the backward pass, and with it its own change.
@@ -103,7 +102,7 @@ def partition_optimizer(hebbian: optax.GradientTransformation, rest: optax.Gradi
     `hebbian` makes of `dw` [N, D] the change that is added, as `Layer.tx`; `only` names layers as in `hebbify_nnx`.
     """
     only = _check_only(only)
-    check_ascends(hebbian)
+    checks.check_ascends(hebbian)
 
     def labels(params):
         names = set()

@@ -1,29 +1,21 @@
 """Layers and networks: windows and patches, what stands around the synapses, states, one layer's update."""
 
-from hebbjax.layers.activations import identity, relu, repu, send_credit, triangle
-from hebbjax.layers.chain import Dropout, PartState, apply_chain
+from hebbjax.layers.activations import identity, relu, repu, send_credit, triangle  # noqa: I001
+from hebbjax.layers.chain import PartState, apply_chain
 from hebbjax.layers.homeostasis import Homeostasis
 from hebbjax.layers.layer import (
-    Layer,
-    LayerState,
-    drives,
-    forward,
-    forward_train,
-    from_patches,
-    init_layer,
-    layer_patches,
-    to_intensities,
-)
+    Layer, LayerState, drives, forward, from_patches, init_layer, layer_patches, to_intensities,
+)  # fmt: skip
 from hebbjax.layers.network import Network, TrainState, activations_of, check_network, check_states, features, init
 from hebbjax.layers.normalization import BatchNorm, standardise
 from hebbjax.layers.patches import Window, centred, centred_l2, contrast, extract_patches, raw, sample_patches
-from hebbjax.layers.pooling import avg_pool, max_pool, quadrants
+from hebbjax.layers.pooling import avg_pool, max_pool
 from hebbjax.layers.update import accumulate_layer, update_layer
 
 __all__ = [
-    'BatchNorm', 'Dropout', 'Homeostasis', 'Layer', 'LayerState', 'Network', 'PartState', 'TrainState', 'Window',
+    'BatchNorm', 'Homeostasis', 'Layer', 'LayerState', 'Network', 'PartState', 'TrainState', 'Window',
     'accumulate_layer', 'activations_of', 'apply_chain', 'avg_pool', 'centred', 'centred_l2', 'check_network',
-    'check_states', 'contrast', 'drives', 'extract_patches', 'features', 'forward', 'forward_train', 'from_patches',
-    'identity', 'init', 'init_layer', 'layer_patches', 'max_pool', 'quadrants', 'raw', 'relu', 'repu',
+    'check_states', 'contrast', 'drives', 'extract_patches', 'features', 'forward', 'from_patches',
+    'identity', 'init', 'init_layer', 'layer_patches', 'max_pool', 'raw', 'relu', 'repu',
     'sample_patches', 'send_credit', 'standardise', 'to_intensities', 'triangle', 'update_layer',
 ]  # fmt: skip

@@ -26,8 +26,7 @@ identity.rising = relu.rising = True  # so that they commute with maxima
 
 def repu(n) -> Activation:
     """Build the rectified power unit: `max(u, 0)^n`, n >= 1 (Krotov & Hopfield 2019, Grinberg et al. 2019)."""
-    fits = not checks.is_misfit(n, lambda n: n >= 1)
-    checks.require(fits, f'repu(n={checks.show(n)}) has no finite slope at 0, or no power; use a finite n >= 1.')
+    checks.check_number('n', n, least=1)  # below it the slope at 0 is not finite
     if not checks.is_traced(n) and n == 1:
         return relu
 

@@ -26,23 +26,18 @@ class Homeostasis:
     winners: float | None = None
 
     def __post_init__(self):
-        rate, winners = checks.show(self.rate), checks.show(self.winners)
-        sentence = f'homeostasis at rate {rate} would run away from its target; use a finite rate >= 0.'
-        checks.require(not checks.is_misfit(self.rate, lambda rate: rate >= 0), sentence)
-        fits = self.winners is None or not checks.is_misfit(self.winners, lambda winners: winners > 0)
-        checks.require(fits, f'homeostasis towards {winners} winners silences everyone; use a number above 0.')
+        checks.check_number('rate', self.rate, least=0)
+        if self.winners is not None:
+            checks.check_number('winners', self.winners, above=0)
 
+    def init(self, w: Array) -> Array:
+        """Make the first thresholds [N], all zero, for weights [N, D]; refuse more winners than neurons."""
+        if self.winners is not None:
+            checks.check_number('winners', self.winners, most=len(w))
+        return jnp.zeros_like(w[:, 0])
 
-def init_threshold(homeostasis: Homeostasis, w: Array) -> Array:
-    """Make the first thresholds, all zero, for weights [N, D]; refuse more winners than neurons."""
-    winners = homeostasis.winners
-    way = f'cannot be reached by {len(w)} neurons; use winners <= {len(w)}, or None'
-    checks.require(winners is None or winners <= len(w), f'homeostasis towards {winners} winners {way}.')
-    return jnp.zeros_like(w[:, 0])
-
-
-def adapt_threshold(homeostasis: Homeostasis, threshold: Array, stats: UpdateStats) -> Array:
-    """Move thresholds [N] towards the target rate, by what one step's patches gave."""
-    rates = mean_over_patches(stats.weight, stats)  # [N]
-    target = jnp.mean(rates) if homeostasis.winners is None else homeostasis.winners / len(threshold)
-    return threshold + homeostasis.rate * (rates - target)
+    def adapt(self, threshold: Array, stats: UpdateStats) -> Array:
+        """Move thresholds [N] towards the target rate, by what one step's patches gave."""
+        rates = mean_over_patches(stats.weight, stats)  # [N]
+        target = jnp.mean(rates) if self.winners is None else self.winners / len(threshold)
+        return threshold + self.rate * (rates - target)

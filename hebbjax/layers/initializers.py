@@ -23,8 +23,7 @@ def pruned(density: float) -> Callable[[Key, tuple[int, int]], Array]:
     Every unit keeps its largest connection at least (in the authors' code a unit may have none). To keep the pattern,
     chain `transforms.keep_pruned()`. Miconi 2021, section 2.3: density 0.01 in layers 2 and 3.
     """
-    sentence = f'a density of {checks.show(density)} leaves no connections to learn with; use 0 < density <= 1.'
-    checks.require(not checks.is_misfit(density, lambda density: 0 < density <= 1), sentence)
+    checks.check_number('density', density, above=0, most=1)
 
     def draw(key: Key, shape: tuple[int, int]) -> Array:
         weight_key, mask_key = jax.random.split(key)

@@ -13,22 +13,12 @@ import numpy as np
 import optax
 from jax import lax
 
-from hebbjax import transforms
 from hebbjax.base import BIAS_SALT, Array, Key, LearningRule, State
-from hebbjax.layers import activations, microbatch
-from hebbjax.layers.chain import PartState, apply_chain, chain_shape, check_chain, count_by_image, init_chain
-from hebbjax.layers.homeostasis import Homeostasis, init_threshold
-from hebbjax.layers.patches import (
-    PATCH_TRANSFORMS,
-    PatchTransform,
-    Window,
-    centred,
-    extract_patches,
-    l2,
-    lay_grid,
-    raw,
-    sample_patches,
-)
+from hebbjax.layers import activations
+from hebbjax.layers.chain import PartState, apply_chain, chain_shape, count_by_image, init_chain
+from hebbjax.layers.homeostasis import Homeostasis
+from hebbjax.layers.microbatch import CACHE_FLOATS, DEVICE_FLOATS, scan_microbatches
+from hebbjax.layers.patches import PatchTransform, Window, centred, extract_patches, l2, lay_grid, raw, sample_patches
 from hebbjax.rules.competition import subtract_threshold
 from hebbjax.rules.local import inverse_length
 from hebbjax.rules.teachers import Teacher
@@ -42,31 +32,6 @@ PRECISIONS = {'highest': lax.Precision.HIGHEST, 'tensorfloat32': lax.Precision.H
 class Layer:
     """A layer, as configuration, never part of a state. Layers of the same settings are equal, and can be pickled.
 
-    Attributes:
-        features: N, the number of neurons (filters).
-        rule: the learning rule, such as `rules.krotov(k=4, delta=0.4, p=4)`.
-        tx: the optax transformation from `dw` to the change that is added to the weights.
-        window: `Window()` for a dense layer, `Window(5)` for a 5 x 5 convolution.
-        pre: chain of parts that images pass before windows are cut, such as `(standardise,)`; see `chain`.
-        patch_transform: what happens to each patch, in learning and prediction alike (`patches.raw`, `centred`, `l2`,
-            or a function on rows of your own). None: centred for a convolution, raw for a dense layer.
-        post: chain of parts that drives, less thresholds, pass before they are sent on: activation, pooling, batch
-            norm, in any order, such as `(relu, max_pool(2))`.
-        init: (key, (N, D)) -> first weights; standard normal, as Krotov and Hopfield. Others: `initializers`.
-        output: the drive that is predicted with: 'weights', `w . x`; 'effective', that of the rule (`|w|^(p-1)` for
-            krotov); 'projection', `w . x / |w|`; 'cosine', `w . x / |w| |x|`.
-        homeostasis: adaptive thresholds, subtracted from drives before neurons compete and before `post`; None: no.
-        bias: (key, (N, D)) -> [N, D], of which the first column begins the threshold of a layer that has a constant
-            beside its weights, `w . x - threshold`, such as `initializers.fan_in`. Gradients learn it, Hebbian rules
-            leave it alone (their neurons compete less it). None: no.
-        teacher: (labels [B], weights of the layers above) -> what every neuron is told of each image [B, N], such as
-            `teachers.groups(10, 16, 32)`; None: the layer learns without labels.
-        patches_per_image: windows drawn at random per image and learning step; None: all of them.
-        frozen: never learns by its rule; its state stays bit for bit, whatever stages say. Gradients may move it.
-        precision: of the drives' product: 'highest', float32 everywhere; 'tensorfloat32', where a GPU has it;
-            'bfloat16', operands rounded to it, sums in float32 (what that costs: experiments/RESULTS.md).
-        microbatch: images that a learning step looks at together; None: what suits the backend and the shape.
-
     Example:
         >>> from hebbjax import rules, transforms
         >>> layer = Layer(100, rules.krotov(), transforms.scale_by_rate(0.01), Window(5), post=(activations.relu,))
@@ -74,54 +39,71 @@ class Layer:
         True
     """
 
-    features: int
-    rule: LearningRule
-    tx: optax.GradientTransformation
-    window: Window = Window()
+    features: int  # N, the number of neurons (filters)
+    rule: LearningRule  # such as `rules.krotov(k=4, delta=0.4, p=4)`
+    tx: optax.GradientTransformation  # from `dw` to the change that is added to the weights
+    window: Window = Window()  # `Window()` for a dense layer, `Window(5)` for a 5 x 5 convolution
     _: dataclasses.KW_ONLY
     pre: tuple = ()
+    """Chain of parts that images pass before windows are cut, such as `(standardise,)`; see `chain`."""
     patch_transform: PatchTransform | None = None
+    """What happens to each patch, in learning and prediction alike (`patches.raw`, `centred`, `l2`, or a function on
+    rows of your own). None: centred for a convolution, raw for a dense layer."""
     post: tuple = (activations.relu,)
+    """Chain of parts that drives, less thresholds, pass before they are sent on: activation, pooling, batch norm, in
+    any order, such as `(relu, max_pool(2))`."""
     init: Callable[[Key, tuple[int, int]], Array] = jax.random.normal
+    """(key, (N, D)) -> first weights; standard normal, as Krotov and Hopfield. Others: `initializers`."""
     output: str = 'weights'
+    """The drive that is predicted with: 'weights', `w . x`; 'effective', that of the rule (`|w|^(p-1)` for krotov);
+    'projection', `w . x / |w|`; 'cosine', `w . x / |w| |x|`."""
     homeostasis: Homeostasis | None = None
+    """Adaptive thresholds, subtracted from drives before neurons compete and before `post`; None: no."""
     bias: Callable[[Key, tuple[int, int]], Array] | None = None
+    """(key, (N, D)) -> [N, D], of which the first column begins the threshold of a layer that has a constant beside its
+    weights, `w . x - threshold`, such as `initializers.fan_in`. Gradients learn it, Hebbian rules leave it alone (their
+    neurons compete less it). None: no."""
     teacher: Teacher | None = None
+    """(labels [B], weights of the layers above) -> what is signalled to every neuron for each image [B, N], such as
+    `teachers.groups(10, 16, 32)`; None: the layer learns without labels."""
     patches_per_image: int | None = None
+    """Windows drawn at random per image and learning step; None: all of them."""
     frozen: bool = False
+    """Never learns by its rule; its state stays bit for bit, whatever stages say. Gradients may move it."""
     precision: str = 'highest'
+    """Of the drives' product: 'highest', float32 everywhere; 'tensorfloat32', where a GPU has it; 'bfloat16', operands
+    rounded to it, sums in float32 (what that costs: experiments/RESULTS.md)."""
     microbatch: int | None = None
+    """Images that a learning step looks at together; None: what suits the backend and the shape."""
 
     __eq__, __hash__, __reduce__ = specs.specs_equal, specs.spec_hash, specs.spec_reduce
 
     def __post_init__(self):
-        show, require = checks.show, checks.require
-        for name in ('pre', 'post'):
-            object.__setattr__(self, name, check_chain(name, getattr(self, name)))
-        count = f'a layer of {show(self.features)} neurons cannot learn; use a whole number, 1 or more.'
-        require(checks.is_count(self.features), count)
-        for name, kind, example in (
-            ('rule', LearningRule, 'a rule such as rules.krotov()'),
-            ('tx', optax.GradientTransformation, 'an optax transformation such as transforms.scale_by_rate(0.1)'),
-            ('window', Window, 'a Window, such as Window(5)'),
-            ('homeostasis', Homeostasis | None, 'a Homeostasis or None'),
-        ):
-            value = getattr(self, name)
-            require(isinstance(value, kind), f'{name} of a layer is {example}, not {show(value)}.')
-        for name in ('patch_transform', 'init', 'bias', 'teacher'):
-            value = getattr(self, name)
-            fits = callable(value) or (value is None and name != 'init')
-            require(fits, f'{name} of a layer is a function, and this is {show(value)}.')
+        for name in ('pre', 'post'):  # a single part is a chain of one
+            chain = getattr(self, name)
+            chain = tuple(chain) if isinstance(chain, tuple | list) else (chain,)
+            fits = all(callable(part) or hasattr(part, 'apply') for part in chain)
+            wants = f'{name} of a layer is a tuple of parts, functions of maps such as relu or BatchNorm()'
+            checks.require(fits, f'{wants}, not {checks.show(chain)}.')
+            object.__setattr__(self, name, chain)
+        checks.check_count('features', self.features)
+        checks.check_choice('output', self.output, OUTPUTS)
+        checks.check_choice('precision', self.precision, PRECISIONS)
         for name in ('patches_per_image', 'microbatch'):
-            value = getattr(self, name)
-            sentence = f'{name}={show(value)} shows the layer nothing; use 1 or more, or None for the default.'
-            require(value is None or checks.is_count(value), sentence)
-        for name, known in (('output', OUTPUTS), ('precision', (*PRECISIONS,))):
-            value = getattr(self, name)
-            fits = isinstance(value, str) and value in known
-            require(fits, f'{name} of a layer is one of {", ".join(known)}, not {show(value)}.')
+            if getattr(self, name) is not None:
+                checks.check_count(name, getattr(self, name))
+        for name, kind, example in (
+            ('rule', LearningRule, 'rules.krotov()'),
+            ('tx', optax.GradientTransformation, 'transforms.scale_by_rate(0.1)'),
+            ('window', Window, 'Window(5)'),
+            ('homeostasis', Homeostasis | None, 'Homeostasis()'),
+            ('init', Callable, 'a function'),
+            *((name, Callable | None, 'a function') for name in ('patch_transform', 'bias', 'teacher')),
+        ):
+            fits, came = isinstance(getattr(self, name), kind), checks.show(getattr(self, name))
+            checks.require(fits, f'{name} of a layer is one such as {example}, not {came}.')
         both = self.bias is not None and self.homeostasis is not None
-        require(not both, 'a layer has either a bias or adaptive thresholds; leave one of bias, homeostasis out.')
+        checks.require(not both, 'a layer has a bias or adaptive thresholds; leave bias or homeostasis out.')
         if self.patch_transform is None:
             object.__setattr__(self, 'patch_transform', raw if self.window.size is None else centred)
 
@@ -155,20 +137,16 @@ def init_layer(layer: Layer, key: Key, image_shape: tuple[int, int, int], w: Arr
     pre = init_chain(layer.pre, pre_key, image_shape)
     grid = lay_grid(layer.window, chain_shape(layer.pre, pre, image_shape))
     shape = (layer.features, grid.inputs)
-    given, w = w, layer.init(key, shape) if w is None else w
-    w = jnp.asarray(w)
-    fits = f'weights of shape {w.shape} do not fit a layer that needs {shape} for images {image_shape}.'
-    checks.require(w.shape == shape, fits)
-    is_float = jnp.issubdtype(w.dtype, jnp.floating)
-    checks.require(is_float, f'weights are floating point numbers, not {w.dtype}; convert them.')
+    w = jnp.asarray(layer.init(key, shape) if w is None else w)
+    fits = w.shape == shape and jnp.issubdtype(w.dtype, jnp.floating)
+    came = f'weights of shape {w.shape} and type {w.dtype}'
+    checks.require(fits, f'{came} do not fit a layer that needs floats of {shape} for images {image_shape}.')
     w = to_float32(w)
-    is_finite = given is None or checks.is_traced(w) or np.isfinite(np.asarray(w)).all()
+    is_finite = checks.is_traced(w) or np.isfinite(np.asarray(w)).all()
     checks.require(is_finite, 'weights to start from hold NaN or infinite values.')
-    transforms.check_ascends(layer.tx)
-    threshold = None
-    if layer.homeostasis is not None:
-        threshold = init_threshold(layer.homeostasis, w)
-    elif layer.bias is not None:
+    checks.check_ascends(layer.tx)
+    threshold = None if layer.homeostasis is None else layer.homeostasis.init(w)
+    if layer.bias is not None:
         threshold = layer.bias(bias_key, shape)[:, 0]
     post = init_chain(layer.post, post_key, (*grid.out, layer.features))
     return LayerState(w, layer.rule.init(w), layer.tx.init(w), threshold, pre, post, ImageShape(image_shape))
@@ -203,16 +181,6 @@ def to_float32(a: Array) -> Array:
     return a.astype(jnp.float32) if a.dtype.itemsize < 4 else a
 
 
-def sees_everything(layer: Layer, image_shape: tuple[int, int, int]) -> bool:
-    """Say whether each pixel is seen in a learning step: no window is drawn, no pixel lies between windows, and nothing
-    that prepares images or patches is a function of somebody's own, which may make something else of it."""
-    if layer.patches_per_image is not None or layer.pre or layer.patch_transform not in PATCH_TRANSFORMS.values():
-        return False
-    g, (h, w, _) = lay_grid(layer.window, image_shape), image_shape
-    sides = zip((h, w), g.size, g.stride, g.padding, g.out)
-    return all(step <= k and (out - 1) * step + k - pad >= full for full, k, step, pad, out in sides)
-
-
 def check_image_size(state: LayerState, image_shape: tuple[int, int, int]) -> None:
     """Refuse images of another size than a layer's state was made for; windows would slide over them all the same."""
     if state.made_for is not None:
@@ -227,11 +195,8 @@ def layer_patches(layer: Layer, images: Array) -> Array:
 
 
 def matmul_drives(layer: Layer, x: Array, w: Array) -> Array:
-    """Compute drives `u = x . w` in the layer's precision. [..., D], [N, D] -> [..., N].
-
-    As rows: a product's slope over several leading axes leaves XLA's fast path on a CPU.
-    """
-    rows = x.reshape(-1, x.shape[-1])
+    """Compute drives `u = x . w` in the layer's precision. [..., D], [N, D] -> [..., N]."""
+    rows = x.reshape(-1, x.shape[-1])  # the slope over several leading axes leaves XLA's fast path on a CPU
     if layer.precision != 'bfloat16':
         u = jnp.matmul(rows, w.T, precision=PRECISIONS[layer.precision])
     else:
@@ -246,10 +211,7 @@ def output_transform(layer: Layer) -> Callable[[Array], Array]:
 
 
 def output_drive(layer: Layer, x: Array, u: Array) -> Array:
-    """Make of `u = x . w` what is predicted with: itself, or `u / |x|`; an all-zero patch has cosine 0.
-
-    [..., D], [..., N] -> [..., N].
-    """
+    """Make of `u = x . w` [..., N] what is predicted with: itself, or `u / |x|`; an all-zero patch has cosine 0."""
     return u * inverse_length(x) if layer.output == 'cosine' else u
 
 
@@ -260,10 +222,7 @@ def drives(layer: Layer, w: Array, images: Array) -> Array:
 
 
 def forward(layer: Layer, state: LayerState, images: Array, parts: int | None = None) -> Array:
-    """Answer images, some at a time, by all of `post` or some parts; nothing learns or adapts here.
-
-    [B, H, W, C] -> [B, H'', W'', N].
-    """
+    """Answer images by all of `post`, or some parts; nothing adapts here. [B, H, W, C] -> [B, H'', W'', N]."""
     check_image_size(state, images.shape[1:])
     images, _ = apply_chain(layer.pre, state.pre, images)
     w = output_transform(layer)(state.w)
@@ -272,37 +231,18 @@ def forward(layer: Layer, state: LayerState, images: Array, parts: int | None = 
 
     def add(stats, number, images, teacher):
         x = layer_patches(layer, images)
-        u = output_drive(layer, x, matmul_drives(layer, x, w))
-        return stats, apply_post(layer, state, u, slice(0, some))[0]
+        u = subtract_threshold(output_drive(layer, x, matmul_drives(layer, x, w)), state.threshold)
+        return stats, apply_chain(layer.post[:some], state.post[:some], u)[0]
 
-    sent = microbatch.scan_microbatches(add, (), microbatch_of(layer, images.shape), images)[1]
+    sent = scan_microbatches(add, (), microbatch_of(layer, images.shape), images)[1]
     return apply_chain(layer.post[some:parts], state.post[some:parts], sent)[0]
-
-
-def forward_train(layer: Layer, state: LayerState, images: Array, key: Key) -> tuple[Array, LayerState]:
-    """Answer a batch in gradient training: dropout draws by the key, batch norms go by the batch and move.
-
-    [B, H, W, C] -> [B, H'', W'', N], and the state with its chains as they are then.
-    """
-    pre_key, post_key = key, jax.random.fold_in(key, 1)
-    x, pre = apply_chain(layer.pre, state.pre, images, train=True, key=pre_key)
-    u = subtract_threshold(drives(layer, state.w, x), state.threshold)
-    sent, post = apply_chain(layer.post, state.post, u, train=True, key=post_key)
-    return sent, state._replace(pre=pre, post=post)
-
-
-def apply_post(layer: Layer, state: LayerState, u: Array, parts: slice = slice(None), train: bool = False):
-    """Make of drives what is sent on, or what some parts of `post` make of them. -> (maps, states of these parts)."""
-    if not parts.start:
-        u = subtract_threshold(u, state.threshold)
-    return apply_chain(layer.post[parts], state.post[parts], u, train)
 
 
 def microbatch_of(layer: Layer, shape: tuple[int, int, int, int]) -> int:
     """Say how many images a step looks at together: `Layer.microbatch`, or what suits the backend and the shape."""
-    if layer.microbatch is not None:
-        return min(layer.microbatch, shape[0])
-    g = lay_grid(layer.window, shape[1:])
-    if g.out == (1, 1):  # a dense layer's product reads all its weights anew for every microbatch
-        return shape[0]
-    return microbatch.microbatch_size(shape[0], g.out[0] * g.out[1] * (g.inputs + layer.features))
+    batch, g = shape[0], lay_grid(layer.window, shape[1:])
+    if layer.microbatch is not None or g.out == (1, 1):
+        return min(layer.microbatch or batch, batch)  # a dense layer's product reads all its weights for every one
+    floats = g.out[0] * g.out[1] * (g.inputs + layer.features)  # that an image lays out
+    most = max(1, (CACHE_FLOATS if jax.default_backend() == 'cpu' else DEVICE_FLOATS) // floats)
+    return batch if most >= batch else next((n for n in range(most, most // 2, -1) if batch % n == 0), most)

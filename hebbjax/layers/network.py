@@ -22,14 +22,10 @@ class TrainState(NamedTuple):
 
 
 def init(net: Network, key: Key, image_shape: tuple[int, int, int], weights: Sequence | None = None) -> TrainState:
-    """Make the first state of a network for images of shape (H, W, C).
+    """Make the first state of a network, bottom first, for images of shape (H, W, C).
 
-    Args:
-        net: the layers, bottom first.
-        key: draws all weights and, kept in the state, all that training draws later.
-        image_shape: (H, W, C).
-        weights: per layer, weights [N, D] to start from, or None to draw them. Given weights are never drawn anew, and
-            not copied: a step that donates its state takes them along.
+    The key draws all weights and, kept in the state, all that training draws later. `weights` are, per layer, those
+    [N, D] to start from, or None to draw them; they are not copied: a step that donates its state takes them along.
 
     Example:
         >>> from hebbjax import rules, transforms
@@ -57,30 +53,26 @@ def init(net: Network, key: Key, image_shape: tuple[int, int, int], weights: Seq
 
 def check_network(net: Network) -> tuple[Layer, ...]:
     """Return a network as a tuple of layers, or refuse what is none."""
-    checks.require(not isinstance(net, Layer), 'a network is a tuple of layers, and this is a layer; write (layer,).')
     fits = isinstance(net, tuple | list) and net and all(isinstance(layer, Layer) for layer in net)
-    checks.require(fits, f'a network is a tuple of layers, at least one, not {checks.show(net)}.')
+    came = 'a layer alone; write (layer,)' if isinstance(net, Layer) else checks.show(net)
+    checks.require(fits, f'a network is a tuple of layers, at least one, not {came}.')
     return tuple(net)
 
 
 def check_states(net: tuple[Layer, ...], states: Sequence[LayerState], upto: int | None = None) -> None:
     """Refuse states that are not those of a network, or of its lowest layers."""
-    training = "a training's state came where the states of layers are wanted; give state.layers."
-    checks.require(not isinstance(states, TrainState), training)
-    listed = isinstance(states, tuple | list) and not isinstance(states, LayerState)
+    listed = isinstance(states, tuple | list) and not isinstance(states, LayerState | TrainState)
     kind = type(states).__name__
     checks.require(listed, f'states are one LayerState per layer, such as state.layers, not {kind}.')
-    way = f'use 0 to {len(net)}, or None for all'
-    sentence = f'upto={checks.show(upto)} is no number of layers to pass through; {way}.'
-    checks.require(upto is None or (checks.is_count(upto, 0) and upto <= len(net)), sentence)
     least = len(net) if upto is None else upto
+    checks.check_count('upto', least, 0, len(net))
     few = f'{len(states)} states do not fit {len(net)} layers; give one for each.'
     checks.require(least <= len(states) <= len(net), few)
     for number, (layer, state) in enumerate(zip(net, states), 1):
-        w = getattr(state, 'w', 0)
-        has = f'layer {number} has {layer.features} neurons, and its state weights of shape {jnp.shape(w)}'
+        shape = jnp.shape(getattr(state, 'w', 0))
+        has = f'layer {number} has {layer.features} neurons, and its state weights of shape {shape}'
         way = 'give the states that init or a training made for this network'
-        checks.require(jnp.ndim(w) == 2 and len(w) == layer.features, f'{has}; {way}.')
+        checks.require(len(shape) == 2 and shape[0] == layer.features, f'{has}; {way}.')
 
 
 def features(net: Network, states: Sequence[LayerState], images: Array, upto: int | None = None) -> Array:

@@ -60,13 +60,9 @@ class BatchNorm:
     by_image = False
 
     def __post_init__(self):
-        for name, fits, way in (
-            ('momentum', lambda share: 0 <= share < 1, '0 <= momentum < 1'),
-            ('epsilon', lambda variance: variance > 0, 'a finite number above 0'),
-            ('shift', lambda shift: True, 'a finite number'),
-        ):
-            sentence = f'BatchNorm({name}={checks.show(getattr(self, name))}) cannot normalise; use {way}.'
-            checks.require(not checks.is_misfit(getattr(self, name), fits), sentence)
+        checks.check_number('momentum', self.momentum, least=0, below=1)
+        checks.check_number('epsilon', self.epsilon, above=0)
+        checks.check_number('shift', self.shift)
 
     def init(self, key: Key, shape: Shape) -> PartState:
         """Draw the scales; running averages start empty, or at mean 0 and variance 1."""

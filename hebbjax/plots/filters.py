@@ -32,8 +32,9 @@ def filter_grid(w: Array, shape: Shape, *, title: str = '', count: int | None = 
         >>> filter_grid(np.eye(4), (2, 2, 1)).axes[0].get_title()
         '4 of 4 filters, 2 x 2 x 1'
     """
-    require(count is None or checks.is_count(count), f'{count} filters leave nothing to draw; use 1 or more, or None.')
-    drawn = min(count or len(w), len(w))
+    count = len(w) if count is None else count
+    checks.check_count('count', count)
+    drawn = min(count, len(w))
     sheet = _sheet(np.asarray(w)[np.linspace(0, len(w) - 1, drawn).round().astype(int)], shape)
     # every weight gets more than 2 dots, or frames come and go; a colour bar takes a fifth
     width, share = max(6.0, sheet.shape[1] / 40), 0.8 if shape[2] == 1 else 1.0
@@ -51,8 +52,7 @@ def receptive_field_grid(net: Network, states: Sequence[LayerState], image_shape
     net = check_network(net)
     check_states(net, states)
     depth = len(net) if depth is None else depth
-    fits = checks.is_count(depth) and depth <= len(net)
-    require(fits, f'there is no layer {checks.show(depth)}; use depth 1 to {len(net)}, or None.')
+    checks.check_count('depth', depth, 1, len(net))
     fields = receptive_fields(net[:depth], states[:depth], image_shape)  # [N, rh, rw, C]
     title = title or f'receptive fields of layer {depth}, {fields.shape[1]} x {fields.shape[2]} pixels'
     return filter_grid(fields.reshape(len(fields), -1), fields.shape[1:], count=count, title=title)

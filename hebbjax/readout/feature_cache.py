@@ -17,19 +17,12 @@ from jax import lax
 from hebbjax.base import Array, Key
 from hebbjax.layers import activations
 from hebbjax.layers.chain import PartState, apply_chain
-from hebbjax.layers.layer import (
-    Layer,
-    LayerState,
-    forward,
-    forward_train,
-    layer_patches,
-    matmul_drives,
-    output_transform,
-)
-from hebbjax.layers.microbatch import map_blocks
+from hebbjax.layers.layer import Layer, LayerState, forward, layer_patches, matmul_drives, output_transform
 from hebbjax.layers.network import Network, activations_of
 from hebbjax.layers.normalization import BatchNorm
 from hebbjax.layers.pooling import Pool
+from hebbjax.readout.blocks import map_blocks
+from hebbjax.readout.head import forward_train
 from hebbjax.support import specs
 
 DRIVES_BLOCK = 50  # images whose drives are computed together
@@ -48,15 +41,6 @@ class PooledDrives(NamedTuple):
         """Give `high` or `low` as it was, in float32."""
         end = end.astype(jnp.float32)
         return end if self.exponent is None else end * _power(self.exponent)
-
-    def batch_moments(self) -> tuple[Array, Array]:
-        """Compute mean and variance of each neuron's drive over the batch and all positions. -> [N] each."""
-        if self.mean is None:
-            u = self.whole(self.high)
-            return u.mean((0, 1)), u.var((0, 1))
-        mean, square = self.mean.mean(0), self.square.mean(0)
-        # float32 sums may leave a variance of -1e-9 where a neuron never varies
-        return mean, jnp.maximum(square - mean**2, 0)
 
 
 class PooledParts(NamedTuple):
@@ -87,15 +71,11 @@ def pooled_parts(layer: Layer, head: Layer) -> PooledParts | None:
 
 
 def pooled_drives(layer: Layer, w: Array, images: Array, pool: int = 1, scale: Array | None = None) -> PooledDrives:
-    """Compute a layer's pooled drives.
+    """Compute pooled drives of a layer with weights w [N, D] on images [B, H, W, C], floating, after `pre`.
 
-    Args:
-        layer: the layer.
-        w: its weights [N, D].
-        images: [B, H, W, C], floating, after `pre`.
-        pool: side of the pooling blocks, in positions; rows and columns that fill no block are not pooled, yet count
-            in the means. 1: no pooling, and no means.
-        scale: batch norm's scale [N], where it is known: then `high` alone, the minimum where scale < 0.
+    `pool` is the side of blocks, in positions; rows and columns that fill no block are not pooled, yet count in the
+    means. 1: no pooling, and no means. Where batch norm's `scale` [N] is known, `high` alone: the minimum where it is
+    below 0.
     """
     x = layer_patches(layer, images)  # [B, H', W', D]
     batch, height, width, _ = x.shape
@@ -113,19 +93,12 @@ def pooled_drives(layer: Layer, w: Array, images: Array, pool: int = 1, scale: A
     maps = [matmul_drives(layer, place, signed) for place in places]
     high = functools.reduce(jnp.maximum, maps).reshape(batch, -1, len(w))
     low = functools.reduce(jnp.minimum, maps).reshape(batch, -1, len(w)) if sign is None else None
-    mean, square = drive_moments(layer, x.reshape(batch, height * width, -1), effective)
+    # Means of u and u^2 from the moments of patches, D + D^2 numbers an image instead of H' W' N:
+    # mean(u_i) = w_i . mean(x), mean(u_i^2) = w_i' mean(x x') w_i
+    x, einsum = x.reshape(batch, height * width, -1), functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+    half = einsum('bde,ne->bnd', einsum('bpd,bpe->bde', x, x) / x.shape[1], effective)
+    mean, square = matmul_drives(layer, x.mean(1), effective), einsum('bnd,nd->bn', half, effective)  # [B, N]
     return PooledDrives(high if sign is None else sign[None, None] * high, low, mean, square)
-
-
-def drive_moments(layer: Layer, x: Array, w: Array) -> tuple[Array, Array]:
-    """Compute each image's mean of u and u^2 from the moments of its patches, without the drives.
-
-    `mean(u_i) = w_i . mean(x)`, `mean(u_i^2) = w_i' mean(x x') w_i`: D + D^2 numbers instead of H' W' N.
-    x [B, H'W', D], w [N, D] -> [B, N] each.
-    """
-    second = jnp.einsum('bpd,bpe->bde', x, x, precision=lax.Precision.HIGHEST) / x.shape[1]
-    half = jnp.einsum('bde,ne->bnd', second, w, precision=lax.Precision.HIGHEST)
-    return matmul_drives(layer, x.mean(1), w), jnp.einsum('bnd,nd->bn', half, w, precision=lax.Precision.HIGHEST)
 
 
 def forward_pooled(
@@ -139,8 +112,11 @@ def forward_pooled(
     if parts.norm is not None:
         params, stats = pre[0]
         mean, var = parts.norm.averages(stats)
-        if key is not None:
-            mean, var = drives.batch_moments()
+        if key is not None:  # those of the batch, over all positions
+            mean, var = u.mean((0, 1)), u.var((0, 1))
+            if drives.mean is not None:  # float32 sums may leave -1e-9 where a neuron never varies
+                mean = drives.mean.mean(0)
+                var = jnp.maximum(drives.square.mean(0) - mean**2, 0)
             positions = u.shape[1] * parts.pool**2 if state.made_for is None else math.prod(state.made_for.shape[:2])
             pre[0] = parts.norm.moved(pre[0], mean, var, len(u) * positions)
         if drives.low is not None:
@@ -169,27 +145,23 @@ def cache_drives(
     Means stay float32. As float16, drives keep 3 digits in half the memory: those of an image and neuron with one power
     of two, so that drives of any size fit.
     """
-    layer, state = net[-1], states[-1]
+    layer, state, range_of = net[-1], states[-1], lambda dtype: jnp.finfo(dtype).maxexp
 
     def drives(images):
         x, _ = apply_chain(layer.pre, state.pre, activations_of(net, states, images, len(net) - 1))
-        return _narrow(pooled_drives(layer, state.w, x, pool), dtype)
+        drives = pooled_drives(layer, state.w, x, pool)
+        ends, exponent = [end for end in (drives.high, drives.low) if end is not None], None
+        if range_of(dtype) < range_of(jnp.float32):
+            largest = functools.reduce(jnp.maximum, [jnp.abs(end).max(1) for end in ends])  # [B, N]
+            # as large as the dtype holds, less a factor of 2 for rounding up; 2**-126 is float32's smallest power
+            exponent = jnp.frexp(largest)[1] - (range_of(dtype) - 1)
+            exponent = jnp.maximum(exponent, -126).astype(jnp.int8)
+            ends = [end.astype(jnp.float32) / _power(exponent) for end in ends]
+        high, low = [*(end.astype(dtype) for end in ends), None][:2]
+        mean, square = (None if a is None else a.astype(jnp.float32) for a in (drives.mean, drives.square))
+        return PooledDrives(high, low, mean, square, exponent)
 
     return map_blocks(drives, images, DRIVES_BLOCK)
-
-
-def _narrow(drives: PooledDrives, dtype) -> PooledDrives:
-    """Keep both ends in a smaller type, divided by a power of two for each image and neuron where its range asks it."""
-    ends, exponent = [end for end in (drives.high, drives.low) if end is not None], None
-    if jnp.finfo(dtype).maxexp < jnp.finfo(jnp.float32).maxexp:
-        largest = functools.reduce(jnp.maximum, [jnp.abs(end).max(1) for end in ends])  # [B, N]
-        # as large as the dtype holds, less a factor of 2 for rounding up; 2**-126 is float32's smallest power
-        exponent = jnp.frexp(largest)[1] - (jnp.finfo(dtype).maxexp - 1)
-        exponent = jnp.maximum(exponent, -126).astype(jnp.int8)
-        ends = [end.astype(jnp.float32) / _power(exponent) for end in ends]
-    high, low = [*(end.astype(dtype) for end in ends), None][:2]
-    mean, square = (None if a is None else a.astype(jnp.float32) for a in (drives.mean, drives.square))
-    return PooledDrives(high, low, mean, square, exponent)
 
 
 def _power(exponent: Array) -> Array:

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from hebbjax.base import Array, Key
-from hebbjax.layers.microbatch import map_blocks
+from hebbjax.readout.blocks import map_blocks
 from hebbjax.readout.schedules import Milestones, Schedule
 from hebbjax.support import checks
 
@@ -121,13 +121,6 @@ def predict_classes(model, params, stats, inputs) -> Array:
     return map_blocks(classes, inputs)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def gradient_accuracy(model, params, stats, inputs, labels) -> Array:
-    """Give the share of samples that are classified right, NaN if a logit is not finite."""
-    classes = predict_classes(model, params, stats, inputs)
-    return jnp.where((classes >= 0).all(), jnp.mean(classes == labels, dtype=jnp.float32), jnp.nan)
-
-
 def fit_gradient(
     model: Model,
     params: Any,
@@ -155,12 +148,24 @@ def fit_gradient(
         keep: called after each epoch with all that it takes to go on; its buffers are gone with the next epoch.
         kept: called once with a snapshot of this shape: gives one that `keep` was given, to go on from, or None.
     """
-    (inputs, labels), validation = (_check_labels(model, params, stats, *data) for data in (train, validation))
+    # The door: whatever does not fit is refused before anything is computed.
+    sides = []
+    for samples, truth in (train, validation):
+        counts = {len(leaf) for leaf in jax.tree.leaves(samples)}
+        fits = len(counts) == 1 and 0 not in counts
+        checks.require(fits, f'inputs of {sorted(counts)} samples teach nothing; give as many of each, 1 or more.')
+        logits = jax.eval_shape(lambda *given: model.apply(*given)[0], params, stats, samples)
+        truth = checks.check_labels(truth, logits.shape[1], counts.pop())
+        sides.append((samples, jnp.asarray(truth, jnp.int32)))
+    (inputs, labels), (held_inputs, held_labels) = sides
     schedule.check(len(labels))
+
+    # Where it begins: afresh, or behind what an interrupted training kept.
     copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731  the carry is written over
     carry = Carry(copy(params), copy(stats), schedule.tx().init(params), copy(params), jnp.zeros((), jnp.int32))
     curve, best = [], (params, stats)
-    if (snapshot := kept(GradientSnapshot(carry, best, _curve_array(curve, schedule)))) is not None:
+    as_array = lambda curve: np.float32([*curve, *[[np.nan] * 5] * (schedule.epochs - len(curve))])  # noqa: E731
+    if (snapshot := kept(GradientSnapshot(carry, best, as_array(curve)))) is not None:
         carry, best, lines = snapshot.carry, snapshot.best, np.asarray(snapshot.curve)
         curve = [GradientEpoch(*line) for line in lines[~np.isnan(lines[:, -1])].tolist()]  # a loss may be NaN
 
@@ -168,8 +173,8 @@ def fit_gradient(
     steps = len(labels) // schedule.batch
     stops = [steps * part // PARTS for part in range(PARTS + 1)] if steps > 8 * PARTS else [0, steps]
     parts = [(jnp.int32(first), jnp.int32(last)) for first, last in itertools.pairwise(stops)]
-    epoch = compiled(gradient_epoch, (model, schedule), carry, inputs, labels, key, jnp.float32(1), parts[0])
-    accuracy = compiled(gradient_accuracy, (model,), params, stats, *validation)
+    gradient_epoch.lower(model, schedule, carry, inputs, labels, key, jnp.float32(1), parts[0]).compile()
+    predict_classes.lower(model, params, stats, held_inputs).compile()
     ready, interrupted = time.perf_counter(), False
     before = curve[-1].seconds if curve else 0.0
     try:
@@ -177,10 +182,13 @@ def fit_gradient(
             number, scale = len(curve), schedule.scale([line.validation for line in curve])
             loss = right = 0.0
             for part in parts:
-                carry, sums = epoch(carry, inputs, labels, jax.random.fold_in(key, number), jnp.float32(scale), part)
+                epoch_key = jax.random.fold_in(key, number)
+                rest = inputs, labels, epoch_key, jnp.float32(scale), part
+                carry, sums = gradient_epoch(model, schedule, carry, *rest)
                 loss, right = loss + float(sums[0]) / steps, right + float(sums[1]) / steps
             judged = carry.mean, carry.stats
-            held_out = float(accuracy(*judged, *validation))
+            classes = np.asarray(predict_classes(model, *judged, held_inputs))
+            held_out = np.mean(classes == held_labels) if (classes >= 0).all() else np.nan
             what = 'answer to validation inputs' if np.isfinite(loss) else 'training loss'
             diverged = f'training by gradient diverged: in epoch {number + 1} the {what} is not finite'
             way = f'lower the rate {schedule.rate:g}, or check the inputs'
@@ -191,7 +199,7 @@ def fit_gradient(
             curve.append(line)
             if best_epoch(curve) == number:
                 best = copy(judged)  # the next epoch writes over these buffers
-            keep(GradientSnapshot(carry, best, _curve_array(curve, schedule)))
+            keep(GradientSnapshot(carry, best, as_array(curve)))
             watch(number, line)
     except KeyboardInterrupt:
         if not curve:
@@ -204,35 +212,3 @@ def fit_gradient(
 def best_epoch(curve: Sequence[GradientEpoch]) -> int:
     """Give the number of the epoch with the best validation accuracy, from 0, the first of equals."""
     return int(np.argmax([line.validation for line in curve] or [0]))
-
-
-def _curve_array(curve, schedule) -> np.ndarray:
-    """Lay a curve out as an array [epochs, 5]; epochs to come are NaN."""
-    lines = np.full((schedule.epochs, len(GradientEpoch._fields)), np.nan, np.float32)
-    lines[: len(curve)] = curve or lines[:0]
-    return lines
-
-
-def _check_labels(model, params, stats, inputs, labels):
-    counts = {len(leaf) for leaf in jax.tree.leaves(inputs)}
-    fits = len(counts) == 1 and 0 not in counts
-    checks.require(fits, f'inputs of {sorted(counts)} samples teach nothing; give as many of each, 1 or more.')
-    logits = jax.eval_shape(lambda *given: model.apply(*given)[0], params, stats, inputs)
-    return inputs, jnp.asarray(checks.check_labels(labels, logits.shape[1], counts.pop()), jnp.int32)
-
-
-def compiled(f: Callable, static: tuple, *args) -> Callable:
-    """Compile `f(*static, *args)` ahead of its first call, as a function of the args; once for all seeds.
-
-    Under `jax.disable_jit` there is nothing to compile.
-    """
-    if jax.config.jax_disable_jit:
-        return functools.partial(f, *static)
-    leaves, structure = jax.tree.flatten(args)
-    like = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, 'sharding', None))  # noqa: E731
-    return _program(f, static, structure, tuple(map(like, leaves)))
-
-
-@functools.lru_cache(maxsize=64)
-def _program(f, static, structure, shapes):
-    return f.lower(*static, *jax.tree.unflatten(structure, shapes)).compile()

@@ -1,15 +1,51 @@
-"""Layers that learn by gradient alone, and the head among them: what reads classes out of what lies below."""
+"""Layers that learn by gradient alone, how layers answer while they do, and the head: what reads classes out."""
 
+import dataclasses
+
+import jax
 import optax
 
 from hebbjax import rules
+from hebbjax.base import Array, Key
 from hebbjax.layers import activations, initializers
-from hebbjax.layers.chain import Dropout
-from hebbjax.layers.layer import Layer
+from hebbjax.layers.chain import PartState, apply_chain
+from hebbjax.layers.layer import Layer, LayerState, drives
 from hebbjax.layers.normalization import BatchNorm
 from hebbjax.layers.patches import Window, raw
 from hebbjax.layers.pooling import max_pool
-from hebbjax.support.checks import is_count, is_misfit, require, show
+from hebbjax.rules.competition import subtract_threshold
+from hebbjax.support.checks import check_count, check_number, require, show
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropout:
+    """Silence a share of what passes while a layer learns by gradient, `x m / (1 - rate)`; else pass everything."""
+
+    rate: float  # the share, in [0, 1)
+    maps: bool = False  # draw for each channel of an image, rather than for each value
+    by_image = True
+
+    def __post_init__(self):
+        check_number('rate', self.rate, least=0, below=1)
+
+    def apply(self, state: PartState, x: Array, train: bool = False, key: Key | None = None):
+        """Draw anew for every batch, where there is a key to draw with."""
+        if key is None or not train or self.rate == 0:
+            return x, state
+        shape = (len(x), *(1,) * (x.ndim - 2), x.shape[-1]) if self.maps else x.shape
+        return x * jax.random.bernoulli(key, 1 - self.rate, shape).astype(x.dtype) / (1 - self.rate), state
+
+
+def forward_train(layer: Layer, state: LayerState, images: Array, key: Key) -> tuple[Array, LayerState]:
+    """Answer a batch in gradient training: dropout draws by the key, batch norms go by the batch and move.
+
+    [B, H, W, C] -> [B, H'', W'', N], and the state with its chains as they are then.
+    """
+    pre_key, post_key = key, jax.random.fold_in(key, 1)
+    x, pre = apply_chain(layer.pre, state.pre, images, train=True, key=pre_key)
+    u = subtract_threshold(drives(layer, state.w, x), state.threshold)
+    sent, post = apply_chain(layer.post, state.post, u, train=True, key=post_key)
+    return sent, state._replace(pre=pre, post=post)
 
 
 def gradient_layer(features: int, window: Window = Window(), **settings) -> Layer:
@@ -37,7 +73,6 @@ def linear_head(
     `feature_cache`. Talloen et al. 2021, section 5.
 
     Args:
-        classes: K.
         norm: whether to normalise drives per neuron, over the batch and all positions, with a learned scale and shift.
         power: n of the rectified power unit max(u, 0)^n; None sends drives on as they are.
         threshold: the first shift is its negative: above 0, a neuron starts by sending only what exceeds its mean by so
@@ -49,10 +84,9 @@ def linear_head(
         >>> linear_head(10, pool=2).features
         10
     """
-    require(is_count(classes, 2), f'a head of {show(classes)} classes has nothing to tell apart; use 2 or more.')
+    check_count('classes', classes, 2)
+    check_number('threshold', threshold)
     require(isinstance(norm, bool), f'a head normalises or not, and norm={show(norm)} says neither; use True or False.')
-    is_number = not is_misfit(threshold, lambda deviations: True)
-    require(is_number, f'a threshold of {show(threshold)} standard deviations cannot be; use a number.')
     pre = (
         *((BatchNorm(shift=-threshold, momentum=0.99, debias=True),) if norm else ()),
         *(() if power is None else (activations.repu(power),)),

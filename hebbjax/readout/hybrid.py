@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from hebbjax.base import Array, Key
-from hebbjax.layers import microbatch
 from hebbjax.layers.chain import PartState, apply_chain
-from hebbjax.layers.layer import ImageShape, Layer, LayerState, check_image_size, forward, forward_train, to_intensities
+from hebbjax.layers.layer import ImageShape, Layer, LayerState, check_image_size, forward, to_intensities
 from hebbjax.layers.network import Network, activations_of, check_network, check_states
+from hebbjax.readout.blocks import map_blocks
 from hebbjax.readout.feature_cache import PooledDrives, cache_drives, forward_pooled, pooled_drives, pooled_parts
 from hebbjax.readout.gradient import GradientResult, fit_gradient, predict_classes
+from hebbjax.readout.head import forward_train
 from hebbjax.readout.schedules import Milestones, Schedule
 from hebbjax.support import checks, specs
 from hebbjax.support.checks import show
@@ -26,22 +27,10 @@ ANSWERED_TOGETHER = 100  # images that are classified in one call
 
 @dataclasses.dataclass(frozen=True)
 class GradientStage:
-    """A last stage: layers from `start` on learn together by gradient; the answers of the highest are logits.
-
-    Example:
-        >>> GradientStage(1, Schedule(epochs=20)).check(depth=2)
-    """
+    """A last stage: layers from `start` on learn together by gradient; the answers of the highest are logits."""
 
     start: int  # number of the lowest layer that learns by gradient, 0 the lowest of all
     schedule: Schedule | Milestones  # how long, how fast
-
-    def check(self, depth: int) -> None:
-        """Refuse to start where a network of so many layers has none."""
-        begins = checks.is_count(self.start, 0) and self.start < depth
-        came = f'training by gradient cannot begin at layer start={show(self.start)}'
-        checks.require(begins, f'{came}; use 0 to {depth - 1}.')
-        is_schedule = isinstance(self.schedule, Schedule | Milestones)
-        checks.require(is_schedule, f'a schedule is a Schedule or Milestones, not {show(self.schedule)}.')
 
 
 class LayerParams(NamedTuple):
@@ -141,7 +130,7 @@ def lower_answers(net: Network, states: tuple[LayerState, ...], images: Array, p
     """Compute what layers send on for a whole data set, some images at a time; with `pool`, pooled drives."""
     if pool is not None:
         return cache_drives(net, states, images, pool)
-    return microbatch.map_blocks(functools.partial(activations_of, net, states), images)
+    return map_blocks(functools.partial(activations_of, net, states), images)
 
 
 def fit_hybrid(
@@ -162,12 +151,10 @@ def fit_hybrid(
     fit or images are augmented, anew for every batch.
 
     Args:
-        net: the layers; the highest has a neuron per class.
-        states: theirs; those that learn start from what they hold.
+        net: the layers; the highest has a neuron per class. Those that learn start from what their states hold.
         stage: what learns, how long.
         key: draws the order of images and dropout.
-        train: images and labels.
-        validation: images and labels that every choice is made on.
+        train, validation: images and labels; every choice is made on the second.
         augment: (key, images of a batch) -> images, drawn anew for every batch of training.
         room: bytes that lower layers' answers may fill; None: a share of the device's memory.
         how: `watch`, `keep` and `kept` of `gradient.fit_gradient`.
@@ -181,7 +168,7 @@ def fit_hybrid(
     if below:
         shape = jax.ShapeDtypeStruct((len(images) + len(held_images), *images.shape[1:]), images.dtype)
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(answers, shape)))
-        below = start if size <= (ROOM * microbatch.device_memory() if room is None else room) else 0
+        below = start if size <= (ROOM * checks.device_memory() if room is None else room) else 0
     model = NetworkModel(net, start, below, augment)
     if below:
         images, held_images = answers(images), answers(held_images)
@@ -197,7 +184,9 @@ def check_stage(net: Network, states: Sequence[LayerState], stage: GradientStage
     check_states(net, states)
     is_stage = isinstance(stage, GradientStage)
     checks.require(is_stage, f'a stage of gradient training is a GradientStage, not {show(stage)}.')
-    stage.check(len(net))
+    checks.check_count('start', stage.start, 0, len(net) - 1)
+    is_schedule = isinstance(stage.schedule, Schedule | Milestones)
+    checks.require(is_schedule, f'a schedule is a Schedule or Milestones, not {show(stage.schedule)}.')
     for images, labels in (train, validation):
         checks.check_images(images)
         check_image_size(states[0], images.shape[1:])

@@ -12,13 +12,12 @@ import numpy as np
 from hebbjax.base import Array, Key
 from hebbjax.layers.layer import Layer, LayerState, init_layer, to_intensities
 from hebbjax.layers.network import Network, activations_of, check_network, check_states
-from hebbjax.layers.pooling import quadrants
 from hebbjax.readout import ridge
 from hebbjax.readout.gradient import GradientEpoch
 from hebbjax.readout.hybrid import GradientStage, check_stage, fit_hybrid, predict_hybrid
 from hebbjax.readout.schedules import Milestones, Schedule
 from hebbjax.support import checks, specs
-from hebbjax.support.checks import require, show
+from hebbjax.support.checks import require
 
 WIDEST = 4000  # features that ridge regression takes in: their products are 128 MB, their eigenvectors minutes
 
@@ -40,6 +39,14 @@ Its `check(net, states, train, validation)`, if it has one, refuses what cannot 
 states may be mere shapes then."""
 
 
+def quadrants(maps: Array) -> Array:
+    """Average each neuron over the four quadrants of its map (Coates, Lee & Ng 2011). [B, H, W, N] -> [B, 4 N]."""
+    _, h, w, _ = maps.shape
+    checks.require(min(h, w) > 1, f'maps of {h} x {w} have no quadrants; they need 2 rows and 2 columns.')
+    rows, columns = (slice(None, h // 2), slice(h // 2, None)), (slice(None, w // 2), slice(w // 2, None))
+    return jnp.concatenate([maps[:, i, j].mean((1, 2)) for i in rows for j in columns], axis=1)
+
+
 @specs.compiled_once('net')
 def probe_features(net: Network, states: tuple[LayerState, ...], images: Array) -> Array:
     """Compute what the highest layer answers, one number per neuron, or four where its answers are a map.
@@ -57,13 +64,15 @@ def ridge_probe(penalty: float = 1.0, block: int = 1000) -> ProbeFit:
         penalty: see `ridge.solve_ridge`.
         block: images whose features are computed in one call.
     """
-    ridge.check_penalty(penalty)
-    require(checks.is_count(block), f'blocks of {show(block)} images cannot be; use 1 or more.')
+    checks.check_number('penalty', penalty, least=0)
+    checks.check_count('block', block)
 
     def check(net, states, train, validation) -> None:
         _check_input(net, states, train[0])
         checks.check_labels(train[1], count=len(train[0]))
-        check_width(net, states, train[0])
+        width = jax.eval_shape(functools.partial(probe_features, tuple(net)), tuple(states), train[0][:1]).shape[1]
+        came = f'ridge regression on {width} features fills {8 * width**2 / 1e9:.1f} GB and takes minutes'
+        require(width <= WIDEST, f'{came}; pool the highest layer, or read out by gradient.')
 
     def fit(net, states, key, train, validation) -> Probe:
         started = time.perf_counter()
@@ -125,13 +134,6 @@ def _check_input(net, states, images) -> Network:
     return net
 
 
-def check_width(net: Network, states: Sequence[LayerState], images: Array) -> None:
-    """Refuse more features than ridge regression takes in."""
-    width = jax.eval_shape(functools.partial(probe_features, tuple(net)), tuple(states), images[:1]).shape[1]
-    came = f'ridge regression on {width} features fills {8 * width**2 / 1e9:.1f} GB and takes minutes'
-    require(width <= WIDEST, f'{came}; pool the highest layer, or read out by gradient.')
-
-
 def probe_accuracy(probe: Probe, images: Array, labels: Array) -> float:
     """Give the share of images that are read right, in percent."""
     checks.check_images(images)
@@ -141,7 +143,7 @@ def probe_accuracy(probe: Probe, images: Array, labels: Array) -> float:
 
 def probe_confusion(probe: Probe, images: Array, labels: Array, classes: int) -> np.ndarray:
     """Count what was taken for what: [K, K], rows the true classes, columns the predicted ones."""
-    require(checks.is_count(classes), f'{show(classes)} classes cannot be taken for each other; give their number.')
+    checks.check_count('classes', classes)
     checks.check_images(images)
     labels, predicted = checks.check_labels(labels, classes, len(images)), _classes(probe, images)
     most = predicted.max()

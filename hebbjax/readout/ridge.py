@@ -3,7 +3,7 @@
 All of it is computed in float64, on the host: products of float32 features differ by more than a small penalty.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 
 from hebbjax.base import Array
 from hebbjax.support import checks
-from hebbjax.support.checks import is_count, require, show
+from hebbjax.support.checks import check_count, check_number, require
 
 CHUNK = 4096  # features that lie in memory in float64 at once
 LOST = 3e-13  # share of the largest eigenvalue below which one is known to fewer than three digits, in float64
@@ -41,15 +41,18 @@ def ridge_stats(batches: Iterable[tuple[Array, Array]], classes: int) -> RidgeSt
     No two batches need to lie in memory at once.
     """
     stats = None
-    for features, labels in _pairs(batches):
-        stats = add_batch(stats, features, labels, classes)
+    for batch in batches if isinstance(batches, Iterable) else (batches,):
+        came = f'batches are pairs of features [b, F] and labels [b], not {type(batch).__name__}'
+        is_pair = isinstance(batch, tuple | list) and len(batch) == 2
+        require(is_pair, f'{came}; give a single one as [(features, labels)].')
+        stats = add_batch(stats, *batch, classes)
     require(stats is not None, 'ridge regression needs at least one batch of features and labels.')
     return stats
 
 
 def add_batch(stats: RidgeStats | None, features: Array, labels: Array, classes: int) -> RidgeStats:
     """Add one batch, features [b, F] and labels [b], to stats, whose arrays are written over; None: it is the first."""
-    require(is_count(classes), f'{show(classes)} classes cannot be told apart; give their number, a whole one.')
+    check_count('classes', classes)
     features = _check_features(features, None if stats is None else len(stats.x))
     labels = np.asarray(checks.check_labels(labels, classes, len(features)))
     if stats is None:
@@ -58,35 +61,24 @@ def add_batch(stats: RidgeStats | None, features: Array, labels: Array, classes:
         zeros = np.zeros(inputs), np.zeros(classes), np.zeros((inputs, inputs)), np.zeros((inputs, classes))
         stats = RidgeStats(features[0].astype(np.float64), 0, *zeros)
     for start in range(0, len(features), CHUNK):
-        stats = _add_rows(stats, features[start : start + CHUNK].astype(np.float64), labels[start : start + CHUNK])
+        # Means first, then products of deviations from them, so that no common level costs digits.
+        x = features[start : start + CHUNK].astype(np.float64) - stats.origin
+        y = np.eye(len(stats.y))[labels[start : start + CHUNK]]
+        count, new = stats.count, len(x)
+        with np.errstate(over='ignore', invalid='ignore'):  # looked at below
+            dx, dy = x.mean(0) - stats.x, y.mean(0) - stats.y
+            # what the means differ by counts like one more sample
+            share = (count * new / (count + new)) ** 0.5
+            x = np.concatenate([x - x.mean(0), share * dx[None]])
+            y = np.concatenate([y - y.mean(0), share * dy[None]])
+            stats.xx[:] += x.T @ x
+            stats.xy[:] += x.T @ y
+        stats.x[:] += dx * new / (count + new)
+        stats.y[:] += dy * new / (count + new)
+        stats = stats._replace(count=count + new)
     beyond = 'squares of these features are beyond float64; divide them by their largest value.'
     require(np.isfinite(stats.xx).all(), beyond)
     return stats
-
-
-@np.errstate(over='ignore', invalid='ignore')  # `add_batch` looks at what comes out
-def _add_rows(stats, x, labels):
-    """Add samples: means first, then products of deviations from them, so that no common level costs digits."""
-    count, new = stats.count, len(x)
-    x, y = x - stats.origin, np.eye(len(stats.y))[labels]
-    dx, dy = x.mean(0) - stats.x, y.mean(0) - stats.y
-    # what the means differ by counts like one more sample
-    share = (count * new / (count + new)) ** 0.5
-    x = np.concatenate([x - x.mean(0), share * dx[None]])
-    y = np.concatenate([y - y.mean(0), share * dy[None]])
-    stats.xx[:] += x.T @ x
-    stats.xy[:] += x.T @ y
-    stats.x[:] += dx * new / (count + new)
-    stats.y[:] += dy * new / (count + new)
-    return stats._replace(count=count + new)
-
-
-def _pairs(batches) -> Iterator[tuple[Array, Array]]:
-    for batch in batches if isinstance(batches, Iterable) else (batches,):
-        came = f'batches are pairs of features [b, F] and labels [b], not {type(batch).__name__}'
-        is_pair = isinstance(batch, tuple | list) and len(batch) == 2
-        require(is_pair, f'{came}; give a single one as [(features, labels)].')
-        yield batch
 
 
 def _check_features(features, inputs: int | None) -> np.ndarray:
@@ -110,7 +102,7 @@ def solve_ridge(stats: RidgeStats, penalty: float = 1.0) -> Ridge:
     The penalty is in squared units of the features, summed over images; 0 is least squares, where it has a solution.
     One that is too small for features that depend on each other is refused, naming one that is not.
     """
-    check_penalty(penalty)
+    check_number('penalty', penalty, least=0)
     a = stats.xx + float(penalty) * np.eye(len(stats.xx))
     # every feature in units of its own, so that the large ones do not drown the small ones in their rounding
     unit = np.sqrt(np.diag(a))
@@ -124,12 +116,6 @@ def solve_ridge(stats: RidgeStats, penalty: float = 1.0) -> Ridge:
     require(values[0] > LOST * values[-1], f'{depend}, {spread}; {way}.')
     w = vectors @ (vectors.T @ (stats.xy / unit[:, None]) / values[:, None]) / unit[:, None]
     return Ridge(w, stats.y - (stats.origin + stats.x) @ w)
-
-
-def check_penalty(penalty: float) -> None:
-    """Refuse what is no penalty."""
-    rewards = checks.is_misfit(penalty, lambda p: p >= 0)
-    require(not rewards, f'a penalty of {show(penalty)} would reward large weights; use a number, 0 or more.')
 
 
 def fit_ridge(batches: Iterable[tuple[Array, Array]], classes: int, penalty: float = 1.0) -> Ridge:
@@ -152,10 +138,6 @@ def predict_ridge(model: Ridge, features: Array) -> Array:
 
 def ridge_accuracy(model: Ridge, batches: Iterable[tuple[Array, Array]]) -> float:
     """Give the share, in [0, 1], of images whose class is predicted right."""
-    right = total = 0
-    for features, labels in _pairs(batches):
-        predicted = np.asarray(predict_ridge(model, features))
-        right += int((predicted == np.asarray(checks.check_labels(labels, count=len(predicted)))).sum())
-        total += len(predicted)
-    require(total, 'an accuracy needs at least one batch of features and labels.')
-    return right / total
+    hits = [np.asarray(predict_ridge(model, x)) == checks.check_labels(y, count=len(x)) for x, y in batches]
+    require(hits, 'an accuracy needs at least one batch of features and labels.')
+    return float(np.concatenate(hits).mean())

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import optax
 
-from hebbjax.support.checks import is_count, is_misfit, require, show
+from hebbjax.support.checks import check_count, check_number, is_count, require, show
 
 
 class Schedule(NamedTuple):
@@ -28,9 +28,8 @@ class Schedule(NamedTuple):
     def check(self, count: int) -> None:
         """Refuse what cannot train on `count` samples."""
         _check(self, count)
-        require(is_count(self.patience), f'a patience of {show(self.patience)} epochs is none; use 1 or more.')
-        grows = f'a weight decay of {show(self.decay)} would make weights grow; use 0 or more.'
-        require(not is_misfit(self.decay, lambda share: share >= 0), grows)
+        check_count('patience', self.patience)
+        check_number('decay', self.decay, least=0)
 
     def tx(self) -> optax.GradientTransformation:
         """Build the optimizer."""
@@ -67,14 +66,11 @@ class Milestones(NamedTuple):
     def check(self, count: int) -> None:
         """Refuse what cannot train on `count` samples."""
         _check(self, count)
-        settles = not is_misfit(self.momentum, lambda share: 0 <= share < 1)
-        require(settles, f'momentum {show(self.momentum)} never settles; use 0 <= momentum < 1.')
-        grows = f'an L2 penalty of {show(self.l2)} would make weights grow; use 0 or more.'
-        require(not is_misfit(self.l2, lambda penalty: penalty >= 0), grows)
+        check_number('momentum', self.momentum, least=0, below=1)
+        check_number('l2', self.l2, least=0)
         cuts = self.milestones
-        are_epochs = isinstance(cuts, tuple | list) and all(is_count(cut, 0) for cut in cuts)
-        require(are_epochs, f'milestones {show(cuts)} are none; give a tuple of whole numbers of epochs.')
-        require(list(cuts) == sorted(cuts), f'milestones {show(cuts)} do not rise; sort them.')
+        rise = isinstance(cuts, tuple | list) and all(is_count(cut, 0) for cut in cuts) and list(cuts) == sorted(cuts)
+        require(rise, f'milestones={show(cuts)} are none; give a tuple of whole numbers of epochs that rise.')
 
     def tx(self) -> optax.GradientTransformation:
         """Build the optimizer."""
@@ -87,13 +83,8 @@ class Milestones(NamedTuple):
 
 def _check(schedule, count: int) -> None:
     """Refuse epochs, batches, rates and means that cannot train on `count` samples."""
-    epochs, batch, rate, factor = schedule.epochs, schedule.batch, schedule.rate, schedule.factor
-    require(is_count(epochs), f'{show(epochs)} epochs train nothing; use 1 or more.')
-    fits = is_count(batch) and batch <= count
-    require(fits, f'a batch of {show(batch)} does not fit {count} samples; use 1 to {count}.')
-    descends = not is_misfit(rate, lambda rate: rate > 0)
-    require(descends, f'learning rate {show(rate)} does not descend; use a rate above 0.')
-    lowers = not is_misfit(factor, lambda share: 0 < share <= 1)
-    require(lowers, f'a factor of {show(factor)} does not lower the rate; use 0 < factor <= 1.')
-    for what, number in (('stopping after {} epochs', schedule.stop_after), ('a mean over {} steps', schedule.average)):
-        require(is_count(number), f'{what.format(show(number))} cannot be; use a whole number, 1 or more.')
+    check_count('batch', schedule.batch, 1, count)
+    for name in ('epochs', 'stop_after', 'average'):
+        check_count(name, getattr(schedule, name))
+    check_number('rate', schedule.rate, above=0)
+    check_number('factor', schedule.factor, above=0, most=1)

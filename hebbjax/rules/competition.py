@@ -39,10 +39,10 @@ def k_wta(k: int, ties: str = 'first', above: float | None = None) -> Competitio
         >>> jax.jit(k_wta(2))(jax.random.key(0), jnp.array([[0.3, 0.9, 0.1, 0.5]]))
         Array([[0., 1., 0., 1.]], dtype=float32)
     """
-    checks.require(checks.is_count(k), f'k_wta(k={checks.show(k)}) leaves no winner; use a whole number k >= 1.')
-    fits = above is None or not checks.is_misfit(above, lambda above: True)
-    checks.require(fits, f'no drive can be told to be above {checks.show(above)}; use a finite number, or None.')
-    checks.require(ties in ('first', 'all'), f"of equal drives the 'first' or 'all' win, not {ties!r}.")
+    checks.check_count('k', k)
+    checks.check_choice('ties', ties, ('first', 'all'))
+    if above is not None:
+        checks.check_number('above', above)
 
     def compete(key: Key, u: Array) -> Array:
         check_k(k, u.shape[1])
@@ -54,14 +54,14 @@ def k_wta(k: int, ties: str = 'first', above: float | None = None) -> Competitio
 
 def soft_wta(temperature) -> Competition:
     """Share one unit of credit by a softmax: `y = softmax(u / temperature)`, the temperature in units of the drive."""
-    fits = not checks.is_misfit(temperature, lambda temperature: temperature > 0)
-    checks.require(fits, f'soft_wta({checks.show(temperature)}) shares nothing; use a finite temperature above 0.')
+    checks.check_number('temperature', temperature, above=0)
     return lambda key, u: jax.nn.softmax(u / temperature, axis=-1)
 
 
 def krotov_ranks(k: int, delta) -> Competition:
     """Let the winner learn and the k-th unlearn: `y = 1` at rank 1, `-delta` at rank k, else 0; see `krotov`."""
-    check_rank('krotov_ranks', k, delta)
+    checks.check_count('k', k, 2)
+    checks.check_number('delta', delta, least=0)
 
     def compete(key: Key, u: Array) -> Array:
         check_k(k, u.shape[1])
@@ -70,15 +70,6 @@ def krotov_ranks(k: int, delta) -> Competition:
         return y.at[patch, order[:, k - 1]].set(-delta, mode='drop')
 
     return compete
-
-
-def check_rank(name: str, k: int, delta) -> None:
-    """Refuse a rank that unlearns, or its strength, that is none."""
-    way = 'use a whole number from 2 to that of neurons'
-    checks.require(checks.is_count(k, 2), f'{name}(k={checks.show(k)}) would punish the winner itself; {way}.')
-    fits = not checks.is_misfit(delta, lambda delta: delta >= 0)
-    way = 'use a finite number, 0 or more'
-    checks.require(fits, f'{name}(delta={checks.show(delta)}) has no strength to unlearn with; {way}.')
 
 
 def subtract_threshold(u: Array, threshold: Array | None) -> Array:

@@ -7,7 +7,7 @@
 import jax.numpy as jnp
 
 from hebbjax.base import Array, Competition, Key, LearningRule, UpdateStats, zero_stats
-from hebbjax.rules.competition import check_rank, competing_drives, zero_absent
+from hebbjax.rules.competition import competing_drives, zero_absent
 from hebbjax.rules.local import Reduction, add_dense, count_wins, finalizer, from_leak, matmul, mean_over_patches
 from hebbjax.rules.top_k import check_k, drop_absent, top_k
 from hebbjax.support import checks
@@ -64,9 +64,9 @@ def krotov(k: int = 2, delta=0.4, p=2.0) -> LearningRule:
     and Hopfield 2019, equations 3, 9 and 10, in the fast form of section "A fast implementation" (ranking by drives);
     Talloen et al. 2021, section 5. Both neurons' rows are added (2 P rows), never the [P, N] zeros.
     """
-    check_rank('krotov', k, delta)
-    fits = not checks.is_misfit(p, lambda p: p > 1)
-    checks.require(fits, f'krotov(p={checks.show(p)}) has no norm to converge to; use a finite p > 1.')
+    checks.check_count('k', k, 2)
+    checks.check_number('delta', delta, least=0)
+    checks.check_number('p', p, above=1)
 
     def effective_weights(w: Array) -> Array:
         return w if not checks.is_traced(p) and p == 2 else jnp.sign(w) * jnp.abs(w) ** (p - 1)
@@ -86,4 +86,4 @@ def krotov(k: int = 2, delta=0.4, p=2.0) -> LearningRule:
             stats.patches + len(x),
         )
 
-    return LearningRule(lambda w: check_k(k, len(w), 2) or (), effective_weights, accumulate, finalizer())
+    return LearningRule(lambda w: check_k(k, len(w)) or (), effective_weights, accumulate, finalizer())

@@ -1,7 +1,7 @@
 """What most rules have in common: pull and leak, summed over patches, and how these are reduced to a change.
 
-Nearly every rule says, per patch, `dw_i = pull_i x - leak_i w_i`: pull towards the patch, leak away from what the
-neuron is. `local` sums these over patches with one matrix product; where credit is sparse, `from_leak` adds rows.
+Nearly every rule says, per patch, `dw_i = pull_i x - leak_i w_i`. `local` sums these over patches with one matrix
+product; where credit is sparse, `from_leak` adds rows.
 """
 
 import functools

@@ -36,8 +36,7 @@ def instar(
         Array([[0., 0.],
                [0., 1.]], dtype=float32)
     """
-    known = f"prototypes are near by 'dot', 'cosine', 'euclidean', not by {metric!r}."
-    checks.require(metric in ('dot', 'cosine', 'euclidean'), known)
+    checks.check_choice('metric', metric, ('dot', 'cosine', 'euclidean'))
     count = count_wins
     if metric == 'euclidean':
         count = lambda x, first, neurons: count_wins(jnp.ones_like(x), first, neurons)  # noqa: E731
@@ -49,16 +48,13 @@ def instar(
         rule = local(compete, credit, reduce=reduce, count=count)
     if metric == 'euclidean':
         return rule._replace(competition_bias=lambda key, w, state: jnp.sum(w * w, 1) / 2)
-    return rule if metric == 'dot' else _by_cosine(rule, imposed=compete is None)
-
-
-def _by_cosine(rule: LearningRule, imposed: bool) -> LearningRule:
-    """Let a rule compete by cosines: drives of unit rows over the patch's length."""
+    if metric == 'dot':
+        return rule
 
     def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
         length = jnp.linalg.norm(x, axis=1, keepdims=True)  # [P, 1]
-        cosine = u / jnp.where(length == 0, 1, length)  # [P, N]
-        if not imposed:  # nobody may compete for a patch of no direction; a NaN has one, and is found in the weights
+        cosine = u / jnp.where(length == 0, 1, length)  # [P, N]; u of unit rows
+        if compete is not None:  # nobody competes for a patch of no direction; a NaN has one, and is found in w
             signal = jnp.ones_like(length) if teacher is None else teacher.astype(u.dtype)
             teacher = jnp.where(length == 0, 0, signal)
         return rule.accumulate(stats, key, x, cosine, teacher, threshold)
@@ -92,8 +88,7 @@ def random_abstention(rule: LearningRule) -> LearningRule:
         inner_key, coin_key = jax.random.split(key)
         share = state.victories / jnp.maximum(1, jnp.max(state.victories) + state.patches / len(w))  # [N]
         sits_out = jnp.where(jax.random.bernoulli(coin_key, share), jnp.inf, jnp.zeros_like(share))
-        inner = rule.competition_bias(inner_key, w, state.rule)
-        return sits_out if inner is None else sits_out + inner
+        return sits_out if rule.competition_bias is None else sits_out + rule.competition_bias(inner_key, w, state.rule)
 
     def finalize(stats: UpdateStats, w: Array, state: AbstentionState) -> tuple[Array, AbstentionState]:
         dw, inner = rule.finalize(stats, w, state.rule)

@@ -61,13 +61,11 @@ def som(
         metric, reduce: as for `prototypes.instar`.
     """
     shape, size = _check_lattice(shape), math.prod(_check_lattice(shape))
-    known = isinstance(kernel, str) and kernel in KERNELS
-    checks.require(known, f'kernel {checks.show(kernel)} is unknown; there are {", ".join(KERNELS)}.')
+    checks.check_choice('kernel', kernel, KERNELS)
+    checks.check_number('tau', tau, above=0)
     s0 = max((max(shape) - 1) // 2, 1) if radius is None else radius
-    fits = callable(s0) or not checks.is_misfit(s0, lambda s0: s0 > 0)
-    checks.require(fits, f'a neighbourhood of radius {checks.show(s0)} reaches nobody; use a radius above 0.')
-    fits = not checks.is_misfit(tau, lambda tau: tau > 0)
-    checks.require(fits, f'a neighbourhood cannot shrink over {checks.show(tau)} steps; use a tau above 0.')
+    if not callable(s0):
+        checks.check_number('radius', s0, above=0)
 
     def init(w: Array) -> Array:
         has = f'a lattice of shape {shape} has {size} neurons and the layer {len(w)}'

@@ -34,9 +34,8 @@ def groups(classes: int, per_class: int, common: int = 0) -> Teacher:
         own = jnp.repeat(jax.nn.one_hot(labels, classes), per_class, axis=1)  # [B, K per_class]
         return jnp.concatenate([own, jnp.ones((len(own), common), own.dtype)], 1)
 
-    sizes = f'groups of {checks.show(per_class)} neurons per class and {checks.show(common)} common ones'
-    fits = checks.is_count(per_class) and checks.is_count(common, 0)
-    checks.require(fits, f'{sizes} cannot be; use at least 1 and 0.')
+    checks.check_count('per_class', per_class)
+    checks.check_count('common', common, 0)
     return _of_classes(classes, teach)
 
 
@@ -69,13 +68,6 @@ def feedback(classes: int, features: int) -> Teacher:
 
 def _of_classes(classes: int, teach: Teacher) -> Teacher:
     """Tell how many classes a teacher knows, so that labels can be checked before anything is taught."""
-    checks.require(checks.is_count(classes), f'{checks.show(classes)} classes cannot be taught; use 1 or more.')
+    checks.check_count('classes', classes)
     teach.classes = classes
     return teach
-
-
-def check_signal(signal_shape: tuple[int, ...], batch: int, features: int) -> None:
-    """Refuse the shape of a signal that is not one number per image and neuron, [B, N]."""
-    came = f'a teacher signal of shape {tuple(signal_shape)} is not one number per image and neuron'
-    way = 'one_hot(classes) teaches as many neurons as classes, groups(K, n, common) K n + common'
-    checks.require(tuple(signal_shape) == (batch, features), f'{came}, here {(batch, features)}; {way}.')

@@ -14,11 +14,10 @@ GROUP = 16  # neurons per group of the tournament
 def top_k(u: Array, k: int) -> tuple[Array, Array]:
     """Find the k largest drives of each patch and whose they are, largest first, the first neuron first among equals.
 
-    Three forms of the same answer, chosen by shape (benchmarks/NOTES.md). Few (k <= 4): a maximum and the first place
-    that holds it, 2 k sweeps that vectorise. Many of very many: a tournament; whoever is among the k largest plays in
-    one of the k groups with the largest champions, so only those are ranked. Else `lax.top_k`.
-
-    Of a NaN drive, and where fewer than k take part, the rest are -inf and any neurons. -> values, indices [P, k].
+    Three forms, chosen by shape (benchmarks/NOTES.md). Few (k <= 4): a maximum and the first place that holds it, 2 k
+    sweeps that vectorise. Many of very many: a tournament; whoever is among the k largest plays in one of the k groups
+    with the largest champions, so only those are ranked. Else `lax.top_k`. Of a NaN drive, and where fewer than k take
+    part, the rest are -inf and any neurons. -> values, indices [P, k].
     """
     if k <= 4:
         return _by_sweeps(u, k, lax.broadcasted_iota(jnp.int32, u.shape, 1), u.shape[1] - 1)
@@ -39,10 +38,9 @@ def drop_absent(values: Array, order: Array, neurons: int) -> Array:
     return jnp.where(values == -jnp.inf, neurons, order)
 
 
-def check_k(k: int, neurons: int, least: int = 1) -> None:
-    """Refuse to rank more neurons than there are, naming the k that fits, from `least` on."""
-    way = f'use k <= {neurons}' if neurons >= least else f'use a layer of {least} neurons or more'
-    checks.require(k <= neurons, f'k={k} is more than the {neurons} neurons that compete; {way}.')
+def check_k(k: int, neurons: int) -> None:
+    """Refuse to rank more neurons than there are."""
+    checks.require(k <= neurons, f'k={k} is more than the {neurons} neurons that compete; use fewer, or more neurons.')
 
 
 def _top_k(u, k):

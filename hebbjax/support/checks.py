@@ -9,11 +9,12 @@ import os
 import reprlib
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 BRIGHT = 10.0  # intensities are in [0, 1]; images that are nowhere negative and reach this hold another range
 EXTREME = 100.0  # and so do those that reach this on either side, which no normalisation gives
@@ -40,20 +41,37 @@ def show(value) -> str:
     return ' '.join(words.split())[:60]
 
 
-def is_misfit(value, fits: Callable[[float], bool]) -> bool:
-    """Say whether a setting is no finite number for which `fits(number)` holds; a traced one passes."""
+def is_count(value, least: int = 1, most: int = 2**31 - 1) -> bool:
+    """Say whether a setting is a whole number from `least` to `most`; True and False are none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_) and least <= value <= most
+
+
+def check_number(name: str, value, *, least=-math.inf, above=-math.inf, most=math.inf, below=math.inf) -> None:
+    """Refuse a setting that is no finite number within these bounds; a traced one, which has none yet, passes."""
     if is_traced(value):
-        return False
+        return
     try:
-        number = float(value) if not isinstance(value, str | bytes) else math.nan
+        number = float(value) if not isinstance(value, str | bytes | bool | np.bool_) else math.nan
     except (TypeError, ValueError, OverflowError):
-        return True
-    return not math.isfinite(number) or not fits(number)
+        number = math.nan
+    bounds = {f'>= {least:g}': number >= least, f'> {above:g}': number > above}
+    bounds |= {f'<= {most:g}': number <= most, f'< {below:g}': number < below}
+    words = ' and '.join(bound for bound in bounds if 'inf' not in bound)
+    fits = math.isfinite(number) and all(bounds.values())
+    require(fits, f'{name}={show(value)} is out of range; use a finite number{words and " "}{words}.')
 
 
-def is_count(value, least: int = 1) -> bool:
-    """Say whether a setting is a whole number from `least` to what 32 bits count; True and False are none."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_) and least <= value < 2**31
+def check_count(name: str, value, least: int = 1, most: int = 2**31 - 1) -> None:
+    """Refuse a setting that is no whole number from `least` to `most`."""
+    words = f'from {least} {"on" if most == 2**31 - 1 else f"to {most}"}'
+    require(is_count(value, least, most), f'{name}={show(value)} is out of range; use a whole number {words}.')
+
+
+def check_choice(name: str, value, known: Iterable[str]) -> None:
+    """Refuse a setting that is none of the names that are known."""
+    known = [*known]
+    fits = isinstance(value, str) and value in known
+    require(fits, f'{name}={show(value)} is unknown; there are {", ".join(known)}.')
 
 
 def host_memory() -> int:
@@ -61,10 +79,32 @@ def host_memory() -> int:
     return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
 
 
+def device_memory() -> int:
+    """Say how many bytes the default device can hold: its own limit, or the machine's memory."""
+    return (jax.devices()[0].memory_stats() or {}).get('bytes_limit') or host_memory()
+
+
 def check_memory(size: int, what: str, way: str) -> None:
     """Refuse what the machine cannot hold, before anything is allocated: `what` takes `size` bytes; `way` is out."""
     need, room = size / 2**30, host_memory() / 2**30
     require(need <= room, f'{what} takes {need:.0f} GiB and the machine has {room:.0f}; {way}.')
+
+
+def check_ascends(tx: optax.GradientTransformation) -> None:
+    """Refuse a transformation by which weights go against a change that a rule asks for, as `optax.sgd` has it.
+
+    What moves nothing yet passes, and what cannot be asked for a step of other weights than its own.
+    """
+    w = np.array([[0.5, 0.1, 0.8], [0.2, 0.9, 0.4]], np.float32)  # that no transformation treats specially
+    try:
+        with jax.ensure_compile_time_eval():
+            change = tx.update(jnp.ones_like(w), tx.init(jnp.asarray(w)), jnp.asarray(w))[0]
+        along = 0.0 if is_traced(change) else float(np.sum(change))  # with dw = 1, the inner product with it
+    except Exception:  # made for weights of one shape, say
+        return
+    way = 'end it with transforms.scale_by_rate(rate), or chain optax.scale(-1) behind it'
+    descends = 'tx descends, as optimizers of losses do, and a rule says where to go: it would unlearn'
+    require(not along < 0, f'{descends}; {way}.')
 
 
 def check_key(key) -> None:
@@ -130,25 +170,23 @@ def check_labels(labels, classes: int | None = None, count: int | None = None):
     is_numeric = any(jnp.issubdtype(labels.dtype, kind) for kind in (jnp.integer, jnp.bool_, jnp.floating))
     way = 'numpy.unique(labels, return_inverse=True)[1] numbers them'
     require(is_numeric, f'labels are classes 0, 1, ..., not {labels.dtype}; {way}.')
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim == 2 and not is_traced(labels):
-        rows, width = np.asarray(labels), labels.shape[1]
-        is_one_hot = np.isin(rows, (0, 1)).all() and (rows.sum(1) == 1).all()
-        wanted = 'one class for each image, [B], or one-hot rows [B, K]'
-        require(is_one_hot, f'labels are {wanted}; got shape {rows.shape}.')
-        require(classes in (None, width), f'one-hot labels of {width} classes do not fit {classes} classes.')
-        labels = rows.argmax(1).astype(np.int32)
     shape = tuple(labels.shape)
-    require(len(shape) == 1, f'labels are one class for each image, [B], not an array of shape {shape}.')
+    if len(shape) == 2 and shape[1] == 1:
+        labels = labels[:, 0]
+    elif len(shape) == 2 and not is_traced(labels):
+        rows = np.asarray(labels)
+        if np.isin(rows, (0, 1)).all() and (rows.sum(1) == 1).all():
+            require(classes in (None, shape[1]), f'one-hot labels of {shape[1]} classes do not fit {classes} classes.')
+            labels = rows.argmax(1).astype(np.int32)
+    require(labels.ndim == 1, f'labels are one class for each image, [B], or one-hot [B, K], not of shape {shape}.')
     require(count in (None, shape[0]), f'{shape[0]} labels do not fit {count} images; give one for each.')
     if is_traced(labels):
         return labels if labels.dtype.kind in 'iu' else labels.astype(jnp.int32)
     values = np.asarray(labels)
     if values.dtype.kind not in 'iu':
-        wrong = np.flatnonzero(~(np.isfinite(values) & (values == np.floor(values))))
-        if wrong.size:
-            raise ValueError(f'labels are whole numbers, and that of image {wrong[0]} is {values[wrong[0]]}.')
+        whole = np.isfinite(values) & (values == np.floor(values))
+        wrong = whole.argmin() if whole.size else 0
+        require(whole.all(), f'labels are whole numbers, and that of image {wrong} is {values[wrong:][:1]}.')
         values = labels = values.astype(np.int32)
     lowest, highest = (int(values.min()), int(values.max())) if values.size else (0, 0)
     if lowest < 0 or (classes is not None and highest >= classes):

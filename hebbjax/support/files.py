@@ -1,5 +1,7 @@
 """Files of results: checked before anything is computed, written whole or not at all; JSON and npz."""
 
+import contextlib
+import importlib
 import io
 import json
 import os
@@ -7,7 +9,7 @@ import pathlib
 import secrets
 import stat
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +51,18 @@ def write_whole(path: pathlib.Path, fill: Callable[[pathlib.Path], object]) -> N
     except BaseException:
         draft.unlink()
         raise
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike, way: str) -> Iterator[None]:
+    """Make one sentence of whatever reading a file, and making sense of it, may raise: it is damaged, `way` is out."""
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:
+        words = f'{error} is missing' if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise ValueError(f'{path} is damaged ({" ".join(words.split())[:200].rstrip(".")}); {way}.') from None
 
 
 def write_json(path: pathlib.Path, content) -> None:
@@ -102,3 +116,12 @@ def read_npz(content: bytes) -> dict[str, np.ndarray]:
     arrays = {name: np.lib.format.read_array(entry, allow_pickle=False) for name, entry in entries.items()}
     foreign = json.loads(str(arrays.pop(DTYPES, '{}')))
     return {name: a.view(jnp.dtype(foreign[name])) if name in foreign else a for name, a in arrays.items()}
+
+
+def import_extra(module: str, extra: str):
+    """Import what an extra of hebbjax brings along, or say how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        package = module.partition('.')[0]
+        raise ImportError(f"this needs {package}, which is not there; pip install 'hebbjax[{extra}]'.") from None

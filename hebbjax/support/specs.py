@@ -62,7 +62,12 @@ def value_of(thing: Any, within: tuple = ()) -> Hashable:
     if isinstance(thing, types.MethodType):
         return types.MethodType, thing.__func__.__qualname__, inner(thing.__self__)
     if isinstance(thing, types.FunctionType) and not _has_a_name(thing):
-        return thing.__module__, thing.__code__, *map(inner, _surroundings(thing))
+        outside = {
+            name: thing.__globals__[name] for name in sorted(_names(thing.__code__)) if name in thing.__globals__
+        }
+        cells = ['empty' if cell == types.CellType() else cell.cell_contents for cell in thing.__closure__ or ()]
+        surroundings = thing.__defaults__, thing.__kwdefaults__, outside, cells
+        return thing.__module__, thing.__code__, *map(inner, surroundings)
     if dataclasses.is_dataclass(thing):
         return type(thing), *map(inner, _settings(thing).values())
     return _Itself(thing)
@@ -75,13 +80,6 @@ def _has_a_name(thing) -> bool:
         return False
     part_of = lambda owner, part: getattr(owner, part, None)  # noqa: E731
     return functools.reduce(part_of, name.split('.'), sys.modules.get(module)) is thing
-
-
-def _surroundings(f: types.FunctionType) -> tuple:
-    """Give a function's defaults, the globals that it refers to, and what it closes over."""
-    outside = {name: f.__globals__[name] for name in sorted(_names(f.__code__)) if name in f.__globals__}
-    cells = ['empty' if cell == types.CellType() else cell.cell_contents for cell in f.__closure__ or ()]
-    return f.__defaults__, f.__kwdefaults__, outside, cells
 
 
 def _names(code: types.CodeType) -> set[str]:
@@ -121,8 +119,11 @@ def specs_equal(spec, other) -> bool:
 
 
 def spec_hash(spec) -> int:
-    """Hash a spec by its settings: its `__hash__`."""
-    return hash(_value(spec))
+    """Hash a spec by its settings: its `__hash__`. A dataclass keeps it, since jit asks for it at every call."""
+    attributes = getattr(spec, '__dict__', {})
+    if '_hash' not in attributes:
+        attributes['_hash'] = hash(_value(spec))
+    return attributes['_hash']
 
 
 def spec_reduce(spec):

@@ -1,23 +1,24 @@
 """Callbacks for `loop.fit`: evaluate, stop early, show progress; `checkpoint` and `loggers` have the rest."""
 
+import contextlib
 import math
 import time
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 
 from hebbjax.base import Array
-from hebbjax.support.checks import check_images, check_labels, is_count, require, show
-from hebbjax.training.loop import Callback, CallbackContext, check_every
+from hebbjax.support.checks import check_count, check_images, check_labels, require, show
+from hebbjax.training.loop import Callback, CallbackContext
 from hebbjax.training.parallel import count_seeds, take_seed
-from hebbjax.training.progress import progress_bar
 
 TRAIN_IMAGES = 10_000  # that a training accuracy is computed of
 
 
 def every_epochs(epochs: int, callback: Callback) -> Callback:
     """Call another callback every so many epochs, in the first one, and where a stage ends."""
-    check_every(epochs)
+    check_count('epochs', epochs)
 
     def call(context: CallbackContext) -> None:
         if context.is_due(epochs):
@@ -37,10 +38,8 @@ def evaluate(
     Adds `train_<name>` (of the first 10,000 images) and `validation_<name>`, in percent, means over seeds, and
     `evaluate_seconds`. Both are judged every so many epochs, in the first one, and where a stage ends.
 
-    Args:
-        train: images and labels that the classifier is fitted to.
-        validation: those that it is judged by. Never the test set: its turn comes once, at the end.
-        probe: `readout.ridge_probe()` (None) or `readout.gradient_probe(head, schedule)`.
+    The classifier is a `probe`, `readout.ridge_probe()` (None) or `readout.gradient_probe(head, schedule)`. Never judge
+    by the test set: its turn comes once, at the end.
     """
     from hebbjax.readout.probe import probe_accuracy, ridge_probe  # late: steps need no readout
 
@@ -72,8 +71,7 @@ def early_stop(metric: str = 'validation_accuracy', patience: int = 3, *, larges
     It has to be there in the first epoch, so the callback that adds it stands before this one. Nothing is remembered
     but by the history: a resumed training stops where the uninterrupted one does.
     """
-    way = 'use a whole number, 1 or more'
-    require(is_count(patience), f'a patience of {show(patience)} ends training before it begins; {way}.')
+    check_count('patience', patience)
 
     def call(context: CallbackContext) -> None:
         values = [value if largest else -value for value in context.values_of(metric)]
@@ -82,6 +80,34 @@ def early_stop(metric: str = 'validation_accuracy', patience: int = 3, *, larges
             context.stop()
 
     return call
+
+
+@contextlib.contextmanager
+def progress_bar(console, phase: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+    """Show a bar on rich's console while a phase of `total` epochs runs, `done` of them before; a spinner is alive.
+
+    Gives advance(note='', total=total, done=None), to call after each epoch with a few words about it, and how many
+    there will be, or are done, where that is not what one would think.
+    """
+    from rich import progress as bars  # late, as a training without it needs none
+
+    words, note = (bars.TextColumn(f'{{task.{name}}}', markup=False) for name in ('description', 'fields[note]'))
+    columns = bars.SpinnerColumn(), words, bars.BarColumn(), bars.MofNCompleteColumn()
+    columns = *columns, bars.TimeElapsedColumn(), bars.TimeRemainingColumn(), note
+    disable = console.is_jupyter or not console.is_terminal  # in a notebook rich itself wants ipywidgets
+    with bars.Progress(*columns, console=console, transient=True, disable=disable) as progress:
+        task, cell = progress.add_task(phase, total=total, completed=done, note=''), None
+        if console.is_jupyter and not console.quiet:
+            from IPython.display import display
+
+            cell = display(progress, display_id=True)
+
+        def advance(note: str = '', total: int = total, done: int | None = None) -> None:
+            progress.update(task, note=note, total=total, advance=1 if done is None else None, completed=done)
+            if cell is not None:
+                cell.update(progress)
+
+        yield advance
 
 
 class Progress:

@@ -4,7 +4,6 @@ A state is any pytree of arrays and typed keys, read into another one of the sam
 draws of every epoch follow from its key and step, so a training goes on as if it had never been interrupted.
 """
 
-import contextlib
 import json
 import math
 import os
@@ -19,9 +18,9 @@ import numpy as np
 
 from hebbjax.layers.network import TrainState
 from hebbjax.support import files
-from hebbjax.support.checks import is_count, require, show
+from hebbjax.support.checks import check_count, require
 from hebbjax.support.signals import hold_signals
-from hebbjax.training.loop import CallbackContext, Position, check_every
+from hebbjax.training.loop import CallbackContext, Position
 
 SUMS = 'checksums.json'  # of a checkpoint's files
 # orbax's: about to be deleted; not yet renamed into place
@@ -39,7 +38,7 @@ def save_state(path: str | os.PathLike, state) -> None:
 def load_state(path: str | os.PathLike, like):
     """Read a state back from a file of `save_state`, into the structure of another one, such as a fresh `init`'s."""
     content = pathlib.Path(path).read_bytes()
-    with damage_told(path, 'save it again'):
+    with files.reading(path, 'save it again'):
         arrays = files.read_npz(content)
         saved = {name: arrays[f'{n}'] for n, name in enumerate(json.loads(str(arrays['names']))['leaves'])}
     return rebuild_state(path, saved, like)
@@ -50,14 +49,14 @@ class Checkpoints:
 
     One is written every so many `epochs`, when the metric `best` has its `largest`, or else smallest, value so far,
     where a stage ends, and when training is interrupted; after all other callbacks, so that what they said is in it.
-    It is renamed into place when it is whole, so a process may be killed at any moment; who reads changes nothing.
+    It is renamed into place when it is whole, so a process may be killed at any time; who reads changes nothing.
     """
 
     after_all = True
 
     def __init__(self, folder: str | os.PathLike, *, epochs=1, keep=2, best: str | None = None, largest=True):
-        check_every(epochs)
-        require(is_count(keep), f'keep={show(keep)} checkpoints leaves none to go on from; use 1 or more.')
+        check_count('epochs', epochs)
+        check_count('keep', keep)
         self.folder, self._manager, self._every, self._keep = pathlib.Path(folder).absolute(), None, epochs, keep
         self._best, self._sign = best, 1 if largest else -1
 
@@ -145,25 +144,16 @@ def resume(checkpoints: Checkpoints, like: TrainState, epoch: int | None = None)
     if epoch not in kept:
         raise FileNotFoundError(f'{folder} has no checkpoint of epoch {epoch}; there are those of epochs {kept}.')
     path, others = folder / str(epoch), [other for other in kept if other != epoch]
-    with damage_told(path, f'there are others, of epochs {others}' if others else 'there is no other'):
+    with files.reading(path, f'there are others, of epochs {others}' if others else 'there is no other'):
         # before orbax, which is loud about damage; a save that was killed at its end has written none
         if (path / SUMS).exists() and files.read_json(path / SUMS) != file_sums(path):
-            raise ValueError
+            raise ValueError('a checksum differs')
         manager, args = checkpoints._open()
         parts = {'state': args.StandardRestore(), 'record': args.JsonRestore()}
         content = manager.restore(epoch, args=args.Composite(**parts))
         position = Position(**content['record'] | {'history': tuple(content['record']['history'])})
     empty = {name: leaf for name, leaf in leaf_arrays(like).items() if not leaf.size}  # orbax writes none
     return rebuild_state(path, content['state'] | empty, like), position
-
-
-@contextlib.contextmanager
-def damage_told(path: str | os.PathLike, way: str):
-    """Make one sentence of whatever the readers of files raise."""
-    try:
-        yield
-    except Exception as error:
-        raise ValueError(f'{path} is damaged or nothing that hebbjax saved ({type(error).__name__}); {way}.') from None
 
 
 def file_sums(folder: pathlib.Path) -> dict[str, int]:

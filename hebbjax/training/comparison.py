@@ -29,7 +29,7 @@ from hebbjax.readout.gradient import best_epoch
 from hebbjax.readout.probe import Probe, ProbeFit, probe_accuracy
 from hebbjax.rules.local import count_wins
 from hebbjax.rules.top_k import top_k
-from hebbjax.support import checks
+from hebbjax.support import checks, specs
 from hebbjax.training.loop import fit
 from hebbjax.training.stages import Stage, learning_layers
 
@@ -86,24 +86,6 @@ def initial_state(entry: Entry, key: Key, images: Array) -> TrainState:
     return init(entry.net, key, images.shape[1:], weights)
 
 
-def check_entries(entries: Mapping[str, Entry], train: Labelled, validation: Labelled) -> None:
-    """Refuse what does not fit, naming the entry, before the first hour of training; nothing is computed."""
-    for name, entry in entries.items():
-        try:
-            states = ()
-            if entry.net:
-                make_state = functools.partial(initial_state, entry, images=train[0])
-                states = jax.eval_shape(make_state, jax.random.key(0)).layers
-            for stage in entry.stages:
-                learning_layers(stage, entry.net)
-            sentence = f'a batch of {checks.show(entry.batch)} images teaches nothing; use 1 or more.'
-            checks.require(checks.is_count(entry.batch), sentence)
-            if hasattr(entry.probe, 'check'):
-                entry.probe.check(entry.net, states, train, validation)
-        except ValueError as error:
-            raise ValueError(f'{name}: {error}') from None
-
-
 def train_entry(entry: Entry, seed: int, train: Labelled, validation: Labelled, *, callbacks=()) -> Trained:
     """Train one network on one seed: Hebbian stages, then its classifier. Ctrl-C is raised."""
     layer_key, probe_key = jax.random.split(jax.random.key(seed))
@@ -133,19 +115,25 @@ def train_entries(
 ) -> tuple[dict[tuple[str, int], Trained], bool]:
     """Train every network on every seed, one after the other, until done or interrupted.
 
-    Args:
-        entries: name -> network.
-        seeds: how many; each draws weights, order and dropout anew.
-        train: images and labels.
-        validation: those that every choice is made on.
-        on_trained: called with name, seed and network whenever one is finished.
-        callbacks: (name, seed) -> callbacks of the Hebbian training loop.
-
-    Returns:
-        (name, seed) -> network, and whether the user ended it early.
+    Each seed draws weights, order and dropout anew; every choice is made on validation images. `on_trained` is called
+    with name, seed and network whenever one is finished; `callbacks`: (name, seed) -> those of the Hebbian loop.
+    -> (name, seed) -> network, and whether the user ended it early.
     """
-    checks.require(checks.is_count(seeds), f'{checks.show(seeds)} seeds train nothing; use 1 or more.')
-    check_entries(entries, train, validation)
+    # whatever does not fit is refused, naming the entry, before the first hour of training; nothing is computed
+    checks.check_count('seeds', seeds)
+    for name, entry in entries.items():
+        try:
+            states = ()
+            if entry.net:
+                make_state = functools.partial(initial_state, entry, images=train[0])
+                states = jax.eval_shape(make_state, jax.random.key(0)).layers
+            for stage in entry.stages:
+                learning_layers(stage, entry.net)
+            checks.check_count('batch', entry.batch)
+            if hasattr(entry.probe, 'check'):
+                entry.probe.check(entry.net, states, train, validation)
+        except ValueError as error:
+            raise ValueError(f'{name}: {error}') from None
     trained = {}
     try:
         for seed in range(seeds):
@@ -182,20 +170,16 @@ def score_entries(
             more['curve'] = {part: [100 * getattr(line, part) for line in curve] for part in ('train', 'validation')}
         if sample is not None and entry.net:
             measures = [diversity(entry.net[0], result.probe.layers[0], sample, entry.p) for result in results]
-            more |= {measure: [values[measure] for values in measures] for measure in measures[0]}
+            more |= {measure: [float(values[measure]) for values in measures] for measure in measures[0]}
         rows.append(ResultRow(name, *accuracies, entry.paper, *times, more))
     return rows
 
 
-def diversity(layer: Layer, state: LayerState, images: Array, p: float = 2.0) -> dict[str, float]:
+@specs.compiled_once('layer')
+def diversity(layer: Layer, state: LayerState, images: Array, p: float = 2.0) -> dict[str, Array]:
     """Say whether a bank of filters has collapsed: winners and their entropy on a few hundred images, cosines, and the
     share of neurons whose norm `sum_d |w_id|^p` has converged to 1.
     """
-    return {name: float(value) for name, value in _diversity(layer, state, images, p).items()}
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _diversity(layer, state, images, p):
     x, w = layer_patches(layer, apply_chain(layer.pre, state.pre, to_intensities(images))[0]), state.w
     x = x.reshape(-1, w.shape[1])
     winner = top_k(matmul_drives(layer, x, layer.rule.effective_weights(w)), 1)[1][:, 0]

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from hebbjax.support import files
-from hebbjax.support.checks import check_image_shape, is_count, require
-from hebbjax.training.loop import CallbackContext, check_every
+from hebbjax.support.checks import check_count, check_image_shape, is_count, require
+from hebbjax.training.loop import CallbackContext
 from hebbjax.training.parallel import count_seeds, take_seed
 
 COUNTERS = ('epoch', 'stage')  # metrics that say when, not what
@@ -29,7 +29,7 @@ class Log:
     METRICS, DETAILS = 'metrics.jsonl', 'details.jsonl'
 
     def __init__(self, folder: str | os.PathLike, *, epochs: int = 10):
-        check_every(epochs)
+        check_count('epochs', epochs)
         self._metrics, self._details = (pathlib.Path(folder, name) for name in (self.METRICS, self.DETAILS))
         self._epochs = epochs
 
@@ -42,13 +42,22 @@ class Log:
         self._earlier = [row for row in rows if row['epoch'] <= context.epoch]
 
     def __call__(self, context: CallbackContext) -> None:
+        from hebbjax.plots.distributions import weight_histogram  # late: matplotlib takes long to import
+
         if self._earlier is not None:
             files.write_lines(self._metrics, context.history[:-1])
             files.write_lines(self._details, self._earlier)
             self._earlier = None
         files.append_lines(self._metrics, [context.metrics])
-        if context.is_due(self._epochs):
-            files.append_lines(self._details, layer_details(context))
+        for number, (state, info) in enumerate(zip(*first_seed(context)) if context.is_due(self._epochs) else (), 1):
+            values, trace = {'histogram': weight_histogram(state.w)}, getattr(info, 'trace', None)
+            if trace is not None:
+                values |= {'norms': trace.norms, 'step': trace.observed_steps, **trace.observations._asdict()}
+                values |= (
+                    {} if info.win_counts is None else {'win_share': trace.win_share}
+                )  # who did not learn has none
+            plain = jax.tree.map(lambda a: np.asarray(a).tolist(), values)
+            files.append_lines(self._details, [{'epoch': context.epoch, 'layer': number, **plain}])
 
     def finish(self, context: CallbackContext) -> None:
         """Take back what an interrupted epoch had said."""
@@ -59,21 +68,6 @@ def first_seed(context: CallbackContext) -> tuple:
     """Give states and infos of the layers; of many seeds, the first one's."""
     layers, info = context.state.layers, context.info
     return (layers, info) if count_seeds(context.state) is None else take_seed((layers, info), 0)
-
-
-def layer_details(context: CallbackContext) -> list[dict]:
-    """Give what is to be drawn of every layer, as plain JSON values; only weights where nothing was watched."""
-    from hebbjax.plots.distributions import weight_histogram  # late: matplotlib takes long to import
-
-    rows = []
-    for number, (state, info) in enumerate(zip(*first_seed(context)), 1):
-        values, trace = {'histogram': weight_histogram(state.w)}, getattr(info, 'trace', None)
-        if trace is not None:
-            values |= {'norms': trace.norms, 'step': trace.observed_steps, **trace.observations._asdict()}
-            values |= {} if info.win_counts is None else {'win_share': trace.win_share}  # who did not learn has none
-        plain = jax.tree.map(lambda a: np.asarray(a).tolist(), values)
-        rows.append({'epoch': context.epoch, 'layer': number, **plain})
-    return rows
 
 
 def draw_fields(context: CallbackContext, image_shape: tuple[int, int, int], count: int | None) -> Iterator:
@@ -92,7 +86,7 @@ class Pictures:
     """
 
     def __init__(self, folder: str | os.PathLike, image_shape: tuple[int, int, int], *, epochs=10, count=100):
-        check_every(epochs)
+        check_count('epochs', epochs)
         self._folder, self._epochs, self._count = pathlib.Path(folder), epochs, count
         self._shape = check_image_shape(image_shape)
 
@@ -110,15 +104,10 @@ class TensorBoard:
     """
 
     def __init__(self, folder: str | os.PathLike, image_shape: tuple[int, int, int] | None = None, *, epochs: int = 10):
-        check_every(epochs)
+        check_count('epochs', epochs)
         self._shape = None if image_shape is None else check_image_shape(image_shape)
         self._folder, self._epochs, self._writer = str(folder), epochs, None
-        try:
-            from tensorboardX import SummaryWriter
-        except ModuleNotFoundError:
-            sentence = "event files need tensorboardX, which is not installed; pip install 'hebbjax[tensorboard]'."
-            raise ModuleNotFoundError(sentence) from None
-        self._make_writer = SummaryWriter
+        self._make_writer = files.import_extra('tensorboardX', 'tensorboard').SummaryWriter
 
     def __enter__(self):
         return self

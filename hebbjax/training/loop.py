@@ -19,12 +19,13 @@ import numpy as np
 
 from hebbjax.base import Array, Key, StepInfo
 from hebbjax.layers.network import Network, TrainState, check_network
-from hebbjax.support.checks import is_count, require, show
+from hebbjax.support.checks import require, show
 from hebbjax.support.signals import hold_signals, listen, wait_until_ready
 from hebbjax.training import parallel
+from hebbjax.training.epoch import make_train_epoch
 from hebbjax.training.monitor import Monitor
 from hebbjax.training.stages import Stage
-from hebbjax.training.step import check_inputs, make_train_epoch
+from hebbjax.training.step import check_inputs
 
 
 class Position(NamedTuple):
@@ -128,7 +129,14 @@ def fit(
         require(isinstance(stage, Stage), f'a stage is a training.Stage, not {show(stage)}.')
         stage = dataclasses.replace(stage, epochs=1)  # a program is the same for any number of them
         programs.append(make_train_epoch(net, batch=batch, stage=stage, watch=watch, augment=augment))
-    check_position(position, stages)
+    way = f'a training goes on at a training.Position, not {show(position)}.'
+    require(isinstance(position, Position), way)
+    number, epoch, epochs = position.stage, position.epoch, [stage.epochs for stage in stages]
+    rows = sum(row.get('stage') == number for row in position.history)
+    stands = f'a training at epoch {epoch} of stage {number}, with {rows} of its epochs in its history'
+    way = 'give the stages it began with, or longer ones, and the position of training.resume'
+    fits = number < len(stages) and rows == epoch <= epochs[number]
+    require(fits, f'{stands}, cannot go on in stages of {epochs} epochs; {way}.')
     one_state = state if seeds is None else jax.eval_shape(lambda states: parallel.take_seed(states, 0), state)
     data = jax.tree.map(jnp.asarray, check_inputs(net, one_state, images, labels, look=True))
     if seeds is not None:
@@ -149,18 +157,26 @@ def fit(
         # Epoch after epoch. The state is not donated: who is interrupted, and callbacks, still want that of before.
         try:
             with listen() as check_interrupt:
-                while (before := next_position(settled.position, stages)) is not None:
-                    state, info, seconds, compiling = run_epoch(programs[before.stage], settled.state, data)
-                    compile_seconds += compiling
-                    metrics = {'epoch': settled.epoch + 1, 'stage': before.stage, 'seconds': seconds}
-                    metrics |= epoch_metrics(info)
-                    position = Position(before.stage, before.epoch + 1, history=(*before.history, metrics))
+                while settled.epochs > settled.epoch:
+                    number, epoch = position.stage, position.epoch
+                    if not settled.epochs_left:
+                        number, epoch = number + 1, 0
+                    program, began = programs[number], time.perf_counter()
+                    with hold_signals():  # an interrupted compilation makes XLA fall over when the process ends
+                        program.lower(state, *data).compile()  # only the first time
+                    compiled = time.perf_counter()
+                    compile_seconds += compiled - began
+                    state, info = wait_until_ready(program(state, *data))
+                    info = jax.device_get(info)
+                    seconds = time.perf_counter() - compiled
+                    metrics = {'epoch': settled.epoch + 1, 'stage': number, 'seconds': seconds, **epoch_metrics(info)}
+                    position = Position(number, epoch + 1, history=(*settled.history, metrics))
                     context = CallbackContext(net, stages, position, state, info)
                     for callback in callbacks:
                         check_interrupt()
                         callback(context)
                         metrics.update({name: to_metric(name, value) for name, value in metrics.items()})
-                    settled = context
+                    settled, position = context, context.position
                     check_interrupt()
         except KeyboardInterrupt:
             interrupted = True
@@ -172,40 +188,6 @@ def fit(
             interrupted = True
     seconds = time.perf_counter() - started - compile_seconds
     return FitResult(settled.state, settled.history, interrupted, seconds, compile_seconds)
-
-
-def check_every(epochs: int) -> None:
-    """Refuse what is no number of epochs, 1 or more."""
-    require(is_count(epochs), f'every {show(epochs)} epochs is never; use a whole number, 1 or more.')
-
-
-def check_position(position: Position, stages: Sequence[Stage]) -> None:
-    """Refuse a position that is none of these stages."""
-    require(isinstance(position, Position), f'a training goes on at a training.Position, not {show(position)}.')
-    number, epoch, _, history = position
-    epochs, rows = [stage.epochs for stage in stages], sum(row.get('stage') == number for row in history)
-    stands = f'a training at epoch {epoch} of stage {number}, with {rows} of its epochs in its history'
-    way = 'give the stages it began with, or longer ones, and the position of training.resume'
-    fits = number < len(stages) and rows == epoch <= epochs[number]
-    require(fits, f'{stands}, cannot go on in stages of {epochs} epochs; {way}.')
-
-
-def next_position(position: Position, stages: Sequence[Stage]) -> Position | None:
-    """Say where the next epoch begins; None: there is none."""
-    number, epoch, ended, history = position
-    if epoch < stages[number].epochs and not ended:
-        return position
-    return Position(number + 1, history=history) if number + 1 < len(stages) else None
-
-
-def run_epoch(program: Callable, state: TrainState, data) -> tuple[TrainState, tuple, float, float]:
-    """Learn for one epoch. -> (state, info on the host, seconds, those of compilation)."""
-    began = time.perf_counter()
-    with hold_signals():  # an interrupted compilation makes XLA fall over when the process ends
-        program.lower(state, *data).compile()  # only the first time
-    compiled = time.perf_counter()
-    state, info = wait_until_ready(program(state, *data))
-    return state, jax.device_get(info), time.perf_counter() - compiled, compiled - began
 
 
 def epoch_metrics(info: Sequence[StepInfo | None]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What is watched while a network learns: computed inside the scanned epoch, told in its info, never in the state.
+"""What is watched while a network learns: computed in the scanned epoch, handed out in its info, never in the state.
 
 By-products of every step are kept for every step; what costs something is looked at every n-th step, on a few images.
 """
@@ -33,11 +33,9 @@ class Monitor:
 
     def __post_init__(self):
         for name in ('every', 'windows'):
-            sentence = f'a monitor with {name}={checks.show(getattr(self, name))} sees nothing; use 1 or more.'
-            checks.require(checks.is_count(getattr(self, name)), sentence)
+            checks.check_count(name, getattr(self, name))
         for name in ('p', 'tolerance'):
-            sentence = f'a monitor with {name}={checks.show(getattr(self, name))} judges nothing; use more than 0.'
-            checks.require(not checks.is_misfit(getattr(self, name), lambda number: number > 0), sentence)
+            checks.check_number(name, getattr(self, name), above=0)
 
 
 class Observation(NamedTuple):
@@ -65,17 +63,13 @@ def observe(net: Sequence[Layer], states: Sequence[LayerState], images: Array) -
     """Look at every layer, which is shown images [b, H, W, C]."""
     x, observations = to_intensities(images), []
     for layer, state in zip(net, states):
-        parts = activation_parts(layer)
+        # the parts of `post` before the first that pools, or normalises over a batch what was activated
+        ends = (n for n, part in enumerate(layer.post) if isinstance(part, Pool) or (n and isinstance(part, BatchNorm)))
+        parts = next(ends, len(layer.post))
         y = forward(layer, state, x, parts)  # [b, H', W', N]
         observations.append(Observation(jnp.mean(y), jnp.var(y), jnp.mean(y == 0)))
         x, _ = apply_chain(layer.post[parts:], state.post[parts:], y)
     return tuple(observations)
-
-
-def activation_parts(layer: Layer) -> int:
-    """Say how many parts of `post` come before the first that pools, or normalises over a batch what was activated."""
-    ends = (n for n, part in enumerate(layer.post) if isinstance(part, Pool) or (n and isinstance(part, BatchNorm)))
-    return next(ends, len(layer.post))
 
 
 def observe_every(
@@ -92,7 +86,7 @@ def observe_every(
 
 
 def trace_epoch(monitor: Monitor, info: StepInfo | None, observations: Observation, first: Array, w: Array) -> Trace:
-    """Put together what an epoch's steps told of a layer, and each n-th look at it; `first` numbers the first step."""
+    """Put together what an epoch's steps say of a layer, and each n-th look at it; `first` numbers the first step."""
     steps, wins = len(observations.mean), jnp.zeros(len(w), jnp.int32) if info is None else info.win_counts.sum(0)
     return Trace(
         diagnostics.win_share(wins),

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from hebbjax.layers.layer import Layer
 from hebbjax.layers.network import check_network
-from hebbjax.support.checks import is_count, require, show
+from hebbjax.support.checks import check_choice, check_count, is_count, require, show
 
 ORDERS = ('simultaneous', 'sequential')
 PLANS = (*ORDERS, 'greedy')
@@ -29,14 +29,12 @@ class Stage:
     order: str = 'simultaneous'  # or 'sequential'
 
     def __post_init__(self):
-        few = f'a stage of {show(self.epochs)} epochs teaches nothing; use a whole number, 1 or more.'
-        require(is_count(self.epochs), few)
+        check_count('epochs', self.epochs)
+        check_choice('order', self.order, ORDERS)
         numbers = self.layers if isinstance(self.layers, tuple | list) else (self.layers,)
         fits = self.layers is None or all(is_count(number, 0) for number in numbers)
         require(fits, f'a stage names layers by their numbers, 0 the lowest, not {show(self.layers)}.')
         object.__setattr__(self, 'layers', None if self.layers is None else tuple(map(int, numbers)))
-        named = isinstance(self.order, str) and self.order in ORDERS
-        require(named, f'the order of a sweep is {" or ".join(ORDERS)}, not {show(self.order)}.')
 
 
 def learning_layers(stage: Stage | None, net: Sequence[Layer]) -> tuple[bool, ...]:
@@ -56,7 +54,7 @@ def learning_layers(stage: Stage | None, net: Sequence[Layer]) -> tuple[bool, ..
 
 def plan_stages(name: str, net: Sequence[Layer], epochs: int) -> tuple[Stage, ...]:
     """Lay out a training: 'simultaneous' or 'sequential' is one stage, 'greedy' one for each layer that may learn."""
-    require(isinstance(name, str) and name in PLANS, f'{show(name)} is no plan; there are {", ".join(PLANS)}.')
+    check_choice('plan', name, PLANS)
     learns = learning_layers(None, net)
     if name in ORDERS:
         return (Stage(epochs, order=name),)

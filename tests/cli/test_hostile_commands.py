@@ -175,7 +175,7 @@ def test_settings_of_another_type_or_size_are_damage(edited, look_at):
         path.write_text(json.dumps(config | {'settings': config['settings'] | {name: value}}))
         said = look_at(edited, draw.choice(LOOKING))
         optional = value is None and name not in ('seed', 'monitor_every')  # left out: the data set's own
-        assert optional or f'config.json is damaged ({flags.flag(name)} ' in said, (name, said)
+        assert optional or f'config.json is damaged ({flags.flag(name)}=' in said, (name, said)
 
 
 def test_other_images_than_the_run_began_with_are_refused(edited, monkeypatch, look_at):

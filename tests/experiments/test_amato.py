@@ -10,7 +10,7 @@ import pytest
 from amato_cifar10 import networks, tables, train
 from amato_cifar10.networks import CELLS, TABLES, plan
 
-from hebbjax import layers
+from hebbjax import readout
 from hebbjax.layers import normalization
 
 
@@ -86,7 +86,7 @@ def test_the_network_is_the_papers():
         (96, 75), (128, 864), (192, 1152), (256, 1728), (300, 2304), (10, 300),
     ]  # fmt: skip
     assert [len(layer.post) for layer in net] == [3, 2, 3, 2, 2, 0]
-    assert [layer.pre for layer in networks.network(plan('GGGGG-G'))] == [()] * 5 + [(layers.Dropout(0.5),)]
+    assert [layer.pre for layer in networks.network(plan('GGGGG-G'))] == [()] * 5 + [(readout.Dropout(0.5),)]
     assert [layer.pre for layer in networks.network(plan('GG-G'))] == [()] * 3
     assert [layer.frozen for layer in networks.network(plan('GGHHG-G'))] == [True, True, False, False, True, True]
 
@@ -205,11 +205,11 @@ def test_a_training_that_is_refused_leaves_no_new_folder(small, folder, tmp_path
         ('--cell GXH-G', "'GXH-G' holds 'X'; layers are G (gradient), H (Hebbian) or R (random)."),
         ('--cell GG-R', 'has a random classifier'),
         ('--cell GG-G.odd', "'GG-G.odd' ends in 'odd'; behind a dot stands plain, whitened, ones, drawn"),
-        ('--group 9', '--group 9 is unknown; there are gradient, means'),
-        ('--table 3', '--table 3 is unknown; there are 1, 2, more'),
+        ('--group 9', "--group='9' is unknown; there are gradient, means"),
+        ('--table 3', "--table='3' is unknown; there are 1, 2, more"),
         ('--subset 20', '--subset 20 does not fit 300 images; use 100 to that many'),
         ('--subset 400', '--subset 400 does not fit 300 images; use 100 to that many'),
-        ('--epochs 0', '--epochs 0 does not fit'),
+        ('--epochs 0', '--epochs=0 is out of range'),
         ('--run FILE', 'holds no run; name a new one with --run'),
         ('--run FOLDER', 'holds no run; name a new one with --run'),
         ('--run OTHER', 'holds trainings with job = miconi_table, asked are amato'),

@@ -105,7 +105,10 @@ HURT = STATES[1]._replace(w=STATES[1].w.at[0].set(jnp.nan))
     [
         ({'dtype': 'int32'}, "images of int32 cannot be exported for; use 'uint8' or 'float32'"),
         ({'states': (STATES[0], HURT)}, 'layer_1.kernel holds NaN or infinity'),
-        *[({'upto': upto}, 'is no number of layers to pass through') for upto in (-1, 3, 1.0, True, '1')],
+        *[
+            ({'upto': upto}, '^upto=.* is out of range; use a whole number from 0 to 2')
+            for upto in (-1, 3, 1.0, True, '1')
+        ],
         *[
             ({'image_shape': shape}, 'image')
             for shape in ((7, 6), (7, 6, 1), (3, 7, 7), (7, 0, 3), 7, None, (19, 6, 3))
@@ -122,10 +125,10 @@ def test_what_does_not_fit_a_network_is_not_exported(settings, says):
     [
         (NET, STATES[:1], '1 states do not fit 2 layers'),
         (NET, STATES[0], r'such as state\.layers, not LayerState'),
-        (NET, TrainState(0, 0, STATES), r'wanted; give state\.layers'),
+        (NET, TrainState(0, 0, STATES), r'such as state\.layers, not TrainState'),
         (NET, None, r'such as state\.layers, not NoneType'),
         (NET, STATES[::-1], r'layer 1 has 4 neurons, and its state weights of shape \(5, 24\)'),
-        (CONV, STATES[:1], r'this is a layer; write \(layer,\)'),
+        (CONV, STATES[:1], r'write \(layer,\)'),
         ((), (), r'a network is a tuple of layers, at least one, not \(\)'),
     ],
 )
@@ -224,7 +227,7 @@ def test_what_is_no_file_of_these_weights_is_one_sentence(path):
     whole, arrays = path.read_bytes(), read_plainly(path)
     for damaged in (whole[: len(whole) // 2], whole[:-1], b'', b'something else'):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=rf'damaged or no \{path.suffix} file'):
+        with pytest.raises(ValueError, match=rf'\{path.suffix} is damaged \(.+\); save it again'):
             export.load_weights(path, NET, FRESH)
     with pytest.raises(FileNotFoundError, match='other'):
         export.load_weights(path.with_stem('other'), NET, FRESH)

@@ -9,7 +9,7 @@ from damage import DTYPES, FLOATS, bits
 from draws import first, normal
 from flax import nnx
 
-from hebbjax import Homeostasis, Layer, Window, init, layers, rules, transforms
+from hebbjax import Homeostasis, Layer, Window, init, layers, readout, rules, transforms
 from hebbjax.interop import flax_layers
 from hebbjax.layers import initializers, normalization, patches
 from hebbjax.rules.competition import subtract_threshold
@@ -101,7 +101,7 @@ def test_weights_that_no_kernel_holds_are_refused(rng):
     with pytest.raises(ValueError, match=r'sends cosines; take the whole layer out with export_features'):
         out(output='cosine')
     with pytest.raises(ValueError, match=r'no kernel does what BatchNorm does; .*pass dataclasses.replace'):
-        out(post=(layers.relu, normalization.BatchNorm(), layers.Dropout(0.1)))
+        out(post=(layers.relu, normalization.BatchNorm(), readout.Dropout(0.1)))
     own = {'rngs': nnx.Rngs(0), 'kernel_init': first, 'use_bias': False}
     for name, module in {
         'kernel_dilation': nnx.Conv(2, 4, (2, 2), kernel_dilation=2, **own),

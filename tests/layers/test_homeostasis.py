@@ -12,7 +12,7 @@ from jax import lax
 from hebbjax import layers, rules, transforms
 from hebbjax.layers import Homeostasis, Layer, Window, avg_pool, standardise, triangle
 from hebbjax.layers.patches import raw
-from hebbjax.training.step import make_train_epoch
+from hebbjax.training.epoch import make_train_epoch
 
 update_layer = jax.jit(layers.update_layer, static_argnums=0)
 key = lambda: jax.random.key(0)  # noqa: E731

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hebbjax import readout
 from hebbjax.layers import pooling
 
 
@@ -30,10 +31,10 @@ def test_blocks_that_do_not_fit_are_refused(pool):
 
 def test_quadrants_average_each_corner():
     maps = jnp.arange(5 * 4, dtype=jnp.float32).reshape(1, 5, 4, 1) * jnp.array([[[[1.0, -10.0]]]])
-    found = pooling.quadrants(maps)
+    found = readout.quadrants(maps)
     whole = np.asarray(maps[0])
     corners = [whole[:2, :2], whole[:2, 2:], whole[2:, :2], whole[2:, 2:]]
     np.testing.assert_allclose(found, np.concatenate([corner.mean((0, 1)) for corner in corners])[None])
-    np.testing.assert_array_equal(pooling.quadrants(maps[:, :2, :2]), maps[:, :2, :2].reshape(1, -1))
+    np.testing.assert_array_equal(readout.quadrants(maps[:, :2, :2]), maps[:, :2, :2].reshape(1, -1))
     with pytest.raises(ValueError, match='maps of 1 x 4 have no quadrants'):
-        pooling.quadrants(maps[:, :1])
+        readout.quadrants(maps[:, :1])

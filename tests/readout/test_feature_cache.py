@@ -10,11 +10,11 @@ import pytest
 
 from hebbjax import layers, rules, transforms
 from hebbjax.layers import activations, patches
-from hebbjax.layers.layer import drives, forward, forward_train, init_layer
-from hebbjax.layers.microbatch import map_blocks
+from hebbjax.layers.layer import drives, forward, init_layer
 from hebbjax.layers.normalization import BatchNorm, standardise
 from hebbjax.layers.pooling import avg_pool, max_pool
-from hebbjax.readout import cross_entropy, linear_head
+from hebbjax.readout import cross_entropy, forward_train, linear_head
+from hebbjax.readout.blocks import map_blocks
 from hebbjax.readout.feature_cache import cache_drives, forward_pooled, pooled_drives, pooled_parts
 
 LAYER = layers.Layer(

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hebbjax.layers import Dropout
 from hebbjax.layers.layer import init_layer
-from hebbjax.readout import Milestones, Schedule, fit_gradient, linear_head
-from hebbjax.readout.gradient import Carry, best_epoch, compiled, gradient_epoch
+from hebbjax.readout import Dropout, Milestones, Schedule, fit_gradient, linear_head
+from hebbjax.readout.gradient import Carry, best_epoch, gradient_epoch
 from hebbjax.readout.hybrid import NetworkModel
 from hebbjax.training.checkpoint import load_state, save_state
 
@@ -210,15 +209,5 @@ def test_labels_and_inputs_that_do_not_fit_are_refused(relaxed):
         refuse(says, validation=(samples, labels))
     for inputs in (samples[:0], (samples, samples[1:])):
         refuse(r'inputs of \[.*\] samples teach nothing; give as many of each', train=(inputs, good[1]))
-    refuse('a batch of 11 does not fit 10 samples', batch=11)
-    refuse('rate -1.0', rate=-1.0)
-
-
-def test_programs_are_compiled_ahead_once_and_without_jit_there_are_none(compilations):
-    double, x = jax.jit(lambda factor, x: factor * x, static_argnums=0), jnp.arange(3.0)
-    del compilations[:]
-    program = compiled(double, (2,), x)
-    assert len(compilations) == 1 and compiled(double, (2,), x + 0) is program
-    np.testing.assert_array_equal(program(x), jnp.float32(2) * x)
-    with jax.disable_jit():
-        np.testing.assert_array_equal(compiled(double, (2,), x)(x), jnp.float32(2) * x)
+    refuse('batch=11 is out of range', batch=11)
+    refuse('rate=-1.0 is out of range', rate=-1.0)

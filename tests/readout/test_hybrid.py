@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hebbjax import layers, rules, transforms
+from hebbjax import layers, readout, rules, transforms
 from hebbjax.layers import activations, initializers, normalization, patches
 from hebbjax.layers.layer import init_layer
 from hebbjax.layers.network import features
@@ -31,7 +31,7 @@ NET = (
         4, rules.instar(), TX, layers.Window(3), patch_transform=patches.raw, init=initializers.fan_in,
         output='cosine', post=(activations.relu, max_pool(2), NORM),
     ),
-    gradient_layer(5, layers.Window(2), post=(activations.relu, NORM, layers.Dropout(0.2)), frozen=False),
+    gradient_layer(5, layers.Window(2), post=(activations.relu, NORM, readout.Dropout(0.2)), frozen=False),
     gradient_layer(3, post=()),
 )  # fmt: skip
 SCHEDULE = Milestones(epochs=2, batch=30, rate=0.05)
@@ -186,10 +186,10 @@ def test_what_does_not_fit_is_met_with_a_sentence_before_anything_is_computed(ba
     wide = np.zeros((60, 8, 8, 1), np.float32)
     for name in ('lower_answers', 'fit_gradient'):
         monkeypatch.setattr(hybrid, name, compute)
-    refuse('cannot begin at layer start=3; use 0 to 2', start=3)
+    refuse('start=3 is out of range; use a whole number from 0 to 2', start=3)
     refuse('a stage of gradient training is a GradientStage, not 3', stage=3)
     refuse('a schedule is a Schedule or Milestones, not 3', schedule=3)
-    refuse('a batch of 61 does not fit 60 samples', schedule=SCHEDULE._replace(batch=61))
+    refuse('batch=61 is out of range; use a whole number from 1 to 60', schedule=SCHEDULE._replace(batch=61))
     refuse('labels run from 0 to 3 and there are 3 classes', validation=(images, np.arange(60) % 4))
     refuse('59 labels do not fit 60 images', validation=(images, labels[:59]))
     refuse('images of 8 x 8 x 1 do not fit a layer made for 6 x 6 x 1', train=(wide, labels))

@@ -61,8 +61,12 @@ def test_a_probe_refuses_what_does_not_fit_before_features_are_learned(states, b
     for probe, train, says in (
         (gradient_probe(linear_head(3, pool=5), SCHEDULE), bars, r'max_pool\(5\) does not fit maps of 4 x 4'),
         (gradient_probe(linear_head(2), SCHEDULE), bars, 'labels run from 0 to 2 and there are 2 classes'),
-        (gradient_probe(linear_head(3), SCHEDULE._replace(batch=61)), bars, 'a batch of 61 does not fit 60 samples'),
-        (gradient_probe(linear_head(3), SCHEDULE, start=2), bars, 'cannot begin at layer start=2; use 0 to 1'),
+        (gradient_probe(linear_head(3), SCHEDULE._replace(batch=61)), bars, 'batch=61 is out of range'),
+        (
+            gradient_probe(linear_head(3), SCHEDULE, start=2),
+            bars,
+            'start=2 is out of range; use a whole number from 0 to 1',
+        ),
         (ridge_probe(), (bars[0], bars[1][1:]), '59 labels do not fit 60 images'),
     ):
         with pytest.raises(ValueError, match=says):
@@ -71,9 +75,6 @@ def test_a_probe_refuses_what_does_not_fit_before_features_are_learned(states, b
     state = jax.eval_shape(lambda key: layers.init((wide,), key, (6, 6, 1)).layers, jax.random.key(0))
     with pytest.raises(ValueError, match=r'ridge regression on 4001 features fills 0\.1 GB and takes minutes; pool'):
         ridge_probe().check((wide,), state, bars, bars)
-    for settings, says in (((-1,), 'penalty of -1 would reward'), ((1.0, 0), 'blocks of 0 images cannot be')):
-        with pytest.raises(ValueError, match=says):
-            ridge_probe(*settings)
 
 
 def test_accuracy_and_confusion_count_what_was_taken_for_what(bars):
@@ -83,7 +84,7 @@ def test_accuracy_and_confusion_count_what_was_taken_for_what(bars):
     np.testing.assert_array_equal(probe_confusion(probe, images, labels, 3), [[1, 0, 0], [0, 2, 0], [0, 1, 1]])
     for call, says in (
         (lambda: probe_confusion(answering([0, 1, 2, 3, 1]), images, labels, 3), 'answers 3 knows more than 3 classes'),
-        (lambda: probe_confusion(probe, images, labels, 2.5), '2.5 classes cannot be taken for each other'),
+        (lambda: probe_confusion(probe, images, labels, 2.5), 'classes=2.5 is out of range'),
         (lambda: probe_accuracy(answering([0, -1, 0, 0, 0]), images, labels), 'no finite answer to image 1; check'),
         (lambda: probe_accuracy(probe, images, labels[1:]), '4 labels do not fit 5 images'),
     ):

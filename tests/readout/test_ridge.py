@@ -80,8 +80,6 @@ def test_what_cannot_be_fitted_is_refused(rng):
         fit_ridge([(x, labels[1:])], 4)
     with pytest.raises(ValueError, match='NaN or infinite'):
         fit_ridge([(x.at[3, 2].set(jnp.nan), labels)], 4)
-    with pytest.raises(ValueError, match='penalty of -1 would reward large weights'):
-        fit_ridge([(x, labels)], 4, -1)
     x = jnp.round(64 * x) / 64  # sums of these are exact
     for more in (jnp.zeros_like(x), x, 10 - x.sum(1, keepdims=True)):
         with pytest.raises(ValueError, match='at penalty 0 the features depend on each other'):
@@ -195,12 +193,6 @@ def test_features_that_a_model_does_not_know_are_refused(features, says, rng):
 
 def test_what_is_no_setting_or_batch_is_refused(rng):
     x, labels = problem(rng)
-    for penalty in (None, 'one', np.nan, np.float32('inf'), -1e-9, np.float64(-1)):
-        with pytest.raises(ValueError, match='would reward large weights; use a number, 0 or more'):
-            fit_ridge([(x, labels)], 4, penalty)
-    for classes in (0, -1, 2.5, True, None, '4'):
-        with pytest.raises(ValueError, match=r'classes cannot be told apart; give their number'):
-            fit_ridge([(x, labels)], classes)
     with pytest.raises(ValueError, match=r'batches are pairs .* give a single one as \[\(features, labels\)\]'):
         fit_ridge((x, labels), 4)
     with pytest.raises(ValueError, match='in float64 on the host; call it outside of jit'):

@@ -67,12 +67,11 @@ def test_weight_decay_is_for_matrices(relaxed):
 @pytest.mark.parametrize(
     'kind, settings, says',
     [
-        (Schedule, {'epochs': 0}, '0 epochs train nothing; use 1 or more'),
-        (Milestones, {'batch': 501}, 'a batch of 501 does not fit 500 samples; use 1 to 500'),
-        (Schedule, {'rate': 0.0}, 'learning rate 0.0 does not descend; use a rate above 0'),
-        (Milestones, {'average': 0}, r'a mean over 0 steps cannot be; use a whole number, 1 or more'),
-        (Milestones, {'momentum': 1.0}, 'momentum 1.0 never settles; use 0 <= momentum < 1'),
-        (Milestones, {'l2': -1e-3}, 'an L2 penalty of -0.001 would make weights grow; use 0 or more'),
+        (Milestones, {'batch': 501}, 'batch=501 is out of range; use a whole number from 1 to 500'),
+        (Schedule, {'rate': 0.0}, 'rate=0.0 is out of range; use a finite number > 0'),
+        (Milestones, {'average': 0}, 'average=0 is out of range; use a whole number from 1 on'),
+        (Milestones, {'momentum': 1.0}, 'momentum=1.0 is out of range; use a finite number >= 0 and < 1'),
+        (Milestones, {'l2': -1e-3}, 'l2=-0.001 is out of range; use a finite number >= 0'),
     ],
     ids=str,
 )

@@ -159,15 +159,13 @@ def test_a_number_of_winners_is_the_competition_of_so_many(k, rng, x64):
 
 def test_rules_that_cannot_be_are_refused():
     for k in (1, 0, -3):
-        with pytest.raises(ValueError, match=rf'krotov\(k={k}\) .* use a whole number from 2 to that of neurons\.'):
+        with pytest.raises(ValueError, match=rf'k={k} is out of range; use a whole number from 2 on\.'):
             rules.krotov(k)
     for p in (1, 1.0, 0.5, 0, -2.0, float('nan')):
-        with pytest.raises(ValueError, match=rf'krotov\(p={p}\) has no norm to converge to; use a finite p > 1\.'):
+        with pytest.raises(ValueError, match=rf'p={p} is out of range; use a finite number > 1\.'):
             rules.krotov(p=p)
-    with pytest.raises(ValueError, match=r'krotov\(delta=-1\) has no strength to unlearn with; use a finite number'):
-        rules.krotov(delta=-1)
     for build in (rules.instar, rules.hebb, rules.oja):
-        with pytest.raises(ValueError, match='leaves no winner'):
+        with pytest.raises(ValueError, match='k=0 is out of range'):
             build(0)
         with pytest.raises(ValueError, match="by a competition, or by a number of winners, not by 'all'"):
             build('all')

@@ -104,13 +104,11 @@ def test_points_on_a_line_come_to_lie_in_order(rng):
 @pytest.mark.parametrize(
     'settings, says',
     [
-        ({'kernel': 'box'}, "kernel 'box' is unknown; there are gaussian, exponential, dog, doe"),
-        ({'radius': 0}, 'a neighbourhood of radius 0 reaches nobody; use a radius above 0'),
-        ({'radius': float('nan')}, 'radius nan reaches nobody'),
-        ({'tau': 0}, 'cannot shrink over 0 steps; use a tau above 0'),
+        ({'kernel': 'box'}, "kernel='box' is unknown; there are gaussian, exponential, dog, doe"),
+        ({'radius': 0}, 'radius=0 is out of range; use a finite number > 0'),
         ({'shape': ()}, r'a lattice of shape \(\) has no neurons'),
         ({'shape': (3, 0)}, r'a lattice of shape \(3, 0\) has no neurons; use one axis or more, of 1 or more'),
-        ({'metric': 'smell'}, "not by 'smell'"),
+        ({'metric': 'smell'}, "metric='smell' is unknown; there are dot, cosine, euclidean"),
     ],
 )
 def test_maps_that_cannot_be_are_refused(settings, says):

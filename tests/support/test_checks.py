@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hebbjax import layers, rules, transforms
+from hebbjax import data, layers, readout, rules, training, transforms
 from hebbjax.data import random_shift
 from hebbjax.layers import Homeostasis, Layer, Window, initializers, patches
+from hebbjax.plots import filters
 from hebbjax.support import checks
+from hebbjax.training.epoch import make_train_epoch
 from hebbjax.training.stages import Stage, plan_stages
-from hebbjax.training.step import check_inputs, make_train_epoch, make_train_step, train_step
+from hebbjax.training.step import check_inputs, make_train_step, train_step
 
 TYPES = st.sampled_from(['int8', 'int16', 'int32', 'int64', 'uint32', 'uint64', 'complex64', 'complex128', 'U3'])
 SIZES = st.integers(1, 6)
@@ -206,23 +208,56 @@ def test_both_kinds_of_keys_pass_and_nothing_else():
     st.one_of(st.floats(), st.integers(-(2**80), 2**80)),
     st.sampled_from([float, np.float32, np.float64, jnp.float32, lambda value: value]),
 )
-def test_a_setting_fits_in_every_type_of_number_or_in_none(value, kind):
+def test_a_number_is_within_its_bounds_in_every_type_or_in_none(value, kind):
     with np.errstate(over='ignore'):
         setting = kind(value)
     number = float(setting)
-    assert checks.is_misfit(setting, lambda number: number > 1) == (not (np.isfinite(number) and number > 1))
+    for words, bounds, fits in (
+        ('a finite number', {}, True),
+        ('a finite number >= 1', {'least': 1}, number >= 1),
+        ('a finite number > 1', {'above': 1}, number > 1),
+        ('a finite number <= 1', {'most': 1}, number <= 1),
+        ('a finite number < 1', {'below': 1}, number < 1),
+        ('a finite number >= 0 and < 1', {'least': 0, 'below': 1}, 0 <= number < 1),
+        ('a finite number > -2.5 and <= 1', {'above': -2.5, 'most': 1}, -2.5 < number <= 1),
+    ):
+        if fits and np.isfinite(number):
+            checks.check_number('it', setting, **bounds)
+        else:
+            said = sentence(lambda bounds=bounds: checks.check_number('it', setting, **bounds))
+            assert said == f'it={checks.show(setting)} is out of range; use {words}.'
+
+
+def test_bounds_themselves_are_within_or_outside():
+    for number in (1, 1.0, np.float32(1), jnp.float32(1), np.int8(1), jnp.ones(())):
+        checks.check_number('it', number, least=1, most=1)
+        for open_end in ('above', 'below'):
+            assert 'is out of range' in sentence(lambda: checks.check_number('it', number, **{open_end: 1}))  # noqa: B023
 
 
 def test_what_is_no_number_fits_nothing_and_what_is_traced_passes():
-    for value in (None, 'one', '1', b'1', [1], {}, (), np.ones(2), 10**400, 1j, object()):
-        assert checks.is_misfit(value, lambda number: True)
+    strange = (None, 'one', '1', b'1', [1], {}, (), np.ones(2), 10**400, 1j, object(), True, np.True_, np.nan, -np.inf)
+    for value in strange:
+        assert 'use a finite number.' in sentence(checks.check_number, 'it', value)
     jax.eval_shape(lambda rate: transforms.scale_by_rate(rate) and 0.0 * rate, -1.0)
+
+
+def test_a_choice_is_one_of_the_names_that_are_known():
+    checks.check_choice('colour', 'red', ('red', 'blue'))
+    checks.check_choice('colour', 'red', {'red': 1, 'blue': 2})
+    for value in ('Red', '', None, 0, True, ['red'], ('red',), {}, np.array('red'), b'red'):
+        said = sentence(checks.check_choice, 'colour', value, ('red', 'blue'))
+        assert said == f'colour={checks.show(value)} is unknown; there are red, blue.'
 
 
 def test_only_whole_numbers_count():
     for value in (True, np.True_, 1.0, '1', None, 0, -3, np.float64(2), 2**31):
         assert not checks.is_count(value)
+        assert 'it=' in sentence(checks.check_count, 'it', value)
     assert checks.is_count(np.int64(2)) and checks.is_count(2) and checks.is_count(0, 0)
+    checks.check_count('it', np.int64(7), 2, 7)
+    assert sentence(checks.check_count, 'it', 8, 2, 7) == 'it=8 is out of range; use a whole number from 2 to 7.'
+    assert sentence(checks.check_count, 'it', 0) == 'it=0 is out of range; use a whole number from 1 on.'
 
 
 @pytest.mark.parametrize(
@@ -252,6 +287,8 @@ NET = (
 )
 LAYER = NET[0]
 STEP, EPOCH = make_train_step(NET), make_train_epoch(NET, batch=3)
+PAIR = np.zeros((3, 8, 8, 1), np.uint8), np.arange(3)
+ANSWERS = readout.Probe(lambda images: jnp.zeros(len(images), jnp.int32))
 
 
 @pytest.fixture(scope='module')
@@ -270,38 +307,78 @@ SETTINGS = {
     'krotov p': lambda value: rules.krotov(p=value),
     'krotov delta': lambda value: rules.krotov(delta=value),
     'krotov k': lambda value: rules.krotov(k=value),
+    'krotov_ranks k': lambda value: rules.krotov_ranks(value, 0.4),
+    'krotov_ranks delta': lambda value: rules.krotov_ranks(2, value),
     'hebb winners': lambda value: rules.hebb(0 if value is None else value),
     'instar winners': lambda value: rules.instar(-2 if value is None else value),
     'soft_wta': rules.soft_wta,
     'k_wta': rules.k_wta,
+    'som tau': lambda value: rules.som(6, tau=value),
+    'som radius': lambda value: rules.som(6, radius=-1 if value is None else value),
+    'one_hot classes': rules.one_hot,
+    'groups classes': lambda value: rules.groups(value, 2),
+    'groups per_class': lambda value: rules.groups(3, value),
+    'groups common': lambda value: rules.groups(3, 2, value),
+    'feedback classes': lambda value: rules.feedback(value, 2),
     'rate': transforms.scale_by_rate,
     'linear rate': lambda value: transforms.linear_by_epoch(value, 2, 2),
     'linear epochs': lambda value: transforms.linear_by_epoch(1.0, value, 2),
-    'burn_in steps': lambda value: transforms.burn_in(value, 1.0),
-    'burn_in rate': lambda value: transforms.burn_in(2, value),
+    'linear steps': lambda value: transforms.linear_by_epoch(1.0, 2, value),
     'scale floor': lambda value: transforms.scale_by_max_abs(floor=value),
     'repu': layers.repu,
     'pruned': initializers.pruned,
     'max_pool': layers.max_pool,
-    'dropout': layers.Dropout,
+    'dropout': readout.Dropout,
     'momentum': lambda value: layers.BatchNorm(momentum=value),
     'homeostasis': Homeostasis,
+    'homeostasis winners': lambda value: Homeostasis(winners=-1 if value is None else value),
     'features': lambda value: layer_with(features=value),
     'patches_per_image': lambda value: layer_with(patches_per_image=-2 if value is None else value),
     'microbatch': lambda value: layer_with(microbatch=-2 if value is None else value),
     'shift': random_shift,
+    'validation fraction': lambda value: data.split_validation(np.arange(4), value, 0),
+    'whitening epsilon': lambda value: data.fit_whitening(np.ones((3, 4), np.float32), epsilon=value),
     'stage': Stage,
     'plan': lambda value: plan_stages('simultaneous', NET, value),
     'batch': lambda value: make_train_epoch(NET, batch=value),
+    'seeds at once': lambda value: training.over_seeds(EPOCH, value),
+    'monitor every': lambda value: training.Monitor(every=value),
+    'monitor windows': lambda value: training.Monitor(windows=value),
+    'monitor p': lambda value: training.Monitor(p=value),
+    'monitor tolerance': lambda value: training.Monitor(tolerance=value),
+    'every_epochs': lambda value: training.every_epochs(value, print),
+    'evaluate epochs': lambda value: training.evaluate(PAIR, PAIR, epochs=value),
+    'patience': lambda value: training.early_stop(patience=value),
+    'checkpoints epochs': lambda value: training.Checkpoints('never', epochs=value),
+    'checkpoints keep': lambda value: training.Checkpoints('never', keep=value),
+    'log epochs': lambda value: training.Log('.', epochs=value),
+    'pictures epochs': lambda value: training.Pictures('.', (8, 8, 1), epochs=value),
+    'tensorboard epochs': lambda value: training.TensorBoard('never', (8, 8, 1), epochs=value),
+    'ridge penalty': lambda value: readout.fit_ridge([(np.eye(3), np.arange(3))], 3, value),
+    'ridge classes': lambda value: readout.fit_ridge([(np.eye(3), np.arange(3))], value),
+    'probe penalty': readout.ridge_probe,
+    'probe block': lambda value: readout.ridge_probe(1.0, value),
+    'confusion classes': lambda value: readout.probe_confusion(ANSWERS, *PAIR, value),
+    'filters drawn': lambda value: filters.filter_grid(np.eye(4), (2, 2, 1), count=0 if value is None else value),
 }
-COUNTS = ['krotov k', 'hebb winners', 'instar winners', 'linear epochs', 'features', 'microbatch', 'stage', 'plan',
-          'batch']  # fmt: skip
+COUNTS = {
+    'krotov k', 'krotov_ranks k', 'k_wta', 'hebb winners', 'instar winners', 'linear epochs', 'linear steps',
+    'max_pool', 'features', 'patches_per_image', 'microbatch', 'stage', 'plan', 'batch', 'seeds at once', 'patience',
+    'monitor every', 'monitor windows', 'every_epochs', 'evaluate epochs', 'checkpoints epochs', 'checkpoints keep',
+    'log epochs', 'pictures epochs', 'tensorboard epochs', 'probe block', 'filters drawn',
+    *(name for name in SETTINGS if 'classes' in name or 'groups' in name),
+}  # fmt: skip
+MAY_BE_ZERO = {
+    'krotov delta', 'krotov_ranks delta', 'rate', 'linear rate', 'dropout', 'momentum', 'homeostasis', 'groups common',
+    'shift', 'ridge penalty', 'probe penalty',
+}  # fmt: skip
 
 
 @pytest.mark.parametrize('name', SETTINGS)
 def test_no_setting_takes_what_is_no_number_of_its_range(name):
-    uncountable = [True, 1.5, 2.0, np.float32(3), 10**20] if name in COUNTS else []
-    for value in HOSTILE + uncountable:
+    uncountable = [True, 1.5, 2.0, np.float32(3), 10**20, '2'] if name in COUNTS else []
+    zero = [] if name in MAY_BE_ZERO else [0]
+    for value in HOSTILE + uncountable + zero:
         sentence(SETTINGS[name], value)
 
 
@@ -324,9 +401,9 @@ def start(net=NET, key=None, shape=(8, 8, 1), weights=None):
         ({'shape': (8, 8)}, '(H, W, C)'),
         ({'shape': (60, 8, 8, 1)}, 'images.shape[1:]'),
         ({'shape': (1, 8, 8)}, 'channels first'),
-        ({'weights': [np.ones((6, 9), int), None]}, 'floating point numbers, not int'),
+        ({'weights': [np.ones((6, 9), int), None]}, 'type int32 do not fit a layer that needs floats of (6, 9)'),
         ({'weights': [np.full((6, 9), np.nan, np.float32), None]}, 'layer 1: weights to start from hold NaN'),
-        ({'weights': [np.ones((5, 9), np.float32), None]}, 'do not fit a layer that needs (6, 9)'),
+        ({'weights': [np.ones((5, 9), np.float32), None]}, 'do not fit a layer that needs floats of (6, 9)'),
         ({'net': (layer_with(features=1),)}, 'use a layer of 2 neurons or more'),
         ({'net': (layer_with(window=Window(2.5)),)}, 'out of range'),
         ({'net': (layer_with(tx=optax.sgd(0.1)),)}, 'scale_by_rate'),
@@ -355,17 +432,17 @@ def test_images_of_another_size_than_a_state_was_made_for_are_refused(state):
 @pytest.mark.parametrize(
     'call, says',
     [
-        (lambda s, x: layers.features(NET, s, x), 'give state.layers'),
+        (lambda s, x: layers.features(NET, s, x), 'such as state.layers, not TrainState'),
         (lambda s, x: layers.features(NET, s.layers[0], x), 'one LayerState per layer'),
         (lambda s, x: layers.features(NET, (), x), '0 states do not fit 2 layers'),
         (lambda s, x: layers.features(NET, s.layers[:1], x), '1 states do not fit 2 layers'),
         (lambda s, x: layers.features(NET, s.layers[::-1], x), 'layer 1 has 6 neurons'),
         (lambda s, x: layers.features(NET[:1], s.layers, x), '2 states do not fit 1 layers'),
         (lambda s, x: layers.features(LAYER, s.layers, x), 'write (layer,)'),
-        (lambda s, x: layers.features(NET, s.layers, x, upto=-1), 'use 0 to 2'),
-        (lambda s, x: layers.features(NET, s.layers, x, upto=5), 'use 0 to 2'),
-        (lambda s, x: layers.features(NET, s.layers, x, upto=1.0), 'use 0 to 2'),
-        (lambda s, x: layers.features(NET, s.layers, x, upto=True), 'use 0 to 2'),
+        (lambda s, x: layers.features(NET, s.layers, x, upto=-1), 'a whole number from 0 to 2'),
+        (lambda s, x: layers.features(NET, s.layers, x, upto=5), 'a whole number from 0 to 2'),
+        (lambda s, x: layers.features(NET, s.layers, x, upto=1.0), 'a whole number from 0 to 2'),
+        (lambda s, x: layers.features(NET, s.layers, x, upto=True), 'a whole number from 0 to 2'),
         (lambda s, x: layers.features(NET, s.layers, x[0]), 'images[None] for one image'),
         (lambda s, x: layers.features(NET, s.layers, list(x)), 'numpy.stack'),
         (lambda s, x: layers.features(NET, s.layers, x[:0]), 'n >= 1'),
@@ -378,13 +455,16 @@ def test_images_of_another_size_than_a_state_was_made_for_are_refused(state):
         (lambda s, x: EPOCH(s, x[:2]), 'a batch of 3 is larger than the 2 images'),
         (lambda s, x: EPOCH(s, x, [0, 1]), '2 labels do not fit 5 images'),
         (lambda s, x: EPOCH(s, x, ['a'] * 5), 'numpy.unique'),
-        (lambda s, x: layer_with(rule=rules.krotov), 'is a rule such as rules.krotov()'),
-        (lambda s, x: layer_with(tx=0.1), 'is an optax transformation such as'),
-        (lambda s, x: layer_with(window=5), 'is a Window, such as Window(5)'),
+        (lambda s, x: layer_with(rule=rules.krotov), 'rule of a layer is one such as rules.krotov(), not'),
+        (lambda s, x: layer_with(tx=0.1), 'tx of a layer is one such as transforms.scale_by_rate(0.1), not 0.1'),
+        (lambda s, x: layer_with(window=5), 'window of a layer is one such as Window(5), not 5'),
         (lambda s, x: layer_with(post=(None,)), 'post of a layer is a tuple of parts'),
         (lambda s, x: layer_with(pre='raw'), 'pre of a layer is a tuple of parts'),
-        (lambda s, x: layer_with(patch_transform='raw'), 'patch_transform of a layer is a function'),
-        (lambda s, x: layer_with(homeostasis=3.0), 'is a Homeostasis or None'),
+        (
+            lambda s, x: layer_with(patch_transform='raw'),
+            "patch_transform of a layer is one such as a function, not 'raw'",
+        ),
+        (lambda s, x: layer_with(homeostasis=3.0), 'homeostasis of a layer is one such as Homeostasis(), not 3.0'),
         (lambda s, x: make_train_epoch(NET, batch=2, stage=3), 'a stage is a training.Stage'),
         (lambda s, x: make_train_epoch(NET, batch=2, watch=3), 'is a training.Monitor'),
         (lambda s, x: plan_stages('simultaneous', LAYER, 3), 'write (layer,)'),

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hebbjax import layers, readout, rules, transforms
 from hebbjax.layers import Layer, Window, patches
 from hebbjax.readout import GradientStage, Milestones, Probe
-from hebbjax.rules import teachers
 
 CLASSES, COUNT = 3, 12
 NET = (Layer(4, rules.oja(), transforms.scale_by_rate(0.1), Window(2), patch_transform=patches.raw),)
@@ -117,9 +116,6 @@ def test_a_classifier_of_more_classes_than_are_counted_is_refused(data):
     probe = Probe(lambda images: jnp.full(len(images), 7))
     with pytest.raises(ValueError, match='a classifier that answers 7 knows more than 3 classes'):
         readout.probe_confusion(probe, *data, 3)
-    for classes in (0, 2.5, None, True, '3'):
-        with pytest.raises(ValueError, match='classes cannot be taken for each other'):
-            readout.probe_confusion(probe, *data, classes)
 
 
 def test_answers_that_are_not_finite_are_no_wrong_answers(data):
@@ -130,16 +126,3 @@ def test_answers_that_are_not_finite_are_no_wrong_answers(data):
             judge(probe, images, labels)
         with pytest.raises(ValueError, match=r'n >= 1, not of shape \(0, '):
             judge(probe, images[:0], labels[:0])
-
-
-@pytest.mark.parametrize('wrong', [0, -1, 2.5, True, None, '3', np.nan])
-def test_numbers_of_classes_and_neurons_are_counts(wrong):
-    for build, *numbers in (
-        (teachers.one_hot, wrong),
-        (teachers.groups, wrong, 2),
-        (teachers.feedback, wrong, 2),
-        (teachers.groups, 3, wrong),
-        (teachers.groups, 3, 2, -1 if wrong == 0 else wrong),
-    ):
-        with pytest.raises(ValueError, match='cannot be'):
-            build(*numbers)

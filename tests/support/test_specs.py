@@ -98,12 +98,12 @@ def test_a_copied_network_learns_the_same_bits_and_compiles_nothing_new(rng):
     images = jnp.asarray(rng.integers(0, 256, (12, 6, 6, 1), np.uint8))
     state = layers.init(network()[:1], jax.random.key(0), (6, 6, 1))
     expected, _ = step.train_step(network()[:1], state, images)
-    count = step._sweep._cache_size()
+    count = step.sweep._cache_size()
     copied, arrays = pickle.loads(pickle.dumps((network()[:1], jax.device_get(state._replace(key=None)))))
     restored = jax.tree.map(jnp.asarray, arrays)._replace(key=jax.random.split(jax.random.key(0))[1])
     trained, _ = step.train_step(copied, restored, images)
     np.testing.assert_array_equal(trained.layers[0].w, expected.layers[0].w)
-    assert step._sweep._cache_size() == count
+    assert step.sweep._cache_size() == count
 
 
 SCRIPT = """

@@ -249,7 +249,7 @@ def test_damaged_and_missing_files_are_one_sentence(tmp_path):
     whole = path.read_bytes()
     for damaged in (whole[: len(whole) // 2], b'', b'not a state'):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match='damaged or nothing that hebbjax saved'):
+        with pytest.raises(ValueError, match=r'state\.npz is damaged \(.+\); save it again'):
             load_state(path, state)
     with pytest.raises(FileNotFoundError, match=r'other\.npz'):
         load_state(tmp_path / 'other.npz', state)

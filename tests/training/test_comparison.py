@@ -117,8 +117,8 @@ def test_what_does_not_fit_is_refused_before_the_first_hour(data):
             train_entries(entries, seeds, train, validation, on_trained=lambda *told: reached.append(told))
         assert not reached
 
-    refuse('^0 seeds train nothing', seeds=0)
-    refuse('^hebbian: a batch of 0 images', batch=0)
+    refuse('^seeds=0 is out of range', seeds=0)
+    refuse('^hebbian: batch=0 is out of range', batch=0)
     refuse(
         '^hebbian: .* does not fit images of 6 x 6; use a smaller window',
         net=(dataclasses.replace(LAYER, window=layers.Window(7)),),

@@ -285,7 +285,10 @@ def test_weights_that_are_no_longer_finite_end_training_in_a_sentence(images):
         ({'stages': [Stage(2), 3]}, 'a stage is a training.Stage, not 3'),
         ({'stages': ['simultaneous']}, "not 'simultaneous'"),
         ({'stages': [Stage(1), Stage(1, (1,))]}, '1'),  # found before the first one is trained
-        *(({'batch': batch}, 'use a whole number, 1 or more') for batch in (True, 2.5, 5.0, 0, -1, None, '5')),
+        *(
+            ({'batch': batch}, '^batch=.* is out of range; use a whole number from 1 on')
+            for batch in (True, 2.5, 5.0, 0, -1, None, '5')
+        ),
         ({'watch': True}, 'what is watched is a training.Monitor, or None for nothing, not True'),
         ({'watch': 20}, 'or None for nothing, not 20'),
         ({'watch': lambda told: told}, 'or None for nothing, not <function'),

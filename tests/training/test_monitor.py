@@ -123,20 +123,6 @@ def test_layers_that_do_not_learn_are_looked_at_and_have_no_winners(images, stat
     assert np.shape(below.trace.observations.variance) == (STEPS,) and np.all(below.trace.observations.variance)
 
 
-@pytest.mark.parametrize(
-    ('settings', 'says'),
-    [
-        ({'every': 0}, 'every=0 sees nothing; use 1 or more'),
-        ({'windows': 0}, 'windows=0 sees nothing'),
-        ({'p': 0.0}, 'p=0.0 judges nothing; use more than 0'),
-        ({'tolerance': -1.0}, 'tolerance=-1.0 judges nothing'),
-    ],
-)
-def test_a_monitor_that_sees_nothing_is_refused(settings, says):
-    with pytest.raises(ValueError, match=says):
-        Monitor(**settings)
-
-
 def test_a_dead_neuron_is_counted_dead_and_the_smaller_last_batch_is_watched():
     w = jnp.stack([jnp.ones(9), jnp.zeros(9)])
     net = (hebbjax.Layer(2, rules.instar(1), transforms.scale_by_rate(0.1), hebbjax.Window(3), patch_transform=raw),)

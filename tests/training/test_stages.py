@@ -104,14 +104,13 @@ def test_greedy_training_finishes_a_layer_before_the_next(images, state):
 @pytest.mark.parametrize(
     ('make', 'says'),
     [
-        (lambda: Stage(0), 'a stage of 0 epochs teaches nothing'),
-        (lambda: Stage(1, order='sideways'), "is simultaneous or sequential, not 'sideways'"),
+        (lambda: Stage(1, order='sideways'), "order='sideways' is unknown; there are simultaneous, sequential"),
         (lambda: training.learning_layers(Stage(1, (3,)), NET), r'3 among its layers=\(3,\); there are 0 to 2'),
         (lambda: Stage(1, (-1,)), r'names layers by their numbers, 0 the lowest, not \(-1,\)'),
         (lambda: training.learning_layers(Stage(1, (1,)), frozen(1)), r'1 among its layers=\(1,\), which is frozen'),
         (lambda: training.learning_layers(None, frozen(0, 1, 2)), 'no layer learns'),
         (lambda: training.learning_layers(Stage(1, ()), NET), 'no layer learns'),
-        (lambda: training.plan_stages('upward', NET, 1), "'upward' is no plan; there are simultaneous, sequential"),
+        (lambda: training.plan_stages('upward', NET, 1), "plan='upward' is unknown; there are simultaneous"),
         (lambda: training.make_train_epoch(NET, batch=2, stage=Stage(1, (9,))), r'9 among its layers=\(9,\)'),
         (lambda: training.make_train_step(frozen(0, 1, 2)), 'no layer learns'),
     ],

@@ -1,0 +1,24 @@
+"""Going through a whole data set in blocks of rows: what networks answer, with memory for one block at a time."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def map_blocks(f: Callable, inputs: Any, block: int = 100) -> Any:
+    """Apply a function of rows to a pytree of [n, ...], some at a time, with memory for one block beside the output."""
+    count = len(jax.tree.leaves(inputs)[0])
+    block = min(block, count)
+
+    def answer(start):
+        return f(jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, block), inputs))
+
+    def write(number, outputs):
+        start = jnp.minimum(number * block, count - block)  # the last block reaches back over rows already done
+        return jax.tree.map(lambda a, b: lax.dynamic_update_slice_in_dim(a, b, start, 0), outputs, answer(start))
+
+    empty = lambda part: jnp.zeros((count, *part.shape[1:]), part.dtype)  # noqa: E731
+    return lax.fori_loop(0, -(-count // block), write, jax.tree.map(empty, jax.eval_shape(lambda: answer(0))))

@@ -1,0 +1,85 @@
+"""An epoch of learning in one program: shuffled on the device, scanned over batches, watched on the way."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hebbjax.base import Array, Key, StepInfo
+from hebbjax.layers.network import Network, check_network
+from hebbjax.support import checks
+from hebbjax.training.monitor import Monitor, observe_every, trace_epoch
+from hebbjax.training.stages import Stage, learning_layers
+from hebbjax.training.step import Program, sweep
+
+ORDER_SALT, AUGMENT_SALT = 0x5EED, 0xF11B  # folded in beside a step's number, so that no key serves two draws
+
+
+def make_train_epoch(
+    net: Network,
+    *,
+    batch: int,
+    stage: Stage | None = None,
+    watch: Monitor | None = None,
+    augment: Callable[[Key, Array], Array] | None = None,
+    keep_last: bool = False,
+    donate: bool = False,
+) -> Program:
+    """Build the jitted epoch `(state, images, labels=None) -> (state, info)`: one program, scanned over batches.
+
+    The images [n, H, W, C] stay on the device and are shuffled there, by the state's key and step. Its info is one
+    `StepInfo` per layer: wins summed, the largest change, finite only if every step was, mean rates, and the `Trace` of
+    what is watched; for layers that do not learn None, or their trace alone.
+
+    Args:
+        batch: images per step.
+        stage: who learns, fed in which order; None: every layer that is not frozen, at once.
+        augment: (key, images of a batch) -> images, such as `random_flip`.
+        keep_last: learn from the last, smaller batch too; else the images left over, other ones each time, sit out.
+        donate: let the new state be written over the old one, which is then gone.
+    """
+    checks.check_count('batch', batch)
+    is_monitor = isinstance(watch, Monitor | None)
+    checks.require(is_monitor, f'what is watched is a training.Monitor, or None for nothing, not {checks.show(watch)}.')
+    learning_layers(stage, net)
+    return Program(_EPOCH[donate], check_network(net), stage, batch, watch, augment, keep_last)
+
+
+def _epoch(program: Program, state, images, labels=None):
+    net, batch, watch, count, first = program.net, program.batch, program.watch, len(images), state.step
+    checks.require(batch <= count, f'a batch of {batch} is larger than the {count} images; use batch <= {count}.')
+    key_of = lambda state, salt: jax.random.fold_in(jax.random.fold_in(state.key, state.step), salt)  # noqa: E731
+    order = jax.random.permutation(key_of(state, ORDER_SALT), count)
+
+    def step(state, chosen):
+        observation = None
+        if watch is not None:  # images of its own, so that the step's need not be laid out for it
+            observation = observe_every(watch, net, state.step - first, state.layers, images, chosen)
+        x = images[chosen]
+        if program.augment is not None:
+            x = program.augment(key_of(state, AUGMENT_SALT), x)
+        state, infos = sweep(net, state, x, None if labels is None else labels[chosen], program.stage)
+        return state, (infos, observation)
+
+    whole = count // batch * batch
+    state, steps = lax.scan(step, state, order[:whole].reshape(-1, batch))
+    if program.keep_last and whole < count:
+        state, last = step(state, order[whole:])
+        steps = jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), steps, last)
+
+    # one info a layer for the whole epoch
+    (infos, observations), summaries = steps, []
+    for number, info in enumerate(infos):
+        summary = None
+        if info is not None:
+            wins, update, finite, rates, _ = info
+            summary = StepInfo(wins.sum(0), update.max(), finite.all(), rates.mean(0))
+        if watch is not None:
+            trace = trace_epoch(watch, info, observations[number], first, state.layers[number].w)
+            summary = (summary or StepInfo(None, None, None, None))._replace(trace=trace)
+        summaries.append(summary)
+    return state, tuple(summaries)
+
+
+_EPOCH = [jax.jit(_epoch, static_argnums=0, donate_argnums=(1,)[:donate]) for donate in (0, 1)]
