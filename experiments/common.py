@@ -2,10 +2,12 @@
 
 import argparse
 import dataclasses
+import functools
 import pathlib
 import sys
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import jax
@@ -24,14 +26,21 @@ from hebbjax.training import comparison
 
 __all__ = [
     'Settings',
+    'beside_paper',
     'check_fits',
     'compare',
     'hebbian_layer',
     'load',
     'load_train',
+    'markdown',
+    'note_of',
+    'report',
     'run',
+    'tell',
+    'tell_epoch',
     'tell_status',
     'write_figure',
+    'write_report',
 ]
 
 
@@ -146,8 +155,8 @@ class Settings:
     @property
     def gradient(self) -> dict:
         """How all gradient training goes: images that move, and a line on the terminal."""
-        tell = lambda number, line: tell_status(f'epoch {number + 1}: validation {100 * line.validation:.2f} %')  # noqa: E731
-        return {'watch': tell, 'augment': data.random_shift(self.shift) if self.shift else None}
+        watch = functools.partial(tell_epoch, self.dataset)
+        return {'watch': watch, 'augment': data.random_shift(self.shift) if self.shift else None}
 
 
 def hebbian_layer(settings: Settings, count: int, window: Window, patches_per_image: int | None = None) -> Layer:
@@ -195,13 +204,12 @@ def compare(settings: Settings, build: Callable, draw: Callable) -> bool:
         flags.refuse_unknown('rows', row, entries)
     entries = {row: entries[row] for row in settings.rows or entries}
 
-    def tell(row, seed, network):
+    def tell_trained(row, seed, network):
         spent = f'{network.seconds:.1f} s + {network.compile_seconds:.1f} s compiling'
-        tell_status('')
-        print(f'{row}, seed {seed}: validation {network.validation_accuracy:.2f} %, {spent}', flush=True)
+        tell(f'{row}, seed {seed}: validation {network.validation_accuracy:.2f} %, {spent}')
 
     show_epoch = lambda row, seed: (lambda c: tell_status(f'{row}, seed {seed}: Hebbian epoch {c.epoch}'),)  # noqa: E731
-    how = {'on_trained': tell, 'callbacks': show_epoch}
+    how = {'on_trained': tell_trained, 'callbacks': show_epoch}
     trained, interrupted = comparison.train_entries(entries, settings.seeds, train, validation, **how)
     if not trained:
         raise KeyboardInterrupt
@@ -209,9 +217,8 @@ def compare(settings: Settings, build: Callable, draw: Callable) -> bool:
     # no choice is left to make: the test split is read
     test = tuple(map(jnp.asarray, load(settings.dataset, 'test', settings.data_dir)))
     rows = comparison.score_entries(entries, trained, test, validation[0][:200])
-    write_report(settings, rows, interrupted)
     title = f'{settings.dataset}, {settings.features} neurons, accuracy in percent'
-    tables.show_rows(rows, title + note_of(interrupted), COLUMNS, output.make_console())
+    report(settings, rows, title, COLUMNS, interrupted)
     filters = {
         row: network.probe.layers[0].w for (row, seed), network in trained.items() if not seed and entries[row].net
     }
@@ -227,9 +234,26 @@ def tell_status(line: str) -> None:
         print(f'\r\x1b[K{line}', end='', file=sys.stderr, flush=True)
 
 
+def tell(line: str) -> None:
+    """Print a line that stays, in the place of the status."""
+    tell_status('')
+    print(line, flush=True)
+
+
+def tell_epoch(name: str, number: int, line: readout.GradientEpoch) -> None:
+    """Show on a terminal how a training went in an epoch, numbered from 0."""
+    tell_status(f'{name}: epoch {number + 1}, validation {100 * line.validation:.2f} %')
+
+
 def note_of(interrupted: bool) -> str:
     """Say behind a title that not all was reached."""
     return ' (interrupted: what was reached)' if interrupted else ''
+
+
+def report(settings, rows: Sequence[comparison.ResultRow], title: str, columns: Mapping, interrupted: bool) -> None:
+    """Write rows, and print them as `tables.show_rows` does; both say where the user ended it early."""
+    write_report(settings, rows, interrupted)
+    tables.show_rows(rows, title + note_of(interrupted), columns, output.make_console())
 
 
 def write_report(settings, rows: Sequence[comparison.ResultRow], interrupted: bool = False) -> None:
@@ -244,6 +268,14 @@ def write_figure(path: pathlib.Path | None, figure) -> None:
 
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
-    """Lay out a Markdown table, a line each for the head, the rule below it and the rows."""
+    """Lay out a Markdown table, a line each for the head, the rule below it and the rows; of no rows, no table."""
     rule = '|---' * len(head) + '|'
-    return ['| ' + ' | '.join(head) + ' |', rule, *('| ' + ' | '.join(line) + ' |' for line in lines)]
+    first, *rows = ('| ' + ' | '.join(line) + ' |' for line in (head, *lines))
+    return [first, rule, *rows] if rows else []
+
+
+def beside_paper(ours: Sequence[float], paper: float | None) -> tuple[str, str, str]:
+    """Format our accuracy, mean ± std of several seeds, a paper's, if it has one, and the difference in points."""
+    if paper is None:
+        return tables.mean_std(ours), '', ''
+    return tables.mean_std(ours), f'{paper:.2f}', f'{fmean(ours) - paper:+.2f}'

@@ -304,10 +304,7 @@ def experiment(config: Config) -> bool:
     try:
         for row, variant in variants.items():
             rows.append(run_row(row, config, prepare(variant.whitens), *on_device))
-            common.tell_status('')
-            print(
-                f'{row}: final {tables.mean_std(rows[-1].test_accuracy)} %, {rows[-1].seconds:.0f} s a seed', flush=True
-            )
+            common.tell(f'{row}: final {tables.mean_std(rows[-1].test_accuracy)} %, {rows[-1].seconds:.0f} s a seed')
             common.write_report(config, rows)  # hours may follow
     except KeyboardInterrupt:
         if not rows:

@@ -10,7 +10,7 @@ import sys
 from statistics import fmean
 
 from amato_cifar10 import tables as amato_tables
-from common import markdown
+from common import beside_paper, markdown
 
 from hebbjax.cli.tables import mean_std
 
@@ -52,7 +52,7 @@ def lay_out_heads(rows: list[dict]) -> list[str]:
     lines = []
     for row in rows:
         accuracies = [mean_std(row[f'{part}_accuracy']) for part in ('test', 'train', 'validation')]
-        paper = '' if row['paper'] is None else str(row['paper'])
+        paper = beside_paper(row['test_accuracy'], row['paper'])[1]
         spent = [f'{row[name]:.1f}' for name in ('seconds', 'compile_seconds')]
         measures = [form.format(fmean(row[key])) if key in row else '' for key, (_, form) in COLUMNS.items()]
         lines.append([row['row'], *accuracies, paper, str(len(row['test_accuracy'])), *spent, *measures])
@@ -77,8 +77,7 @@ def lay_out_miconi(rows: list[dict]) -> list[str]:
     for row in rows:
         cells = [row['row']]
         for ours, paper in (('l1_quadrants',) * 2, ('l2_quadrants',) * 2, ('test_accuracy', '')):
-            published = row[f'paper_{paper}' if paper else 'paper']
-            cells += [mean_std(row[ours]), '' if published is None else f'{published:.2f}']
+            cells += beside_paper(row[ours], row[f'paper_{paper}' if paper else 'paper'])[:2]
         cells += [mean_std(row['train_accuracy']), str(len(row['test_accuracy'])), f'{row["seconds"]:.0f}']
         cells.append(f'{row["compile_seconds"]:.1f}' if row['compile_seconds'] else '')  # not told apart
         lowest, _, highest = row['win_rates'][2]

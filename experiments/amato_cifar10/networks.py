@@ -5,13 +5,12 @@ as it was drawn. Trainings are shared: `plan` gives the same `Training` wherever
 """
 
 import dataclasses
-import functools
-import itertools
-from collections.abc import Iterable
+import re
 from typing import NamedTuple
 
 from hebbjax import Layer, Window, layers, readout, rules, transforms
 from hebbjax.layers import initializers, normalization
+from hebbjax.support.checks import require
 
 DEPTH, CLASSIFIER = 5, 6  # layers; the classifier's number, after them
 SHAPE, CLASSES = (32, 32, 3), 10
@@ -21,6 +20,7 @@ SIZES = {1: (96, 5, True), 2: (128, 3, False), 3: (192, 3, True), 4: (256, 3, Fa
 NEURONS_OF_CLASSES = {2: (8, 48), 3: (16, 32), 4: (24, 16), 5: (28, 20)}
 """Layer -> neurons of each class, and common ones: the authors' code. The 16 common ones that the paper writes of layer
 2 cannot be: 8 * 10 + 16 is not 128."""
+DRAWN = {'uniform': 'HR', 'ones': 'R', 'drawn': 'GHR'}  # scale -> letters that draw theirs from U(0, 1)
 RATE = 0.1  # of Hebbian layers: the step towards the mean of what was won
 DROPOUT = 0.5  # before the classifier of a gradient network
 
@@ -35,9 +35,7 @@ class Training:
     letter: str  # how: 'G', 'H', or 'R', which draws them and leaves it at that
     layers: tuple[int, ...]  # their numbers, from 1; the classifier is 6
     whiten: bool = False  # whether images are whitened
-    scale: str = 'uniform'
-    """Batch normalisation's scales: 'uniform' draws those of Hebbian and random layers from U(0, 1) and lets gradient
-    layers start at 1, 'ones' sets those of Hebbian layers to 1, 'drawn' draws all."""
+    scale: str = 'uniform'  # first scales of batch normalisation are 1, but of the letters that `DRAWN` names for this
     on: 'Training | None' = None  # the training that made what lies below; None: they stand on the images
     upto: int = 0  # of how many of its layers
 
@@ -57,7 +55,7 @@ class Training:
     @property
     def l2(self) -> float:
         """The penalty of the authors' configurations, which goes with what is trained."""
-        if len(self.layers) == 1 or self.layers[0] >= 5:
+        if self.layers[0] >= DEPTH:
             return 5e-4
         if self.layers[-2] < DEPTH:  # some layers with a classifier, later taken off
             return {1: 0.02, 2: 0.03, 3: 0.04, 4: 0.05}[self.layers[-2]]
@@ -69,19 +67,25 @@ class Training:
         return 32 if self.letter == 'H' and self.upto == 1 and self.on.letter == 'G' and len(self.layers) > 1 else 64
 
 
-def parse(letters: str) -> tuple[str, str]:
-    """Read a network's letters: those of its layers, and the classifier's; refuse what is none."""
+# what may stand behind a network's letters: whether images are whitened (None: see `plan`), batch norm's scales
+NOTES = {'': (None, 'uniform'), 'plain': (False, 'uniform'), 'whitened': (True, 'uniform')}
+NOTES |= {scale: (None, scale) for scale in ('ones', 'drawn')}
+
+
+def parse(name: str) -> tuple[str, str, bool | None, str]:
+    """Read a network's name: the letters of its layers, its classifier's, what its note says; refuse what is none."""
+    letters, _, note = name.partition('.')
     own, dash, classifier = letters.partition('-')
-    if not dash or not 1 <= len(own) <= DEPTH or len(classifier) != 1:
-        raise ValueError(f'{letters!r} is no network: write 1 to 5 layers, a dash and the classifier, such as GGHHG-G.')
-    if wrong := ''.join(sorted(set(own + classifier) - set(LETTERS))):
-        raise ValueError(f'{letters!r} holds {wrong!r}; layers are G (gradient), H (Hebbian) or R (random).')
-    if classifier == 'R':
-        raise ValueError(f'{letters!r} has a random classifier, which tells nothing; use G or H.')
-    return own, classifier
+    fits = dash and 1 <= len(own) <= DEPTH and len(classifier) == 1
+    require(fits, f'{letters!r} is no network: write 1 to 5 layers, a dash and the classifier, such as GGHHG-G.')
+    wrong = ''.join(sorted(set(own + classifier) - set(LETTERS)))
+    require(not wrong, f'{letters!r} holds {wrong!r}; layers are G (gradient), H (Hebbian) or R (random).')
+    require(classifier != 'R', f'{letters!r} has a random classifier, which tells nothing; use G or H.')
+    require(note in NOTES, f'{name!r} ends in {note!r}; behind a dot stands {", ".join(filter(None, NOTES))}.')
+    return own, classifier, *NOTES[note]
 
 
-def plan(letters: str, whiten: bool | None = None, scale: str = 'uniform') -> Training:
+def plan(name: str) -> Training:
     """Lay out the trainings of a network, as the paper does: the last one, which stands on the others.
 
     - A classifier on top of layers of one kind reads the network that was trained whole (of one Hebbian layer: that
@@ -90,23 +94,21 @@ def plan(letters: str, whiten: bool | None = None, scale: str = 'uniform') -> Tr
     - Hebbian layers between others are trained with Hebbian ones up to the top, of which the lower are taken.
     - Gradient layers on top are trained from scratch on what lies below, which stays as it is.
 
-    Images are whitened, unless `whiten` says, where the lowest layer is Hebbian, as in the paper, or random: the paper
+    Images are whitened, unless a note says, where the lowest layer is Hebbian, as in the paper, or random: the paper
     does not say, but with whitening the random networks come to its numbers.
     """
-    own, classifier = parse(letters)
+    own, classifier, whiten, scale = parse(name)
     whiten = own[0] != 'G' if whiten is None else whiten
-    kinds = [[*group] for _, group in itertools.groupby(enumerate(own, 1), key=lambda numbered: numbered[1])]
+    kinds = [*re.finditer(r'(.)\1*', own)]  # neighbours of one letter
     below, upto, scaled = None, 0, 'uniform'
     for kind in kinds:
-        letter, numbers = kind[0][1], tuple(number for number, _ in kind)
-        learning = (*numbers, CLASSIFIER)
-        if letter == 'R':
-            learning = numbers
-        elif (letter == 'H' and numbers != (1,)) or (letter == 'G' and len(kinds) == 1):
-            learning = (*range(numbers[0], DEPTH + 1), CLASSIFIER)
+        letter, first, last = kind[1], kind.start() + 1, kind.end()
+        is_whole = (letter == 'H' and last > 1) or (letter == 'G' and len(kinds) == 1)
+        learning = tuple(range(first, (DEPTH if is_whole else last) + 1))
+        learning += () if letter == 'R' else (CLASSIFIER,)
         # a scale is told apart from the first layer on that it matters to, so that trainings below are shared
         scaled = scale if (letter, scale) in (('H', 'ones'), ('G', 'drawn')) else scaled
-        below, upto = Training(letter, learning, whiten, scaled, below, upto), numbers[-1]
+        below, upto = Training(letter, learning, whiten, scaled, below, upto), last
     if below.letter == classifier and below.layers[-2:] == (upto, CLASSIFIER):
         return below  # it was trained under just this classifier
     return Training(classifier, (CLASSIFIER,), whiten, below.scale, below, upto)
@@ -118,13 +120,12 @@ def plan(letters: str, whiten: bool | None = None, scale: str = 'uniform') -> Tr
 def hebbian_layer(number: int, scale: str) -> Layer:
     """Build a Hebbian layer: winner-take-all by angle within the groups of the teacher, `max(0, cos)` sent on."""
     move, how = transforms.scale_by_rate(RATE), {'patch_transform': layers.raw, 'init': initializers.fan_in}
+    rule = rules.instar(None if number == CLASSIFIER else 1, metric='cosine', reduce=rules.mean_over_credit)
     if number == CLASSIFIER:  # class means, by which a projection is measured
-        rule = rules.instar(None, metric='cosine', reduce=rules.mean_over_credit)
         return Layer(CLASSES, rule, move, teacher=rules.one_hot(CLASSES), output='projection', post=(), **how)
     features, window, _ = SIZES[number]
     if groups := NEURONS_OF_CLASSES.get(number):
         how['teacher'] = rules.groups(CLASSES, *groups)
-    rule = rules.instar(1, metric='cosine', reduce=rules.mean_over_credit)
     return Layer(features, rule, move, Window(window), output='cosine', post=post_of(number, scale), **how)
 
 
@@ -149,22 +150,14 @@ def network(training: Training) -> tuple[Layer, ...]:
     classifier at chance, as in the paper (9.52 %); the answers of random Hebbian layers, which are cosines, do not.
     """
     below = () if training.on is None else network(training.on)[: training.upto]
+    scale = 'uniform' if training.letter in DRAWN[training.scale] else 'ones'
+    if training.letter == 'H':
+        return (*below, *(hebbian_layer(number, scale) for number in training.layers))
     dropout = DROPOUT if DEPTH in training.layers else 0.0
-    build = {
-        'G': functools.partial(
-            gradient_layer, scale='uniform' if training.scale == 'drawn' else 'ones', dropout=dropout
-        ),
-        'H': functools.partial(hebbian_layer, scale='ones' if training.scale == 'ones' else 'uniform'),
-        'R': functools.partial(gradient_layer, scale='uniform', dropout=0.0),
-    }
-    return (*below, *map(build[training.letter], training.layers))
+    return (*below, *(gradient_layer(number, scale, dropout) for number in training.layers))
 
 
 # What the paper reports
-
-# what may stand behind a network's letters: images whitened or not, batch normalisation's scales
-NOTES = {'': {}, 'plain': {'whiten': False}, 'whitened': {'whiten': True}}
-NOTES |= {scale: {'scale': scale} for scale in ('ones', 'drawn')}
 
 
 class Cell(NamedTuple):
@@ -172,67 +165,37 @@ class Cell(NamedTuple):
 
     name: str  # its letters and perhaps a note, such as `H-G.ones`
     paper: float | None = None  # percent
-
-    @property
-    def training(self) -> Training:
-        """The last of its trainings."""
-        letters, _, note = self.name.partition('.')
-        return plan(letters, **NOTES[note])
+    group: str = ''  # its title: of table 1 a row, of table 2 what the paper calls a group
 
 
-class Group(NamedTuple):
-    """A group of cells: of table 1 a row, of table 2 what the paper calls a group."""
-
-    title: str
-    cells: tuple[Cell, ...]
-
-
-def read_group(title: str, text: str) -> Group:
-    """Read cells: names, each with the paper's number behind it."""
+def read_group(title: str, text: str) -> tuple[Cell, ...]:
+    """Read the cells of a group: names, each with the paper's number behind it."""
     words = text.split()
-    return Group(title, tuple(Cell(name, float(paper)) for name, paper in zip(words[::2], words[1::2])))
+    return tuple(Cell(name, float(paper), title) for name, paper in zip(words[::2], words[1::2]))
 
 
 ON_GRADIENT = 'G-G 60.71 GG-G 66.30 GGG-G 72.39 GGGG-G 82.69 GGGGG-G 84.95'
 MEANS = 'G-H 46.58 GG-H 56.59 GGG-H 67.79 GGGG-H 82.18 GGGGG-H 84.88'
 ON_HEBBIAN = 'H-G{0} 63.92 HH-G{0} 63.81 HHH-G{0} 58.28 HHHH-G{0} 52.99 HHHHH-G{0} 41.78'
 ON_RANDOM = 'RGGGG-G{0} 80.19 RRGGG-G{0} 71.87 RRRGG-G{0} 54.96 RRRRG-G{0} 45.56'
-TABLES = {
-    '1': {
-        'gradient': read_group('gradient classifier on gradient layers', ON_GRADIENT),
-        'means': read_group('Hebbian classifier on gradient layers', MEANS),
-        'hebbian': read_group('gradient classifier on Hebbian layers', ON_HEBBIAN.format('')),
-    },
-    '2': {
-        '1': read_group('all by one rule', 'GGGGG-G 84.95 HHHHH-H 28.59'),
-        '2': read_group('Hebbian bottom', 'HGGGG-G 84.93 HHGGG-G 78.61 HHHGG-G 67.87 HHHHG-G 57.56 HHHHH-G 41.78'),
-        '3': read_group('random bottom', ON_RANDOM.format('') + ' RRRRR-G 9.52'),
-        '4': read_group('Hebbian top', 'GGGGG-H 84.88 GGGGH-H 83.16 GGGHH-H 71.18 GGHHH-H 50.43 GHHHH-H 32.95'),
-        '5': read_group('one Hebbian layer', 'GHGGG-G 80.36 GGHGG-G 80.68 GGGHG-G 80.92 GGGGH-G 83.75'),
-        '6': read_group('two Hebbian layers', 'GHHGG-G 72.12 GGHHG-G 74.98 GGGHH-G 76.86'),
-        '7': read_group('three Hebbian layers', 'GHHHG-G 63.68 GGHHH-G 62.43'),
-        '8': read_group('four Hebbian layers', 'GHHHH-G 47.24'),
-    },
-    'more': {  # the authors' result files, and scales of 1
-        'class': read_group('Hebbian classifier on one Hebbian layer', 'H-H 41.84 H-H.plain 27.11'),
-        'ones': read_group('scales of 1: gradient classifier on Hebbian layers', ON_HEBBIAN.format('.ones')),
-        'ones-class': read_group('scales of 1: Hebbian throughout', 'H-H.ones 41.84 HHHHH-H.ones 28.59'),
-        'drawn': read_group('all scales drawn: random bottom', ON_RANDOM.format('.drawn')),
-    },
+GROUPS = {
+    'gradient': read_group('gradient classifier on gradient layers', ON_GRADIENT),
+    'means': read_group('Hebbian classifier on gradient layers', MEANS),
+    'hebbian': read_group('gradient classifier on Hebbian layers', ON_HEBBIAN.format('')),
+    '1': read_group('all by one rule', 'GGGGG-G 84.95 HHHHH-H 28.59'),
+    '2': read_group('Hebbian bottom', 'HGGGG-G 84.93 HHGGG-G 78.61 HHHGG-G 67.87 HHHHG-G 57.56 HHHHH-G 41.78'),
+    '3': read_group('random bottom', ON_RANDOM.format('') + ' RRRRR-G 9.52'),
+    '4': read_group('Hebbian top', 'GGGGG-H 84.88 GGGGH-H 83.16 GGGHH-H 71.18 GGHHH-H 50.43 GHHHH-H 32.95'),
+    '5': read_group('one Hebbian layer', 'GHGGG-G 80.36 GGHGG-G 80.68 GGGHG-G 80.92 GGGGH-G 83.75'),
+    '6': read_group('two Hebbian layers', 'GHHGG-G 72.12 GGHHG-G 74.98 GGGHH-G 76.86'),
+    '7': read_group('three Hebbian layers', 'GHHHG-G 63.68 GGHHH-G 62.43'),
+    '8': read_group('four Hebbian layers', 'GHHHH-G 47.24'),
+    # the authors' result files, and scales of 1
+    'class': read_group('Hebbian classifier on one Hebbian layer', 'H-H 41.84 H-H.plain 27.11'),
+    'ones': read_group('scales of 1: gradient classifier on Hebbian layers', ON_HEBBIAN.format('.ones')),
+    'ones-class': read_group('scales of 1: Hebbian throughout', 'H-H.ones 41.84 HHHHH-H.ones 28.59'),
+    'drawn': read_group('all scales drawn: random bottom', ON_RANDOM.format('.drawn')),
 }
-GROUPS = {name: group for groups in TABLES.values() for name, group in groups.items()}
-CELLS = {cell.name: cell for group in GROUPS.values() for cell in group.cells}
-
-
-def cell_of(name: str) -> Cell:
-    """Give the paper's cell of this name, or another network as a cell of its own; refuse letters that are none."""
-    letters, _, note = name.partition('.')
-    parse(letters)
-    if note not in NOTES:
-        raise ValueError(f'{name!r} ends in {note!r}; behind a dot stands {", ".join(filter(None, NOTES))}.')
-    return CELLS.get(name, Cell(name))
-
-
-def order(cells: Iterable[Cell]) -> tuple[Training, ...]:
-    """Give the trainings that cells need, each once, those below first."""
-    return tuple(dict.fromkeys(training for cell in cells for training in cell.training.chain))
+IN_TABLES = {'1': ('gradient', 'means', 'hebbian'), '2': '12345678', 'more': ('class', 'ones', 'ones-class', 'drawn')}
+TABLES = {table: [cell for name in names for cell in GROUPS[name]] for table, names in IN_TABLES.items()}
+CELLS = {cell.name: cell for cells in GROUPS.values() for cell in cells}
