@@ -6,7 +6,7 @@ import functools
 import pathlib
 import sys
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -21,7 +21,7 @@ from hebbjax.cli.compare import COLUMNS
 from hebbjax.cli.presets import check_fits
 from hebbjax.layers.layer import OUTPUTS, PRECISIONS
 from hebbjax.layers.patches import PATCH_TRANSFORMS
-from hebbjax.support import files
+from hebbjax.support import checks, files
 from hebbjax.training import comparison
 
 __all__ = [
@@ -64,7 +64,7 @@ def run(experiment: Callable, presets: Any, argv: Sequence[str] | None, prog: st
 
     def command(settings, console) -> bool:
         if isinstance(presets, Mapping):
-            flags.refuse_unknown('dataset', settings.dataset, presets)
+            refuse_unknown('dataset', settings.dataset, presets)
         flags.check_settings(settings)
         paths = [getattr(settings, name, None) for name in ('json', 'markdown', 'figure', 'curves')]
         files.check_writable(*paths)
@@ -72,6 +72,11 @@ def run(experiment: Callable, presets: Any, argv: Sequence[str] | None, prog: st
         return experiment(settings)
 
     return main.run_command(settings, command, argv, prog)
+
+
+def refuse_unknown(name: str, value: str, known: Iterable[str]) -> None:
+    """Refuse the value of a setting that is none of those that are known, naming its flag."""
+    checks.check_choice(flags.flag(name), value, known)
 
 
 def load(name: str, split: str, data_dir: pathlib.Path | None = None) -> data.Split:
@@ -190,7 +195,7 @@ def compare(settings: Settings, build: Callable, draw: Callable) -> bool:
     # whatever does not fit is refused here, before the first hour of training
     choices = {'start': ('drawn', 'patches'), 'patch_transform': PATCH_TRANSFORMS, 'maximum': ('layer', 'unit')}
     for name, known in (choices | {'output': OUTPUTS, 'precision': PRECISIONS}).items():
-        flags.refuse_unknown(name, getattr(settings, name), known)
+        refuse_unknown(name, getattr(settings, name), known)
     train, validation = load_train(settings.dataset, settings.validation, settings.data_dir, settings.images)
     count, shape = len(train[1]), train[0].shape[1:]
     if settings.batch > count:
@@ -201,7 +206,7 @@ def compare(settings: Settings, build: Callable, draw: Callable) -> bool:
         raise ValueError(f'--shift {settings.shift} moves images of {shape[0]} x {shape[1]} out of sight.')
     entries = build(settings, train[0], int(train[1].max()) + 1)
     for row in settings.rows:
-        flags.refuse_unknown('rows', row, entries)
+        refuse_unknown('rows', row, entries)
     entries = {row: entries[row] for row in settings.rows or entries}
 
     def tell_trained(row, seed, network):

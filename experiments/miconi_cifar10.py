@@ -104,7 +104,7 @@ class Config:
     def variants(self) -> dict[str, Variant]:
         """The rows that are asked for, each once."""
         for row in self.rows:
-            flags.refuse_unknown('rows', row, (*ROWS, 'ablations'))
+            common.refuse_unknown('rows', row, (*ROWS, 'ablations'))
         return {row: ROWS[row] for name in self.rows for row in (ABLATIONS if name == 'ablations' else (name,))}
 
     def check(self, count: int) -> None:

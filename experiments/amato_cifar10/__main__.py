@@ -55,7 +55,7 @@ class Config:
         cells = [networks.CELLS.get(name, networks.Cell(name)) for name in self.cell]
         for kind, known in (('group', networks.GROUPS), ('table', networks.TABLES)):
             for name in getattr(self, kind):
-                flags.refuse_unknown(kind, name, known)
+                common.refuse_unknown(kind, name, known)
                 cells += known[name]
         return tuple({cell.name: cell for cell in cells or networks.CELLS.values()}.values())
 

@@ -6,7 +6,6 @@ import os
 import pathlib
 import types
 import typing
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 from hebbjax.support import checks
@@ -59,11 +58,6 @@ def check_settings(settings: Any) -> None:
     hints = typing.get_type_hints(type(settings), include_extras=True)
     for field in dataclasses.fields(settings):
         check(flag(field.name), getattr(settings, field.name), hints[field.name])
-
-
-def refuse_unknown(name: str, value: str, known: Iterable[str]) -> None:
-    """Refuse the value of a setting that is none of those that are known."""
-    checks.check_choice(flag(name), value, known)
 
 
 def flag(name: str) -> str:

@@ -90,7 +90,12 @@ def load_weights(path: str | os.PathLike, net: Network, states: Sequence[LayerSt
     checks.check_choice('ending', path.suffix, ENDINGS)
     content = path.read_bytes()
     with files.reading(path, 'save it again'):
-        arrays = files.read_npz(content) if path.suffix == '.npz' else _read_safetensors(path)
+        if path.suffix == '.npz':
+            arrays = files.read_npz(content)
+        else:
+            with files.import_extra('safetensors', 'safetensors').safe_open(path, 'np') as file:
+                arrays, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            require(metadata.get('sha256', _digest(arrays)) == _digest(arrays), 'another checksum')
     kind = lambda array: 'floats' if jnp.issubdtype(array.dtype, jnp.floating) else array.dtype  # noqa: E731
     for name in wanted | arrays:  # floats of any width are alike
         came, fits = (f'{kind(a[name])} {[*a[name].shape]}' if name in a else 'missing' for a in (arrays, wanted))
@@ -109,13 +114,6 @@ def _name_arrays(net, states):
     leaves, structure = jax.tree_util.tree_flatten_with_path(saved)
     names = (f'layer_{jax.tree_util.keystr(path, simple=True, separator=".")}' for path, _ in leaves)
     return dict(zip(names, (array for _, array in leaves))), structure
-
-
-def _read_safetensors(path):
-    with files.import_extra('safetensors', 'safetensors').safe_open(path, 'np') as file:
-        arrays, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    require(metadata.get('sha256', _digest(arrays)) == _digest(arrays), 'another checksum')
-    return arrays
 
 
 def _digest(arrays):

@@ -226,16 +226,16 @@ def forward(layer: Layer, state: LayerState, images: Array, parts: int | None = 
     check_image_size(state, images.shape[1:])
     images, _ = apply_chain(layer.pre, state.pre, images)
     w = output_transform(layer)(state.w)
-    parts = len(layer.post) if parts is None else parts
-    some = min(parts, count_by_image(layer.post))  # the others see the batch as a whole, in training and so here
+    post = layer.post[:parts]
+    some = count_by_image(post)  # parts that a microbatch passes; the others see the batch as a whole
 
     def add(stats, number, images, teacher):
         x = layer_patches(layer, images)
         u = subtract_threshold(output_drive(layer, x, matmul_drives(layer, x, w)), state.threshold)
-        return stats, apply_chain(layer.post[:some], state.post[:some], u)[0]
+        return stats, apply_chain(post[:some], state.post, u)[0]
 
     sent = scan_microbatches(add, (), microbatch_of(layer, images.shape), images)[1]
-    return apply_chain(layer.post[some:parts], state.post[some:parts], sent)[0]
+    return apply_chain(post[some:], state.post[some:], sent)[0]
 
 
 def microbatch_of(layer: Layer, shape: tuple[int, int, int, int]) -> int:

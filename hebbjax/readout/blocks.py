@@ -1,11 +1,13 @@
 """Going through a whole data set in blocks of rows: what networks answer, with memory for one block at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from hebbjax.base import Array
 
 
 def map_blocks(f: Callable, inputs: Any, block: int = 100) -> Any:
@@ -22,3 +24,11 @@ def map_blocks(f: Callable, inputs: Any, block: int = 100) -> Any:
 
     empty = lambda part: jnp.zeros((count, *part.shape[1:]), part.dtype)  # noqa: E731
     return lax.fori_loop(0, -(-count // block), write, jax.tree.map(empty, jax.eval_shape(lambda: answer(0))))
+
+
+def over_blocks(f: Callable[[Array], Array], images: Array, block: int) -> Iterator[Array]:
+    """Give `f` of one block of images after the other; one program serves all, as the last is filled up and cut."""
+    for start in range(0, len(images), block):
+        part = images[start : start + block]
+        filled = jnp.pad(part, ((0, block - len(part)), *((0, 0),) * (part.ndim - 1)))
+        yield f(filled)[: len(part)]

@@ -13,7 +13,7 @@ from hebbjax.base import Array, Key
 from hebbjax.layers.chain import PartState, apply_chain
 from hebbjax.layers.layer import ImageShape, Layer, LayerState, check_image_size, forward, to_intensities
 from hebbjax.layers.network import Network, activations_of, check_network, check_states
-from hebbjax.readout.blocks import map_blocks
+from hebbjax.readout.blocks import map_blocks, over_blocks
 from hebbjax.readout.feature_cache import PooledDrives, cache_drives, forward_pooled, pooled_drives, pooled_parts
 from hebbjax.readout.gradient import GradientResult, fit_gradient, predict_classes
 from hebbjax.readout.head import forward_train
@@ -200,10 +200,5 @@ def predict_hybrid(result: HybridResult, images: Array) -> Array:
     checks.check_images(images)
     check_image_size(result.layers[0], images.shape[1:])
     model = dataclasses.replace(result.model, below=0, augment=None)
-    learned, predicted = model.init(result.layers), []
-    # in blocks of one size, the last one filled up, so that one program answers to any number of images
-    for start in range(0, len(images), ANSWERED_TOGETHER):
-        block = images[start : start + ANSWERED_TOGETHER]
-        block = jnp.pad(block, ((0, ANSWERED_TOGETHER - len(block)), (0, 0), (0, 0), (0, 0)))
-        predicted.append(predict_classes(model, *learned, block))
-    return jnp.concatenate(predicted)[: len(images)]
+    classes = functools.partial(predict_classes, model, *model.init(result.layers))
+    return jnp.concatenate([*over_blocks(classes, images, ANSWERED_TOGETHER)])

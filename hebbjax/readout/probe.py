@@ -13,6 +13,7 @@ from hebbjax.base import Array, Key
 from hebbjax.layers.layer import Layer, LayerState, init_layer, to_intensities
 from hebbjax.layers.network import Network, activations_of, check_network, check_states
 from hebbjax.readout import ridge
+from hebbjax.readout.blocks import over_blocks
 from hebbjax.readout.gradient import GradientEpoch
 from hebbjax.readout.hybrid import GradientStage, check_stage, fit_hybrid, predict_hybrid
 from hebbjax.readout.schedules import Milestones, Schedule
@@ -78,11 +79,12 @@ def ridge_probe(penalty: float = 1.0, block: int = 1000) -> ProbeFit:
         started = time.perf_counter()
         check(net, states, train, validation)
         labels = np.asarray(checks.check_labels(train[1]))
-        blocks = lambda a: (a[at : at + block] for at in range(0, len(a), block))  # noqa: E731
+        classes = int(labels.max(initial=0)) + 1
         features = functools.partial(probe_features, tuple(net), tuple(states))
-        pairs = zip(map(features, blocks(train[0])), blocks(labels))
-        model = ridge.fit_ridge(pairs, int(labels.max(initial=0)) + 1, penalty)
-        predict = lambda images: jnp.concatenate([ridge.predict_ridge(model, features(x)) for x in blocks(images)])  # noqa: E731
+        of_blocks = lambda images: over_blocks(features, images, min(block, len(images)))  # noqa: E731
+        pairs = zip(of_blocks(train[0]), np.split(labels, range(block, len(labels), block)))
+        model = ridge.fit_ridge(pairs, classes, penalty)
+        predict = lambda images: jnp.concatenate([ridge.predict_ridge(model, x) for x in of_blocks(images)])  # noqa: E731
         return Probe(predict, tuple(states), seconds=time.perf_counter() - started)
 
     fit.check = check

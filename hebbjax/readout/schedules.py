@@ -12,6 +12,22 @@ import optax
 
 from hebbjax.support.checks import check_count, check_number, is_count, require, show
 
+BOUNDS = {'rate': {'above': 0}, 'factor': {'above': 0, 'most': 1}, 'decay': {'least': 0}, 'l2': {'least': 0},
+          'momentum': {'least': 0, 'below': 1}}  # fmt: skip
+
+
+def check_schedule(schedule, count: int) -> None:
+    """Refuse what cannot train on `count` samples."""
+    for name, value in schedule._asdict().items():
+        if name in BOUNDS:
+            check_number(name, value, **BOUNDS[name])
+        elif name == 'milestones':
+            rise = isinstance(value, tuple | list) and all(is_count(cut, 0) for cut in value)
+            rise = rise and list(value) == sorted(value)
+            require(rise, f'milestones={show(value)} are none; give a tuple of whole numbers of epochs that rise.')
+        else:
+            check_count(name, value, 1, *((count,) if name == 'batch' else ()))
+
 
 class Schedule(NamedTuple):
     """Adam under reduce-on-plateau, with early stopping."""
@@ -25,11 +41,7 @@ class Schedule(NamedTuple):
     decay: float = 0.0  # decoupled weight decay (AdamW) of arrays with two axes or more
     average: int = 1  # steps whose mean parameters are judged and kept; 1: the last step's
 
-    def check(self, count: int) -> None:
-        """Refuse what cannot train on `count` samples."""
-        _check(self, count)
-        check_count('patience', self.patience)
-        check_number('decay', self.decay, least=0)
+    check = check_schedule
 
     def tx(self) -> optax.GradientTransformation:
         """Build the optimizer."""
@@ -63,14 +75,7 @@ class Milestones(NamedTuple):
     stop_after: int = 20  # as in `Schedule`
     average: int = 1
 
-    def check(self, count: int) -> None:
-        """Refuse what cannot train on `count` samples."""
-        _check(self, count)
-        check_number('momentum', self.momentum, least=0, below=1)
-        check_number('l2', self.l2, least=0)
-        cuts = self.milestones
-        rise = isinstance(cuts, tuple | list) and all(is_count(cut, 0) for cut in cuts) and list(cuts) == sorted(cuts)
-        require(rise, f'milestones={show(cuts)} are none; give a tuple of whole numbers of epochs that rise.')
+    check = check_schedule
 
     def tx(self) -> optax.GradientTransformation:
         """Build the optimizer."""
@@ -79,12 +84,3 @@ class Milestones(NamedTuple):
     def scale(self, accuracies: Sequence[float]) -> float:
         """Give the factor of the next epoch's updates, after these validation accuracies."""
         return self.factor ** sum(milestone <= len(accuracies) for milestone in self.milestones)
-
-
-def _check(schedule, count: int) -> None:
-    """Refuse epochs, batches, rates and means that cannot train on `count` samples."""
-    check_count('batch', schedule.batch, 1, count)
-    for name in ('epochs', 'stop_after', 'average'):
-        check_count(name, getattr(schedule, name))
-    check_number('rate', schedule.rate, above=0)
-    check_number('factor', schedule.factor, above=0, most=1)

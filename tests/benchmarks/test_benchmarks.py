@@ -304,10 +304,10 @@ def test_the_records_are_what_the_results_give():
         ),
         (krotov_mnist, ('--data-dir', '/nowhere'), '/nowhere'),
         (krotov_mnist, (*SMALL, '--json', '/nowhere/a.json'), '/nowhere/a.json cannot be written'),
-        (conv_layer, ('--shapes', 'lenet'), "--shapes='lenet' is unknown; there are talloen, miconi1"),
+        (conv_layer, ('--shapes', 'lenet'), '--shapes lenet is unknown; there are talloen, miconi1'),
         (conv_layer, ('--k', '401'), 'k=401 is more than the 400 neurons'),
-        (miconi_step, ('--variant', 'nothing'), "--variant='nothing' is unknown; there are default_untrained"),
-        (scaling, ('--tables', 'seconds'), "--tables='seconds' is unknown"),
+        (miconi_step, ('--variant', 'nothing'), '--variant nothing is unknown; there are default_untrained'),
+        (scaling, ('--tables', 'seconds'), '--tables seconds is unknown'),
     ],
 )
 def test_bad_input_is_one_sentence_and_nothing_is_written(script, flags, says, tmp_path, capsys):

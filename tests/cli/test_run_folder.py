@@ -137,14 +137,14 @@ def test_usage_names_every_command_and_others_are_refused(call, refuse, folder):
         code, printed, _ = call(flags)
         commands = ('compare', 'train', 'evaluate', 'plot', 'data', '--resume')
         assert code == 0 and all(name in printed for name in commands)
-    assert 'there are train, compare, evaluate, plot, data.' in refuse('dance')
+    assert 'there are compare, train, evaluate, plot, data.' in refuse('dance')
     assert call('--seads', '3')[0] == 2
     assert "'tea' is no network; there are cnn, dense, miconi" in refuse('train', 'tea')
     assert "'nothing' is no network" in refuse('train')
-    assert '--rows[0] tea is unknown' in refuse('evaluate', folder, '--rows', 'tea')
-    assert '--readout tea is unknown' in refuse('evaluate', folder, '--readout', 'tea')
+    assert "--rows[0]='tea' is unknown" in refuse('evaluate', folder, '--rows', 'tea')
+    assert "--readout='tea' is unknown" in refuse('evaluate', folder, '--readout', 'tea')
     assert 'no checkpoint of epoch 77' in refuse('evaluate', folder, '--epoch', '77')
-    assert '--count 0 does not fit; use a whole number from 1' in refuse('plot', folder, '--count', '0')
+    assert '--count=0 is out of range; use a whole number from 1' in refuse('plot', folder, '--count', '0')
     assert 'x.mp3 cannot be drawn' in refuse('plot', folder, '--format', 'mp3')
     before = {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
     assert 'cannot be made (File exists); name another folder' in refuse('train', 'cnn', SMALL, '--run', folder)
@@ -152,14 +152,14 @@ def test_usage_names_every_command_and_others_are_refused(call, refuse, folder):
 
 
 BAD = [
-    (['--callbacks', 'log', 'dance'], '--callbacks[1] dance is unknown; there are evaluate, early_stop'),
-    (['--plan', 'layerwise'], '--plan layerwise is unknown; there are simultaneous, sequential, greedy.'),
-    (['--readout', 'magic'], '--readout magic is unknown; there are ridge, gradient'),
-    (['--every', '0'], '--every 0 does not fit; use a whole number from 1 to 1000000.'),
-    (['--monitor-every', '-1'], '--monitor-every -1 does not fit; use a whole number from 0 to 1000000.'),
-    (['--delta', 'nan'], '--delta nan does not fit; use a number from 0 to 1e+30.'),
-    (['--seed', '9' * 20], f'--seed {"9" * 20} does not fit; use a whole number from 0 to 4294967295.'),
-    (['--readout', 'gradient', '--head-batch', '1000'], 'a batch of 1000 does not fit'),
+    (['--callbacks', 'log', 'dance'], "--callbacks[1]='dance' is unknown; there are evaluate, early_stop"),
+    (['--plan', 'layerwise'], "--plan='layerwise' is unknown; there are simultaneous, sequential, greedy."),
+    (['--readout', 'magic'], "--readout='magic' is unknown; there are ridge, gradient"),
+    (['--every', '0'], '--every=0 is out of range; use a whole number from 1 to 1000000.'),
+    (['--monitor-every', '-1'], '--monitor-every=-1 is out of range; use a whole number from 0 to 1000000.'),
+    (['--delta', 'nan'], '--delta=nan is out of range; use a finite number >= 0 and <= 1e+30.'),
+    (['--seed', '9' * 20], f'--seed={"9" * 20} is out of range; use a whole number from 0 to 4294967295.'),
+    (['--readout', 'gradient', '--head-batch', '1000'], 'batch=1000 is out of range'),
     (['--features', '1001', '--pool', '1'], 'ridge regression on 4004 features'),
     (['--batch', '100000'], '--batch 100000 is larger than the 250 training images'),
     (['--window', '20'], 'layer 1: window (20, 20) with padding (0, 0) does not fit images of 8 x 8'),

@@ -239,11 +239,11 @@ def test_the_directory_is_the_arguments_or_the_environments(prepared, monkeypatc
 
 
 def test_unknown_names():
-    says = "unknown data set 'imagenet'; choose one of digits, mnist, fashion_mnist, cifar10."
+    says = "data set='imagenet' is unknown; there are digits, mnist, fashion_mnist, cifar10."
     assert (
         refusal(ValueError, data.load, 'imagenet') == refusal(ValueError, download.prepare_dataset, 'imagenet') == says
     )
-    says = "unknown split 'validation' of digits; use 'train' or 'test'."
+    says = "split='validation' is unknown; there are train, test."
     assert refusal(ValueError, data.load, 'digits', 'validation') == says
     says = 'digits comes with scikit-learn, there is nothing to prepare.'
     assert refusal(ValueError, download.prepare_dataset, 'digits') == says
@@ -423,8 +423,8 @@ def test_split_validation_is_stratified():
 def test_what_cannot_be_split_is_refused():
     for fraction in (0, 1, -0.1, 1.5, float('nan'), None):
         text = refusal(ValueError, data.split_validation, np.arange(100) % 2, fraction, seed=0)
-        assert text == f'a validation fraction lies strictly between 0 and 1, unlike {fraction}.'
+        assert text == f'fraction={fraction} is out of range; use a finite number > 0 and < 1.'
     for labels in ([], [1], [0, 0, 0, 1], [0, 1, 2] * 3):
         text = refusal(ValueError, data.split_validation, labels, 0.2, seed=0)
         assert f'{len(labels)} images of {len(set(labels))} classes are too few' in text
-    assert 'got shape (2, 3)' in refusal(ValueError, data.split_validation, np.ones((2, 3)), 0.2, seed=0)
+    assert 'shape (2, 3)' in refusal(ValueError, data.split_validation, np.ones((2, 3)), 0.2, seed=0)

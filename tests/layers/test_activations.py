@@ -36,7 +36,7 @@ def test_repu_is_a_power_of_the_positive_part_with_a_finite_slope(n):
 
 @pytest.mark.parametrize('n', [0.5, 0, -1])
 def test_a_power_below_1_is_refused(n):
-    with pytest.raises(ValueError, match='no finite slope at 0, or no power; use a finite n >= 1'):
+    with pytest.raises(ValueError, match=rf'n={n} is out of range; use a finite number >= 1'):
         activations.repu(n)
 
 

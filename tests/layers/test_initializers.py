@@ -41,5 +41,5 @@ def test_every_neuron_keeps_a_connection_and_every_key_has_its_own_pattern():
 
 @pytest.mark.parametrize('density', [0, -0.1, 1.5, float('nan')])
 def test_a_density_that_leaves_nothing_is_refused(density):
-    with pytest.raises(ValueError, match=rf'density of {density} leaves no connections'):
+    with pytest.raises(ValueError, match=f'density={density} is out of range; use a finite number > 0 and <= 1'):
         initializers.pruned(density)

@@ -72,7 +72,9 @@ def test_bytes_become_intensities_and_floats_pass():
 def test_given_weights_are_taken_as_they_are(rng):
     w = jnp.asarray(rng.normal(size=(5, 27)), jnp.float32)
     np.testing.assert_array_equal(layers.init_layer(conv(), jax.random.key(0), (6, 5, 3), w).w, w)
-    with pytest.raises(ValueError, match=r'weights of shape \(4, 27\) .* do not fit a layer that needs floats of \(5, 27\)'):
+    with pytest.raises(
+        ValueError, match=r'weights of shape \(4, 27\) .* a layer that needs floats of \(5, 27\)'
+    ):
         layers.init_layer(conv(), jax.random.key(0), (6, 5, 3), w[:4])
 
 
@@ -160,7 +162,7 @@ def test_told_says_what_happened(rng):
         ({'precision': 'int4'}, "precision='int4' is unknown; there are highest, tensorfloat32, bfloat16"),
         ({'output': 'spikes'}, "output='spikes' is unknown; there are weights, effective, projection, cosine"),
         ({'post': 3}, 'post of a layer is a tuple of parts, functions of maps such as relu or BatchNorm'),
-        ({'pre': (layers.standardise, 'whiten')}, 'pre of a layer is a tuple of parts.* this is .whiten.'),
+        ({'pre': (layers.standardise, 'whiten')}, 'pre of a layer is a tuple of parts.* not .*whiten'),
         (
             {'bias': initializers.fan_in, 'homeostasis': hebbjax.Homeostasis()},
             'a bias or adaptive thresholds; leave bias or homeostasis out',

@@ -108,9 +108,9 @@ def test_averages_that_begin_empty_are_those_of_the_batches_seen(rng):
 @pytest.mark.parametrize(
     'settings, says',
     [
-        ({'momentum': 1.0}, r'BatchNorm\(momentum=1.0\) cannot normalise; use 0 <= momentum < 1'),
+        ({'momentum': 1.0}, r'momentum=1.0 is out of range; use a finite number >= 0 and < 1'),
         ({'momentum': -0.1}, 'momentum=-0.1'),
-        ({'epsilon': 0.0}, r'BatchNorm\(epsilon=0.0\) cannot normalise; use a finite number above 0'),
+        ({'epsilon': 0.0}, r'epsilon=0.0 is out of range; use a finite number > 0'),
         ({'epsilon': float('nan')}, 'epsilon=nan'),
     ],
 )

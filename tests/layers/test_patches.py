@@ -98,9 +98,9 @@ def test_samples_are_drawn_uniformly_and_apart_for_each_image():
     [
         (Window(5), r'window \(5, 5\) with padding \(0, 0\) does not fit images of 4 x 4'),
         (Window((3, 7), 1, 1), r'window \(3, 7\) with padding \(1, 1\) does not fit'),
-        (Window(0), 'below 1'),
-        (Window(2, 0), 'below 1'),
-        (Window(2, 1, -1), 'negative padding'),
+        (Window(0), 'sizes and strides from 1'),
+        (Window(2, 0), 'sizes and strides from 1'),
+        (Window(2, 1, -1), 'a padding from 0'),
     ],
 )
 def test_a_window_that_does_not_fit_is_refused(window, match):

@@ -154,7 +154,7 @@ def test_booleans_are_two_classes_and_integers_pass_untouched():
 def test_of_traced_labels_shape_and_dtype_are_seen():
     traced = lambda given: jax.eval_shape(lambda labels: checks.check_labels(labels, 3, 4), given)  # noqa: E731
     assert traced(jnp.zeros((4, 1))).dtype == jnp.int32 and traced(jnp.zeros((4, 1))).shape == (4,)
-    assert 'not an array of shape (4, 3)' in sentence(traced, jnp.zeros((4, 3)))
+    assert 'of shape (4, 3)' in sentence(traced, jnp.zeros((4, 3)))
 
 
 def test_one_label_that_is_none_is_refused():
@@ -167,14 +167,14 @@ def test_one_label_that_is_none_is_refused():
 @pytest.mark.parametrize(
     'labels, says',
     [
-        (3, 'not an array of shape ()'),
+        (3, 'of shape ()'),
         (None, 'labels are classes 0, 1, ..., not object'),
         (np.array(['a', 'b']), 'labels are classes 0, 1, ..., not <U'),
-        (np.zeros((2, 3)), 'or one-hot rows'),
-        (np.ones((3, 3)), 'or one-hot rows [B, K]; got shape (3, 3)'),
+        (np.zeros((2, 3)), 'or one-hot '),
+        (np.ones((3, 3)), 'of shape (3, 3)'),
         (np.eye(4), 'one-hot labels of 4 classes do not fit 3'),
-        (np.ones((2, 1, 1), int), 'not an array of shape (2, 1, 1)'),
-        ([0, 0.5, 1], 'whole numbers, and that of image 1 is 0.5'),
+        (np.ones((2, 1, 1), int), 'of shape (2, 1, 1)'),
+        ([0, 0.5, 1], 'whole numbers, and that of image 1 is '),
         ([0, 1, 3], 'run from 0 to 3 and there are 3 classes; use 0 to 2'),
         ([1, 2, 3], 'run from 1 to 3'),
         ([0, 1], '2 labels do not fit 3 images'),
@@ -276,6 +276,10 @@ def test_values_are_shown_in_a_few_words(value, words):
     assert checks.show(value) == words
     for long in ('x' * 999, 10**400, [value] * 99, {'name': value}, RATE):
         assert len(checks.show(long)) <= 60 and '\n' not in checks.show(long)
+
+
+def test_a_device_and_a_host_hold_something():
+    assert checks.device_memory() > 2**20 and checks.host_memory() > 2**20
 
 
 # Settings, all over the library
@@ -404,7 +408,7 @@ def start(net=NET, key=None, shape=(8, 8, 1), weights=None):
         ({'weights': [np.ones((6, 9), int), None]}, 'type int32 do not fit a layer that needs floats of (6, 9)'),
         ({'weights': [np.full((6, 9), np.nan, np.float32), None]}, 'layer 1: weights to start from hold NaN'),
         ({'weights': [np.ones((5, 9), np.float32), None]}, 'do not fit a layer that needs floats of (6, 9)'),
-        ({'net': (layer_with(features=1),)}, 'use a layer of 2 neurons or more'),
+        ({'net': (layer_with(features=1),)}, 'k=2 is more than the 1 neurons that compete'),
         ({'net': (layer_with(window=Window(2.5)),)}, 'out of range'),
         ({'net': (layer_with(tx=optax.sgd(0.1)),)}, 'scale_by_rate'),
     ],

@@ -28,7 +28,7 @@ def wrong_forms_of(labels):
     first = np.arange(len(labels)) == 0
     return [
         (np.where(first, -1, labels), 'labels run from -1 to'),
-        (np.where(first, 0.5, labels), 'labels are whole numbers, and that of image 0 is 0.5'),
+        (np.where(first, 0.5, labels), 'labels are whole numbers, and that of image 0 is'),
         (labels.astype(str), 'labels are classes 0, 1, ..., not <U'),
         (labels[1:], f'{len(labels) - 1} labels do not fit {len(labels)} images'),
         (np.ones((len(labels), CLASSES)), r'one-hot rows \[B, K\]; got shape'),
