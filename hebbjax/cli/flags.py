@@ -46,9 +46,10 @@ def check(name: str, value: Any, hint: Any) -> None:
         checks.require(fits, f'{name}={checks.show(value)} is no list of {"any" if is_open else len(args)} values.')
         for place, part in enumerate(value):
             check(f'{name}[{place}]', part, args[0 if is_open else place])
-    elif origin is Annotated:
+    elif origin is Annotated and isinstance(args[1], functools.partial):
         args[1](name, value)
     else:
+        hint = args[0] if origin is Annotated else hint  # what tyro marks as positional
         fits = isinstance(value, str | os.PathLike if hint is pathlib.Path else hint)
         checks.require(fits, f'{name}={checks.show(value)} is no {hint.__name__}; give one.')
 

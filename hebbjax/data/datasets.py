@@ -41,7 +41,7 @@ def load(name: str, split: str = 'train', *, data_dir: str | os.PathLike | None 
         >>> images.shape, labels[:5].tolist()
         ((597, 8, 8, 1), [7, 7, 3, 5, 1])
     """
-    checks.check_choice('data set', name, NAMES)
+    checks.check_choice('dataset', name, NAMES)
     checks.check_choice('split', split, ('train', 'test'))
     return _load_digits(split) if name == 'digits' else _load_prepared(name, split, data_dir)
 

@@ -22,7 +22,7 @@ def prepare_dataset(name: str, data_dir: str | os.PathLike | None = None) -> pat
 
     Checksums are verified, progress is shown on stderr, downloads stay in `data_dir_of(data_dir)`, made if missing.
     """
-    check_choice('data set', name, NAMES)
+    check_choice('dataset', name, NAMES)
     require(name in PREPARED, f'{name} comes with scikit-learn, there is nothing to prepare.')
     directory = data_dir_of(data_dir)
     builder, is_prepared = open_builder(name, directory)

@@ -72,9 +72,7 @@ def test_bytes_become_intensities_and_floats_pass():
 def test_given_weights_are_taken_as_they_are(rng):
     w = jnp.asarray(rng.normal(size=(5, 27)), jnp.float32)
     np.testing.assert_array_equal(layers.init_layer(conv(), jax.random.key(0), (6, 5, 3), w).w, w)
-    with pytest.raises(
-        ValueError, match=r'weights of shape \(4, 27\) .* a layer that needs floats of \(5, 27\)'
-    ):
+    with pytest.raises(ValueError, match=r'weights of shape \(4, 27\) .* a layer that needs floats of \(5, 27\)'):
         layers.init_layer(conv(), jax.random.key(0), (6, 5, 3), w[:4])
 
 
@@ -188,30 +186,31 @@ def test_precision_is_chosen_in_one_place(rng):
     np.testing.assert_allclose(matmul_drives(conv(precision='bfloat16'), x, w), rounded[0] @ rounded[1].T, rtol=1e-5)
 
 
-CHUNKED = [(row, 3, 'weights') for row in RULES] + [(RULES[-1], size, 'effective') for size in (1, 4)]
-
-
-@pytest.mark.parametrize('row, size, output', CHUNKED, ids=lambda value: getattr(value, 'name', str(value)))
-def test_a_batch_may_be_seen_in_microbatches(row, size, output, rng):
-    """What is learned, info and sent on does not depend on how many images are looked at together."""
-    images, info, sent, w = images_of(rng, 7), [], [], []
-    for microbatch in (7, size):
-        layer = Layer(
-            6,
-            row.make(),
-            transforms.scale_by_rate(0.1),
-            Window(3),
-            microbatch=microbatch,
-            output=output,
-            post=(layers.relu, layers.max_pool(2)),
-        )
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def learn_in_parts(rule, output, sizes, images):
+    """What a layer learns, sends and tells for microbatches of several sizes, and what it answers before, in all."""
+    found = []
+    for size in sizes:
+        how = {'microbatch': size, 'output': output, 'post': (layers.relu, layers.max_pool(2))}
+        layer = Layer(6, rule, transforms.scale_by_rate(0.1), Window(3), **how)
         state = layers.init_layer(layer, jax.random.key(0), (6, 5, 3))
-        after, out, what = jax.jit(partial(layers.update_layer, layer))(jax.random.key(1), state, images)
-        np.testing.assert_allclose(out, layers.forward(layer, state, images), rtol=1e-5, atol=1e-6)
-        info, sent, w = [*info, what.win_counts], [*sent, out], [*w, after.w]
-    np.testing.assert_allclose(w[1], w[0], rtol=2e-5, atol=1e-5 * np.abs(w[0]).max())
-    np.testing.assert_allclose(sent[1], sent[0], rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(info[1], info[0])
+        after, sent, info = layers.update_layer(layer, jax.random.key(1), state, images)
+        found.append((after.w, sent, info.win_counts))
+    return found, layers.forward(layer, state, images)
+
+
+PARTS = [(row, 'weights', (7, 3)) for row in RULES] + [(RULES[-1], 'effective', (7, 1, 4))]
+
+
+@pytest.mark.parametrize('row, output, sizes', PARTS, ids=lambda value: getattr(value, 'name', str(value)))
+def test_a_batch_may_be_seen_in_microbatches(row, output, sizes, rng):
+    """What is learned, info and sent on does not depend on how many images are looked at together."""
+    ((w, sent, wins), *others), answer = learn_in_parts(row.make(), output, sizes, images_of(rng, 7))
+    np.testing.assert_allclose(sent, answer, rtol=1e-5, atol=1e-6)
+    for other in others:
+        np.testing.assert_allclose(other[0], w, rtol=2e-5, atol=1e-5 * np.abs(w).max())
+        np.testing.assert_allclose(other[1], sent, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(other[2], wins)
 
 
 def test_microbatches_fit_the_cache_and_divide_the_batch_where_they_can():
