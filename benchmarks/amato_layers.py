@@ -94,7 +94,8 @@ def contestants(batch: int) -> dict[str, Contestant]:
     state = jax.jit(lambda key: layers.init(net, key, SHAPE))(jax.random.key(0))
     built, x = {}, images
     for place, (number, layer, before) in enumerate(zip(LAYERS, net, state.layers)):
-        args = training.teacher_signal(net, state.layers, place, labels), before, x
+        above = tuple(state.w for state in state.layers[place + 1 :])
+        args = layer.teacher and layer.teacher(labels, above), before, x
         flops = 2.0 * jax.eval_shape(partial(layers.layer_patches, layer), x).size * layer.features
         for name, form in ((f'layer{number}', library_step), (f'layer{number}_products', as_products)):
             program, compile_seconds = timing.compiled(jax.jit(partial(form, layer)), *args)

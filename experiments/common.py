@@ -126,9 +126,7 @@ class Settings:
     precision: str = 'highest'  # Of the drives' product: highest (float32), tensorfloat32 or bfloat16
 
     power: flags.number(least=1) = 1.0  # n of the head's RePU(n)
-    threshold: flags.number(least=-flags.LARGEST) = (
-        0.0  # Standard deviations above its mean at which a neuron starts to send
-    )
+    threshold: flags.number(least=-flags.LARGEST) = 0.0  # Deviations above its mean from which a neuron sends, at first
     dropout: flags.number(least=0, below=1) = 0.0  # Share of neurons silenced while a head trains
     head_epochs: flags.Count = 20  # Epochs of a head at most; early stopping may end it sooner
     head_batch: flags.Count = 256  # Images per gradient step

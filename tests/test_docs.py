@@ -1,5 +1,7 @@
-"""The Python of the README and of every page runs, block after block, as a reader would paste it."""
+"""The Python of the README, of every page and of docstrings runs, as a reader would paste it."""
 
+import doctest
+import importlib
 import pathlib
 import re
 
@@ -7,6 +9,9 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+
+SOURCES = [path.relative_to(ROOT) for path in sorted((ROOT / 'hebbjax').rglob('*.py')) if '>>> ' in path.read_text()]
+MODULES = ['.'.join(path.with_suffix('').parts) for path in SOURCES]
 
 
 def blocks(page) -> list[str]:
@@ -20,6 +25,12 @@ def test_every_python_block_runs(page, relaxed, capsys):
         exec(compile(block, f'{page.name}, block {number}', 'exec'), space)
     if page.stem == 'README':
         assert float(space['accuracy']) > 0.8 and 'validation accuracy' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('module', MODULES)
+def test_every_example_in_a_docstring_runs(module, relaxed):
+    failed, tried = doctest.testmod(importlib.import_module(module))
+    assert tried > 0 and failed == 0
 
 
 def test_the_readme_can_be_read_in_one_sitting():

@@ -40,7 +40,7 @@ def test_linear_by_epoch_starts_at_the_rate_and_ends_at_its_share():
     values, followed = rates(transforms.linear_by_epoch(0.02, epochs=10, steps_per_epoch=3), 36)
     expected = np.repeat(0.02 * (1 - np.minimum(np.arange(12), 9) / 10), 3)
     np.testing.assert_allclose(values, expected, rtol=1e-5)
-    np.testing.assert_array_equal(followed, values)
+    np.testing.assert_allclose(followed, values, rtol=1e-6)
 
 
 def test_a_schedule_of_optax_lets_a_rate_wait():

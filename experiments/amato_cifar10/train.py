@@ -51,9 +51,12 @@ def prepare(splits: Sequence[data.Split], whiten: bool) -> list[Samples]:
     mean, std = (np.float32(f(pixels, 0, dtype=np.float64) / 255) for f in (np.mean, np.std))
     prepared = [jnp.asarray((split.images.astype(np.float32) / 255 - mean) / std) for split in splits]
     if whiten:
-        zca = functools.partial(data.whiten, data.fit_whitening(prepared[0], **data.WHITENING_SETTINGS['amato']))
-        prepared = [map_blocks(zca, images, 500) for images in prepared]
+        zca = data.fit_whitening(prepared[0], **data.WHITENING_SETTINGS['amato'])
+        prepared = [whiten_by_block(zca, images) for images in prepared]
     return [(images, jnp.asarray(split.labels)) for images, split in zip(prepared, splits)]
+
+
+whiten_by_block = jax.jit(lambda zca, images: map_blocks(functools.partial(data.whiten, zca), images, 500))
 
 
 class Trained(NamedTuple):

@@ -27,7 +27,8 @@ def whole(low: int, high: int = MOST):
 
 def number(**bounds: float):
     """Give the type hint of a number within `bounds`, see `checks.check_number`."""
-    return Annotated[float, functools.partial(checks.check_number, **{'most': LARGEST} | bounds)]
+    most = {} if 'below' in bounds else {'most': LARGEST}
+    return Annotated[float, functools.partial(checks.check_number, **most | bounds)]
 
 
 Count, CountOrZero, Rank, Seeds, Seed = whole(1), whole(0), whole(2), whole(1, 1000), whole(0, 2**32 - 1)
@@ -43,15 +44,15 @@ def check(name: str, value: Any, hint: Any) -> None:
     elif origin is tuple:
         is_open = args[-1] is Ellipsis
         fits = isinstance(value, list | tuple) and (is_open or len(value) == len(args))
-        checks.require(fits, f'{name}={checks.show(value)} is no list of {"any" if is_open else len(args)} values.')
+        checks.require(fits, f'{name}={checks.show(value)} is no list{"" if is_open else f" of {len(args)} values"}.')
         for place, part in enumerate(value):
             check(f'{name}[{place}]', part, args[0 if is_open else place])
     elif origin is Annotated and isinstance(args[1], functools.partial):
         args[1](name, value)
     else:
         hint = args[0] if origin is Annotated else hint  # what tyro marks as positional
-        fits = isinstance(value, str | os.PathLike if hint is pathlib.Path else hint)
-        checks.require(fits, f'{name}={checks.show(value)} is no {hint.__name__}; give one.')
+        kind, words = (str | os.PathLike, 'path') if hint is pathlib.Path else (hint, 'text')
+        checks.require(isinstance(value, kind), f'{name}={checks.show(value)} is no {words}; give one.')
 
 
 def check_settings(settings: Any) -> None:

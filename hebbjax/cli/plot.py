@@ -45,12 +45,12 @@ def run_plot(settings: Plot, console: Console) -> None:
     name = f'{run_settings.network} on {run_settings.dataset}'
     path, way = settings.folder / training.Log.DETAILS, 'delete it, and the rest is drawn'
     details = files.read_lines(path)
-    with files.reading(path, way):
+    with files.reading(path, way, files.NONSENSE):
         figures = draw_logs(name, len(net), position.history, details)
     places = [place / run_folder.EVALUATION for place in (settings.out, settings.folder) if place is not None]
     path = next((path for path in places if path.is_file()), places[-1])
     evaluation = files.read_json(path) if path.is_file() else {'rows': []}
-    with files.reading(path, way):
+    with files.reading(path, way, files.NONSENSE):
         figures |= draw_evaluation(name, {row['row']: row for row in evaluation['rows']})
     for depth in range(1, len(net) + 1):
         how = {'count': settings.count, 'title': f'{name}: layer {depth}, epoch {len(position.history)}'}

@@ -140,7 +140,7 @@ def read_run(folder: pathlib.Path, data_dir: pathlib.Path | None) -> tuple[Watch
     if not path.is_file():
         raise FileNotFoundError(f'{folder} is no run folder: it has no {path.name}; `hebbjax train` makes one.')
     config = files.read_json(path)
-    with files.reading(path, 'or of another command or version; train anew in another folder'):
+    with files.reading(path, 'or of another command or version; train anew in another folder', files.NONSENSE):
         settings, about = config['settings'], config['data']
         flags.check('count', about['count'], flags.Count)
         flags.check('shape', about['shape'], tuple[flags.Count, flags.Count, flags.Count])

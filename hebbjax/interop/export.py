@@ -75,7 +75,7 @@ def save_weights(path: str | os.PathLike, net: Network, states: Sequence[LayerSt
     in .npz, dtypes that numpy does not know are the bits they are, and the entry 'dtypes' names them.
     """
     path, (arrays, _) = pathlib.Path(path), _name_arrays(net, states)
-    checks.check_choice('ending', path.suffix, ENDINGS)
+    checks.check_choice(f'ending of {path.name}', path.suffix, ENDINGS)
     check_finite(arrays)
     arrays = {name: np.asarray(a, order='C') for name, a in arrays.items()}  # safetensors writes others scrambled
     if path.suffix == '.npz':
@@ -87,7 +87,7 @@ def save_weights(path: str | os.PathLike, net: Network, states: Sequence[LayerSt
 def load_weights(path: str | os.PathLike, net: Network, states: Sequence[LayerState]) -> tuple[LayerState, ...]:
     """Read weights, whoever wrote them under the names of `save_weights`, into states; all else in them stays."""
     path, (wanted, structure) = pathlib.Path(path), _name_arrays(net, states)
-    checks.check_choice('ending', path.suffix, ENDINGS)
+    checks.check_choice(f'ending of {path.name}', path.suffix, ENDINGS)
     content = path.read_bytes()
     with files.reading(path, 'save it again'):
         if path.suffix == '.npz':

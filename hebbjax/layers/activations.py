@@ -8,8 +8,6 @@ import jax.numpy as jnp
 from hebbjax.base import Array
 from hebbjax.support import checks
 
-Activation = Callable[[Array], Array]
-
 
 def identity(u: Array) -> Array:
     """Send the drive itself: `u`."""
@@ -24,7 +22,7 @@ def relu(u: Array) -> Array:
 identity.rising = relu.rising = True  # so that they commute with maxima
 
 
-def repu(n) -> Activation:
+def repu(n) -> Callable[[Array], Array]:
     """Build the rectified power unit: `max(u, 0)^n`, n >= 1 (Krotov & Hopfield 2019, Grinberg et al. 2019)."""
     checks.check_number('n', n, least=1)  # below it the slope at 0 is not finite
     if not checks.is_traced(n) and n == 1:
@@ -43,6 +41,6 @@ def triangle(u: Array) -> Array:
     return jax.nn.relu(u - jnp.mean(u, axis=-1, keepdims=True))
 
 
-def send_credit(compete: Callable[[None, Array], Array]) -> Activation:
+def send_credit(compete: Callable[[None, Array], Array]) -> Callable[[Array], Array]:
     """Send what a competition that draws nothing gives, such as `send_credit(k_wta(5))`: 1 from winners, else 0."""
     return lambda u: compete(None, u.reshape(-1, u.shape[-1])).reshape(u.shape)

@@ -82,9 +82,9 @@ class Layer:
         for name in ('pre', 'post'):  # a single part is a chain of one
             chain = getattr(self, name)
             chain = tuple(chain) if isinstance(chain, tuple | list) else (chain,)
-            fits = all(callable(part) or hasattr(part, 'apply') for part in chain)
+            misfits = [part for part in chain if not callable(part) and not hasattr(part, 'apply')]
             wants = f'{name} of a layer is a tuple of parts, functions of maps such as relu or BatchNorm()'
-            checks.require(fits, f'{wants}, not {checks.show(chain)}.')
+            checks.require(not misfits, f'{wants}; {checks.show(misfits)} are none.')
             object.__setattr__(self, name, chain)
         checks.check_count('features', self.features)
         checks.check_choice('output', self.output, OUTPUTS)
@@ -93,17 +93,17 @@ class Layer:
             if getattr(self, name) is not None:
                 checks.check_count(name, getattr(self, name))
         for name, kind, example in (
-            ('rule', LearningRule, 'rules.krotov()'),
-            ('tx', optax.GradientTransformation, 'transforms.scale_by_rate(0.1)'),
-            ('window', Window, 'Window(5)'),
-            ('homeostasis', Homeostasis | None, 'Homeostasis()'),
+            ('rule', LearningRule, 'a rule such as rules.krotov()'),
+            ('tx', optax.GradientTransformation, 'a transformation such as transforms.scale_by_rate(0.1)'),
+            ('window', Window, 'one such as Window(5)'),
+            ('homeostasis', Homeostasis | None, 'a Homeostasis or None'),
             ('init', Callable, 'a function'),
-            *((name, Callable | None, 'a function') for name in ('patch_transform', 'bias', 'teacher')),
+            *((name, Callable | None, 'a function or None') for name in ('patch_transform', 'bias', 'teacher')),
         ):
             fits, came = isinstance(getattr(self, name), kind), checks.show(getattr(self, name))
-            checks.require(fits, f'{name} of a layer is one such as {example}, not {came}.')
-        both = self.bias is not None and self.homeostasis is not None
-        checks.require(not both, 'a layer has a bias or adaptive thresholds; leave bias or homeostasis out.')
+            checks.require(fits, f'{name} of a layer is {example}, not {came}.')
+        fits = self.bias is None or self.homeostasis is None
+        checks.require(fits, 'a layer has a bias or adaptive thresholds; leave bias or homeostasis out.')
         if self.patch_transform is None:
             object.__setattr__(self, 'patch_transform', raw if self.window.size is None else centred)
 
@@ -137,12 +137,12 @@ def init_layer(layer: Layer, key: Key, image_shape: tuple[int, int, int], w: Arr
     pre = init_chain(layer.pre, pre_key, image_shape)
     grid = lay_grid(layer.window, chain_shape(layer.pre, pre, image_shape))
     shape = (layer.features, grid.inputs)
-    w = jnp.asarray(layer.init(key, shape) if w is None else w)
+    given, w = w, jnp.asarray(layer.init(key, shape) if w is None else w)
     fits = w.shape == shape and jnp.issubdtype(w.dtype, jnp.floating)
     came = f'weights of shape {w.shape} and type {w.dtype}'
     checks.require(fits, f'{came} do not fit a layer that needs floats of {shape} for images {image_shape}.')
     w = to_float32(w)
-    is_finite = checks.is_traced(w) or np.isfinite(np.asarray(w)).all()
+    is_finite = given is None or checks.is_traced(w) or np.isfinite(np.asarray(w)).all()
     checks.require(is_finite, 'weights to start from hold NaN or infinite values.')
     checks.check_ascends(layer.tx)
     threshold = None if layer.homeostasis is None else layer.homeostasis.init(w)

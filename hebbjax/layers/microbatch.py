@@ -13,7 +13,7 @@ CACHE_FLOATS, DEVICE_FLOATS = 2**20, 2**28  # what a microbatch may lay out: 4 M
 
 
 def scan_microbatches(add: Callable, stats: Any, size: int, images: Array, teacher: Any = None) -> tuple[Any, Array]:
-    """Go through a batch [B, ...] in microbatches of `size`, the last smaller, in order. -> stats, all that was sent.
+    """Go through a batch [B, ...] in microbatches of `size`, the last smaller: stats, and all that was sent, in order.
 
     `add`: (stats, number of the microbatch, images, teacher) -> (stats, what is sent on).
     """

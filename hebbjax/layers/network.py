@@ -61,18 +61,16 @@ def check_network(net: Network) -> tuple[Layer, ...]:
 
 def check_states(net: tuple[Layer, ...], states: Sequence[LayerState], upto: int | None = None) -> None:
     """Refuse states that are not those of a network, or of its lowest layers."""
-    listed = isinstance(states, tuple | list) and not isinstance(states, LayerState | TrainState)
-    kind = type(states).__name__
+    listed, kind = isinstance(states, tuple | list) and not hasattr(states, '_fields'), type(states).__name__
     checks.require(listed, f'states are one LayerState per layer, such as state.layers, not {kind}.')
-    least = len(net) if upto is None else upto
+    least, count = len(net) if upto is None else upto, len(states)
     checks.check_count('upto', least, 0, len(net))
-    few = f'{len(states)} states do not fit {len(net)} layers; give one for each.'
-    checks.require(least <= len(states) <= len(net), few)
+    checks.require(least <= count <= len(net), f'{count} states do not fit {len(net)} layers; give one for each.')
     for number, (layer, state) in enumerate(zip(net, states), 1):
         shape = jnp.shape(getattr(state, 'w', 0))
         has = f'layer {number} has {layer.features} neurons, and its state weights of shape {shape}'
-        way = 'give the states that init or a training made for this network'
-        checks.require(len(shape) == 2 and shape[0] == layer.features, f'{has}; {way}.')
+        fits = len(shape) == 2 and shape[0] == layer.features
+        checks.require(fits, f'{has}; give the states that init or a training made for this network.')
 
 
 def features(net: Network, states: Sequence[LayerState], images: Array, upto: int | None = None) -> Array:

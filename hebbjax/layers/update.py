@@ -25,15 +25,15 @@ from hebbjax.support import checks
 def update_layer(
     layer: Layer, key: Key, state: LayerState, images: Array, teacher=None
 ) -> tuple[LayerState, Array, StepInfo]:
-    """Learn from one batch: look, compete, change, adapt; and send on what the layer made of it before it did.
+    """Learn from images [B, H, W, C], floating, and a teacher's signal [B, N]; the key draws patches, and for the rule.
 
-    Images are [B, H, W, C], floating; a teacher tells each neuron of each image, [B, N]. The key draws patches, and
-    what the rule draws. -> new state, what is sent on [B, H'', W'', N] (computed where it is used, under jit), info.
+    -> new state, what the layer made of them before [B, H'', W'', N] (computed where it is used, under jit), info.
     """
-    wanted = len(images), layer.features
-    came = f'a teacher signal of shape {jnp.shape(teacher)} is not one number per image and neuron, here {wanted}'
-    way = 'one_hot(classes) teaches as many neurons as classes, groups(K, n, common) K n + common'
-    checks.require(teacher is None or jnp.shape(teacher) == wanted, f'{came}; {way}.')
+    if teacher is not None:
+        wanted = len(images), layer.features
+        came = f'a teacher signal of shape {jnp.shape(teacher)} is not one number per image and neuron, here {wanted}'
+        way = 'one_hot(classes) teaches as many neurons as classes, groups(K, n, common) K n + common'
+        checks.require(jnp.shape(teacher) == wanted, f'{came}; {way}.')
     stats, is_finite, sent, pre, post = accumulate_layer(layer, key, state, images, teacher)
     dw, rule = layer.rule.finalize(stats, state.w, state.rule)  # [N, D]
     change, opt = layer.tx.update(dw, state.opt, state.w)

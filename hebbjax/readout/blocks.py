@@ -30,5 +30,6 @@ def over_blocks(f: Callable[[Array], Array], images: Array, block: int) -> Itera
     """Give `f` of one block of images after the other; one program serves all, as the last is filled up and cut."""
     for start in range(0, len(images), block):
         part = images[start : start + block]
-        filled = jnp.pad(part, ((0, block - len(part)), *((0, 0),) * (part.ndim - 1)))
+        missing = block - len(part)
+        filled = jnp.pad(part, ((0, missing), *((0, 0),) * (part.ndim - 1))) if missing else part
         yield f(filled)[: len(part)]

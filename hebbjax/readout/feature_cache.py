@@ -9,6 +9,7 @@ the largest *and* the smallest drive of each pooling block, with the mean of u a
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -47,7 +48,7 @@ class PooledParts(NamedTuple):
     """The parts at the beginning of a head's `pre` that pooled drives stand for."""
 
     norm: BatchNorm | None
-    activation: activations.Activation
+    activation: Callable[[Array], Array]
     pool: int
     count: int  # how many parts these are
 
@@ -113,8 +114,9 @@ def forward_pooled(
         params, stats = pre[0]
         mean, var = parts.norm.averages(stats)
         if key is not None:  # those of the batch, over all positions
-            mean, var = u.mean((0, 1)), u.var((0, 1))
-            if drives.mean is not None:  # float32 sums may leave -1e-9 where a neuron never varies
+            if drives.mean is None:
+                mean, var = u.mean((0, 1)), u.var((0, 1))
+            else:  # float32 sums may leave -1e-9 where a neuron never varies
                 mean = drives.mean.mean(0)
                 var = jnp.maximum(drives.square.mean(0) - mean**2, 0)
             positions = u.shape[1] * parts.pool**2 if state.made_for is None else math.prod(state.made_for.shape[:2])

@@ -142,8 +142,7 @@ def fit_gradient(
     Args:
         model: what to train, by `schedule`, from `params` and `stats` on, which are not written over.
         key: draws the order of samples and dropout.
-        train: inputs (pytree of [n, ...]) and labels [n].
-        validation: inputs and labels that every choice is made on.
+        train, validation: inputs (pytree of [n, ...]) and labels [n]; every choice is made on the second.
         watch: called after each epoch with its number and line.
         keep: called after each epoch with all that it takes to go on; its buffers are gone with the next epoch.
         kept: called once with a snapshot of this shape: gives one that `keep` was given, to go on from, or None.
@@ -161,7 +160,7 @@ def fit_gradient(
     schedule.check(len(labels))
 
     # Where it begins: afresh, or behind what an interrupted training kept.
-    copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731  the carry is written over
+    copy = lambda tree: jax.tree.map(lambda a: jnp.array(a, a.dtype), tree)  # noqa: E731  the carry is written over
     carry = Carry(copy(params), copy(stats), schedule.tx().init(params), copy(params), jnp.zeros((), jnp.int32))
     curve, best = [], (params, stats)
     as_array = lambda curve: np.float32([*curve, *[[np.nan] * 5] * (schedule.epochs - len(curve))])  # noqa: E731
@@ -174,7 +173,7 @@ def fit_gradient(
     stops = [steps * part // PARTS for part in range(PARTS + 1)] if steps > 8 * PARTS else [0, steps]
     parts = [(jnp.int32(first), jnp.int32(last)) for first, last in itertools.pairwise(stops)]
     gradient_epoch.lower(model, schedule, carry, inputs, labels, key, jnp.float32(1), parts[0]).compile()
-    predict_classes.lower(model, params, stats, held_inputs).compile()
+    predict_classes.lower(model, carry.mean, carry.stats, held_inputs).compile()
     ready, interrupted = time.perf_counter(), False
     before = curve[-1].seconds if curve else 0.0
     try:
@@ -188,7 +187,7 @@ def fit_gradient(
                 loss, right = loss + float(sums[0]) / steps, right + float(sums[1]) / steps
             judged = carry.mean, carry.stats
             classes = np.asarray(predict_classes(model, *judged, held_inputs))
-            held_out = np.mean(classes == held_labels) if (classes >= 0).all() else np.nan
+            held_out = np.mean(classes == np.asarray(held_labels)) if (classes >= 0).all() else np.nan
             what = 'answer to validation inputs' if np.isfinite(loss) else 'training loss'
             diverged = f'training by gradient diverged: in epoch {number + 1} the {what} is not finite'
             way = f'lower the rate {schedule.rate:g}, or check the inputs'

@@ -79,11 +79,10 @@ def ridge_probe(penalty: float = 1.0, block: int = 1000) -> ProbeFit:
         started = time.perf_counter()
         check(net, states, train, validation)
         labels = np.asarray(checks.check_labels(train[1]))
-        classes = int(labels.max(initial=0)) + 1
         features = functools.partial(probe_features, tuple(net), tuple(states))
-        of_blocks = lambda images: over_blocks(features, images, min(block, len(images)))  # noqa: E731
+        of_blocks = lambda images: over_blocks(features, images, min(block, len(images) or 1))  # noqa: E731
         pairs = zip(of_blocks(train[0]), np.split(labels, range(block, len(labels), block)))
-        model = ridge.fit_ridge(pairs, classes, penalty)
+        model = ridge.fit_ridge(pairs, int(labels.max(initial=0)) + 1, penalty)
         predict = lambda images: jnp.concatenate([ridge.predict_ridge(model, x) for x in of_blocks(images)])  # noqa: E731
         return Probe(predict, tuple(states), seconds=time.perf_counter() - started)
 
@@ -95,8 +94,7 @@ def gradient_probe(head: Layer, schedule: Schedule | Milestones, start: int | No
     """Read out by a head trained by gradient on what the highest layer sends; choices see validation images alone.
 
     Args:
-        head: such as `head.linear_head(10)`.
-        schedule: how long, how fast.
+        head: such as `head.linear_head(10)`; `schedule`: how long, how fast it is trained.
         start: the lowest layer that is trained with it; None: none is. 0: the whole network, the backprop twin.
         how: `augment`, `room` and `watch` of `hybrid.fit_hybrid`.
     """

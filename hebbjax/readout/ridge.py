@@ -3,7 +3,7 @@
 All of it is computed in float64, on the host: products of float32 features differ by more than a small penalty.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -41,11 +41,8 @@ def ridge_stats(batches: Iterable[tuple[Array, Array]], classes: int) -> RidgeSt
     No two batches need to lie in memory at once.
     """
     stats = None
-    for batch in batches if isinstance(batches, Iterable) else (batches,):
-        came = f'batches are pairs of features [b, F] and labels [b], not {type(batch).__name__}'
-        is_pair = isinstance(batch, tuple | list) and len(batch) == 2
-        require(is_pair, f'{came}; give a single one as [(features, labels)].')
-        stats = add_batch(stats, *batch, classes)
+    for features, labels in _pairs(batches):
+        stats = add_batch(stats, features, labels, classes)
     require(stats is not None, 'ridge regression needs at least one batch of features and labels.')
     return stats
 
@@ -62,23 +59,30 @@ def add_batch(stats: RidgeStats | None, features: Array, labels: Array, classes:
         stats = RidgeStats(features[0].astype(np.float64), 0, *zeros)
     for start in range(0, len(features), CHUNK):
         # Means first, then products of deviations from them, so that no common level costs digits.
-        x = features[start : start + CHUNK].astype(np.float64) - stats.origin
-        y = np.eye(len(stats.y))[labels[start : start + CHUNK]]
-        count, new = stats.count, len(x)
+        y, count = np.eye(len(stats.y))[labels[start : start + CHUNK]], stats.count
         with np.errstate(over='ignore', invalid='ignore'):  # looked at below
-            dx, dy = x.mean(0) - stats.x, y.mean(0) - stats.y
+            x = features[start : start + CHUNK].astype(np.float64) - stats.origin
+            new, dx, dy = len(x), x.mean(0) - stats.x, y.mean(0) - stats.y
             # what the means differ by counts like one more sample
             share = (count * new / (count + new)) ** 0.5
             x = np.concatenate([x - x.mean(0), share * dx[None]])
             y = np.concatenate([y - y.mean(0), share * dy[None]])
             stats.xx[:] += x.T @ x
             stats.xy[:] += x.T @ y
-        stats.x[:] += dx * new / (count + new)
-        stats.y[:] += dy * new / (count + new)
+            stats.x[:] += dx * new / (count + new)
+            stats.y[:] += dy * new / (count + new)
         stats = stats._replace(count=count + new)
     beyond = 'squares of these features are beyond float64; divide them by their largest value.'
     require(np.isfinite(stats.xx).all(), beyond)
     return stats
+
+
+def _pairs(batches) -> Iterator[tuple[Array, Array]]:
+    for batch in batches if isinstance(batches, Iterable) else (batches,):
+        came = f'batches are pairs of features [b, F] and labels [b], not {type(batch).__name__}'
+        is_pair = isinstance(batch, tuple | list) and len(batch) == 2
+        require(is_pair, f'{came}; give a single one as [(features, labels)].')
+        yield batch
 
 
 def _check_features(features, inputs: int | None) -> np.ndarray:
@@ -138,6 +142,6 @@ def predict_ridge(model: Ridge, features: Array) -> Array:
 
 def ridge_accuracy(model: Ridge, batches: Iterable[tuple[Array, Array]]) -> float:
     """Give the share, in [0, 1], of images whose class is predicted right."""
-    hits = [np.asarray(predict_ridge(model, x)) == checks.check_labels(y, count=len(x)) for x, y in batches]
+    hits = [np.asarray(predict_ridge(model, x)) == checks.check_labels(y, count=len(x)) for x, y in _pairs(batches)]
     require(hits, 'an accuracy needs at least one batch of features and labels.')
     return float(np.concatenate(hits).mean())

@@ -40,7 +40,7 @@ def drop_absent(values: Array, order: Array, neurons: int) -> Array:
 
 def check_k(k: int, neurons: int) -> None:
     """Refuse to rank more neurons than there are."""
-    checks.require(k <= neurons, f'k={k} is more than the {neurons} neurons that compete; use fewer, or more neurons.')
+    checks.require(k <= neurons, f'k={k} is more than the {neurons} neurons that compete; use a smaller k, or more.')
 
 
 def _top_k(u, k):

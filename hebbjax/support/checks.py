@@ -185,11 +185,12 @@ def check_labels(labels, classes: int | None = None, count: int | None = None):
     values = np.asarray(labels)
     if values.dtype.kind not in 'iu':
         whole = np.isfinite(values) & (values == np.floor(values))
-        wrong = whole.argmin() if whole.size else 0
-        require(whole.all(), f'labels are whole numbers, and that of image {wrong} is {values[wrong:][:1]}.')
+        if not whole.all():
+            wrong = whole.argmin()
+            raise ValueError(f'labels are whole numbers, and that of image {wrong} is {values[wrong]}.')
         values = labels = values.astype(np.int32)
     lowest, highest = (int(values.min()), int(values.max())) if values.size else (0, 0)
-    if lowest < 0 or (classes is not None and highest >= classes):
-        end, known = ('on', '') if classes is None else (f'to {classes - 1}', f' and there are {classes} classes')
-        raise ValueError(f'labels run from {lowest} to {highest}{known}; use 0 {end}.')
+    end, known = ('on', '') if classes is None else (f'to {classes - 1}', f' and there are {classes} classes')
+    fits = lowest >= 0 and (classes is None or highest < classes)
+    require(fits, f'labels run from {lowest} to {highest}{known}; use 0 {end}.')
     return labels if is_array else labels.astype(np.int32)

@@ -16,6 +16,7 @@ import numpy as np
 
 from hebbjax.support.checks import require
 
+NONSENSE = LookupError, TypeError, ValueError, AttributeError, ArithmeticError  # what content of no sense raises
 DTYPES = 'dtypes'  # the entry of an npz file that names those which numpy's own format does not know, such as bfloat16
 
 
@@ -54,13 +55,13 @@ def write_whole(path: pathlib.Path, fill: Callable[[pathlib.Path], object]) -> N
 
 
 @contextlib.contextmanager
-def reading(path: str | os.PathLike, way: str) -> Iterator[None]:
-    """Make one sentence of whatever reading a file, and making sense of it, may raise: it is damaged, `way` is out."""
+def reading(path: str | os.PathLike, way: str, kinds: tuple = (Exception,)) -> Iterator[None]:
+    """Make one sentence of what reading a file, and making sense of it, may raise: it is damaged, `way` is out."""
     try:
         yield
-    except ImportError:
+    except (ImportError, MemoryError):
         raise
-    except Exception as error:
+    except kinds as error:
         words = f'{error} is missing' if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise ValueError(f'{path} is damaged ({" ".join(words.split())[:200].rstrip(".")}); {way}.') from None
 
@@ -122,6 +123,6 @@ def import_extra(module: str, extra: str):
     """Import what an extra of hebbjax brings along, or say how to get it."""
     try:
         return importlib.import_module(module)
-    except ImportError:
-        package = module.partition('.')[0]
-        raise ImportError(f"this needs {package}, which is not there; pip install 'hebbjax[{extra}]'.") from None
+    except ModuleNotFoundError:
+        sentence = f"this needs {module.partition('.')[0]}, which is not there; pip install 'hebbjax[{extra}]'."
+        raise ModuleNotFoundError(sentence) from None

@@ -184,10 +184,6 @@ def diversity(layer: Layer, state: LayerState, images: Array, p: float = 2.0) ->
     x = x.reshape(-1, w.shape[1])
     winner = top_k(matmul_drives(layer, x, layer.rule.effective_weights(w)), 1)[1][:, 0]
     wins, cosine = count_wins(x, winner, len(w)), diagnostics.nearest_cosine(w)
-    return {
-        'distinct_winners': diagnostics.distinct_winners(wins),
-        'win_entropy': diagnostics.win_entropy(wins),
-        'nearest_cosine_max': cosine.max(),
-        'nearest_cosine_median': jnp.median(cosine),
-        'unit_convergence': diagnostics.unit_convergence(w, p),
-    }
+    measures = {'distinct_winners': diagnostics.distinct_winners(wins), 'win_entropy': diagnostics.win_entropy(wins)}
+    measures |= {'nearest_cosine_max': cosine.max(), 'nearest_cosine_median': jnp.median(cosine)}
+    return measures | {'unit_convergence': diagnostics.unit_convergence(w, p)}

@@ -42,14 +42,17 @@ class Log:
         self._earlier = [row for row in rows if row['epoch'] <= context.epoch]
 
     def __call__(self, context: CallbackContext) -> None:
-        from hebbjax.plots.distributions import weight_histogram  # late: matplotlib takes long to import
-
         if self._earlier is not None:
             files.write_lines(self._metrics, context.history[:-1])
             files.write_lines(self._details, self._earlier)
             self._earlier = None
         files.append_lines(self._metrics, [context.metrics])
-        for number, (state, info) in enumerate(zip(*first_seed(context)) if context.is_due(self._epochs) else (), 1):
+        if not context.is_due(self._epochs):
+            return
+        from hebbjax.plots.distributions import weight_histogram  # late: matplotlib takes long to import
+
+        rows = []
+        for number, (state, info) in enumerate(zip(*first_seed(context)), 1):
             values, trace = {'histogram': weight_histogram(state.w)}, getattr(info, 'trace', None)
             if trace is not None:
                 values |= {'norms': trace.norms, 'step': trace.observed_steps, **trace.observations._asdict()}
@@ -57,7 +60,8 @@ class Log:
                     {} if info.win_counts is None else {'win_share': trace.win_share}
                 )  # who did not learn has none
             plain = jax.tree.map(lambda a: np.asarray(a).tolist(), values)
-            files.append_lines(self._details, [{'epoch': context.epoch, 'layer': number, **plain}])
+            rows.append({'epoch': context.epoch, 'layer': number, **plain})
+        files.append_lines(self._details, rows)
 
     def finish(self, context: CallbackContext) -> None:
         """Take back what an interrupted epoch had said."""

@@ -33,7 +33,7 @@ def over_seeds(f: Callable, at_once: int) -> Callable:
 
     `at_once` of them are mapped together by `vmap`; groups follow each other.
     """
-    checks.check_count('seeds_at_once', at_once)
+    checks.check_count('at_once', at_once)
     mapped = functools.partial(_over_seeds, f, at_once)
     mapped.lower = functools.partial(_over_seeds.lower, f, at_once)  # ahead of time, as `jax.jit` does
     return mapped

@@ -86,6 +86,7 @@ def make_train_step(net: Network, *, stage: Stage | None = None, donate: bool = 
     """Build the jitted step `(state, images [B, H, W, C], labels=None) -> (state, info)`: one `StepInfo` per layer.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from hebbjax import init, rules, transforms
         >>> net = (Layer(4, rules.oja(), transforms.scale_by_rate(0.01)),)
         >>> step, state = make_train_step(net), init(net, jax.random.key(0), (3, 3, 1))
@@ -98,5 +99,8 @@ def make_train_step(net: Network, *, stage: Stage | None = None, donate: bool = 
     return Program(_STEP[donate], check_network(net), stage)
 
 
-_step = lambda program, state, images, labels=None: sweep(program.net, state, images, labels, program.stage)  # noqa: E731
+def _step(program: Program, state, images, labels=None):
+    return sweep(program.net, state, images, labels, program.stage)
+
+
 _STEP = [jax.jit(_step, static_argnums=0, donate_argnums=(1,)[:donate]) for donate in (0, 1)]

@@ -239,7 +239,7 @@ def test_the_directory_is_the_arguments_or_the_environments(prepared, monkeypatc
 
 
 def test_unknown_names():
-    says = "data set='imagenet' is unknown; there are digits, mnist, fashion_mnist, cifar10."
+    says = "dataset='imagenet' is unknown; there are digits, mnist, fashion_mnist, cifar10."
     assert (
         refusal(ValueError, data.load, 'imagenet') == refusal(ValueError, download.prepare_dataset, 'imagenet') == says
     )

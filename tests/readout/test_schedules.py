@@ -6,8 +6,9 @@ import numpy as np
 import optax
 import pytest
 
+from hebbjax import layers
 from hebbjax.layers.normalization import BatchNorm
-from hebbjax.readout import GradientStage, Milestones, Schedule, linear_head
+from hebbjax.readout import GradientStage, Milestones, Schedule, hybrid, linear_head
 
 
 def factors(schedule, accuracies):
@@ -104,6 +105,9 @@ HOSTILE = {
     BatchNorm: {'momentum': (*NO_NUMBER, *BELOW, 1, np.float32(2)), 'epsilon': (*NO_NUMBER, *BELOW, 0, np.float32(0))},
     GradientStage: {'start': (*NO_COUNT, 2, 10**20), 'schedule': (10, 'fast', Schedule)},
 }  # fmt: skip
+NET = (linear_head(3, pool=2), linear_head(3))
+STATES = jax.eval_shape(lambda key: layers.init(NET, key, (4, 4, 1)).layers, jax.random.key(0))
+PAIR = np.zeros((500, 4, 4, 1), np.float32), np.arange(500) % 3
 GIVEN = {linear_head: {'classes': 3}, GradientStage: {'start': 0, 'schedule': Schedule()}}
 
 
@@ -117,8 +121,10 @@ def test_what_is_no_setting_is_met_with_a_sentence(kind, setting):
 
     def build(**settings):
         built = kind(**GIVEN.get(kind, {}) | settings)
-        if kind not in (linear_head, BatchNorm):
-            built.check(2 if kind is GradientStage else 500)
+        if kind is GradientStage:
+            hybrid.check_stage(NET, STATES, built, PAIR, PAIR)
+        elif kind not in (linear_head, BatchNorm):
+            built.check(500)
 
     build()
     for value in HOSTILE[kind][setting]:

@@ -173,7 +173,7 @@ def test_rules_that_cannot_be_are_refused():
 
 @pytest.mark.parametrize('rule', [rules.krotov(5), rules.instar(5), rules.hebb(5), rules.oja(5)])
 def test_a_k_above_the_number_of_neurons_is_refused(rule):
-    message = 'k=5 is more than the 4 neurons that compete; use k <= 4'
+    message = 'k=5 is more than the 4 neurons that compete'
     with pytest.raises(ValueError, match=message):
         rule.init(np.ones((4, 3)))
     layer = Layer(4, rule, transforms.scale_by_rate(0.1))

@@ -331,9 +331,9 @@ def test_images_on_the_host_are_learned_from_as_on_the_device(images):
     [
         (LABELS[:19], '19 labels do not fit 20 images'),
         (LABELS - 1, 'labels run from -1 to 1'),
-        (LABELS + 0.5, 'labels are whole numbers, and that of image 0 is 0.5'),
+        (LABELS + 0.5, 'labels are whole numbers, and that of image 0 is'),
         (LABELS.astype(str), 'labels are classes 0, 1, ..., not <U'),
-        (np.zeros((20, 3)), 'one-hot rows'),
+        (np.zeros((20, 3)), 'or one-hot '),
         (3, 'labels are one class for each image'),
         (LABELS + 1, 'labels run from 1 to 3 and there are 3 classes; use 0 to 2'),
     ],
