@@ -71,7 +71,7 @@ def test_an_epoch_in_one_program_is_each_seeds_own_epoch():
 
 
 def test_seeds_that_are_none_are_refused():
-    with pytest.raises(ValueError, match='seeds_at_once=0 is out of range'):
+    with pytest.raises(ValueError, match='at_once=0 is out of range'):
         parallel.over_seeds(lambda s: s, 0)
     with pytest.raises(ValueError, match=r'keys are an array of them, such as jax.random.split\(key, 3\), not 3'):
         parallel.init_seeds(NET, 3, (8, 8, 1))
