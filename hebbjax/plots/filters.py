@@ -32,9 +32,8 @@ def filter_grid(w: Array, shape: Shape, *, title: str = '', count: int | None = 
         >>> filter_grid(np.eye(4), (2, 2, 1)).axes[0].get_title()
         '4 of 4 filters, 2 x 2 x 1'
     """
-    count = len(w) if count is None else count
-    checks.check_count('count', count)
-    drawn = min(count, len(w))
+    checks.check_count('count', 1 if count is None else count)
+    drawn = min(count or len(w), len(w))
     sheet = _sheet(np.asarray(w)[np.linspace(0, len(w) - 1, drawn).round().astype(int)], shape)
     # every weight gets more than 2 dots, or frames come and go; a colour bar takes a fifth
     width, share = max(6.0, sheet.shape[1] / 40), 0.8 if shape[2] == 1 else 1.0
