@@ -4,6 +4,7 @@
 compares up to rounding, since bits differ between processors; HEBBJAX_EXACT=1 compares bits as well. Names in the file
 are this file's own. What it needs of the library: imports, `of_...`, which names what records hold, and NETWORKS.
 
+They are of one version of XLA: another one adds up in another order, and a near tie is won by another neuron.
 Networks train in processes of their own, compiled by the emitters that users have; other tests have the quicker ones.
 """
 
@@ -38,6 +39,7 @@ from hebbjax.readout import feature_cache
 from hebbjax.training import parallel
 
 FILE = pathlib.Path(__file__).with_name('digests.json')
+WRITTEN_WITH = '0.10.2'  # jaxlib
 CLASSES = 4
 RTOL, ATOL = 1e-6, 1e-7
 
@@ -424,6 +426,10 @@ def differing(found, kept, same):
     return sorted(key for key in found | kept if not (key in found and key in kept and same(found[key], kept[key])))
 
 
+@pytest.mark.skipif(
+    importlib.metadata.version('jaxlib') != WRITTEN_WITH,
+    reason=f'digests are of jaxlib {WRITTEN_WITH}: others round otherwise',
+)
 @pytest.mark.parametrize('networks', [[network.__name__ for network in group] for group in GROUPS], ids=' '.join)
 def test_a_network_learns_what_it_always_did(networks):
     done = subprocess.run([sys.executable, __file__, *networks], capture_output=True, text=True)
