@@ -155,8 +155,9 @@ def fit_gradient(
         checks.require(fits, f'inputs of {sorted(counts)} samples teach nothing; give as many of each, 1 or more.')
         logits = jax.eval_shape(lambda *given: model.apply(*given)[0], params, stats, samples)
         truth = checks.check_labels(truth, logits.shape[1], counts.pop())
-        sides.append((samples, jnp.asarray(truth, jnp.int32)))
+        sides.append((samples, np.asarray(truth, np.int32)))
     (inputs, labels), (held_inputs, held_labels) = sides
+    labels = jnp.asarray(labels)  # the others are looked at on the host
     schedule.check(len(labels))
 
     # Where it begins: afresh, or behind what an interrupted training kept.
@@ -179,15 +180,13 @@ def fit_gradient(
     try:
         while len(curve) < schedule.epochs and len(curve) - 1 - best_epoch(curve) <= schedule.stop_after:
             number, scale = len(curve), schedule.scale([line.validation for line in curve])
-            loss = right = 0.0
+            loss, right, how = 0.0, 0.0, (jax.random.fold_in(key, number), jnp.float32(scale))
             for part in parts:
-                epoch_key = jax.random.fold_in(key, number)
-                rest = inputs, labels, epoch_key, jnp.float32(scale), part
-                carry, sums = gradient_epoch(model, schedule, carry, *rest)
+                carry, sums = gradient_epoch(model, schedule, carry, inputs, labels, *how, part)
                 loss, right = loss + float(sums[0]) / steps, right + float(sums[1]) / steps
             judged = carry.mean, carry.stats
             classes = np.asarray(predict_classes(model, *judged, held_inputs))
-            held_out = np.mean(classes == np.asarray(held_labels)) if (classes >= 0).all() else np.nan
+            held_out = np.mean(classes == held_labels) if (classes >= 0).all() else np.nan
             what = 'answer to validation inputs' if np.isfinite(loss) else 'training loss'
             diverged = f'training by gradient diverged: in epoch {number + 1} the {what} is not finite'
             way = f'lower the rate {schedule.rate:g}, or check the inputs'

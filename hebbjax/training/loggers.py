@@ -56,9 +56,8 @@ class Log:
             values, trace = {'histogram': weight_histogram(state.w)}, getattr(info, 'trace', None)
             if trace is not None:
                 values |= {'norms': trace.norms, 'step': trace.observed_steps, **trace.observations._asdict()}
-                values |= (
-                    {} if info.win_counts is None else {'win_share': trace.win_share}
-                )  # who did not learn has none
+                if info.win_counts is not None:  # who did not learn has none
+                    values['win_share'] = trace.win_share
             plain = jax.tree.map(lambda a: np.asarray(a).tolist(), values)
             rows.append({'epoch': context.epoch, 'layer': number, **plain})
         files.append_lines(self._details, rows)
