@@ -7,7 +7,7 @@ import pathlib
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 import jax
@@ -33,8 +33,10 @@ __all__ = [
     'load',
     'load_train',
     'markdown',
+    'measure_cells',
     'note_of',
     'report',
+    'report_measures',
     'run',
     'tell',
     'tell_epoch',
@@ -257,6 +259,20 @@ def report(settings, rows: Sequence[comparison.ResultRow], title: str, columns: 
     """Write rows, and print them as `tables.show_rows` does; both say where the user ended it early."""
     write_report(settings, rows, interrupted)
     tables.show_rows(rows, title + note_of(interrupted), columns, output.make_console())
+
+
+def report_measures(settings, rows: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> None:
+    """Write and print measures that are no accuracies of a classifier: row -> heading -> values, one per seed."""
+    write_report(settings, [comparison.ResultRow(row, more={'measures': dict(of)}) for row, of in rows.items()])
+    lines = [(row, *(measure_cells(of[name]) for name in of)) for row, of in rows.items()]
+    tables.print_table(title, ('', *next(iter(rows.values()))), lines, output.make_console())
+
+
+def measure_cells(values: Sequence[float]) -> str:
+    """Format a measure of several seeds as mean ± sample standard deviation, to three digits or two decimals."""
+    mean, many = fmean(values), len(values) > 1
+    form = '{:.2f}' if abs(mean) >= 1 else '{:.3g}'
+    return ' ± '.join(form.format(value) for value in (mean, *([stdev(values)] if many else ())))
 
 
 def write_report(settings, rows: Sequence[comparison.ResultRow], interrupted: bool = False) -> None:

@@ -10,7 +10,7 @@ import sys
 from statistics import fmean
 
 from amato_cifar10 import tables as amato_tables
-from common import beside_paper, markdown
+from common import beside_paper, markdown, measure_cells
 
 from hebbjax.cli.tables import mean_std
 
@@ -42,6 +42,9 @@ def lay_out(reports: list[dict]) -> str:
     device = f'Device: {", ".join(sorted({report["device"] for report in reports}))}; {versions}.\n'
     if 'settled' in rows[0]:
         return amato_tables.lay_out(rows) + '\n' + device
+    if 'measures' in rows[0]:
+        lines = [[row['row'], *map(measure_cells, row['measures'].values())] for row in rows]
+        return '\n'.join([*markdown(['row', *rows[0]['measures']], lines), '', device])
     lines = lay_out_miconi(rows) if 'l1_quadrants' in rows[0] else lay_out_heads(rows)
     return '\n'.join([*lines, '', device])
 
