@@ -168,6 +168,19 @@ def krotov(x, w, k, delta, p, threshold=None):
     return dw
 
 
+def associate(x, w, kind, reduce='mean_over_patches', threshold=None):
+    """dw_ij = sum of x_i x_j, x_i (x_j - x_i w_ij) or (x_i - w_i x) x_j; 0 for i = j. Nobody competes."""
+    dw, credit = np.zeros_like(w), np.zeros(len(w))
+    for patch in x:
+        for i in range(len(w)):
+            y = patch[i] - w[i] @ patch if kind == 'delta' else patch[i]
+            for j in range(len(w)):
+                if i != j:
+                    dw[i, j] += y * patch[j] - (y * y * w[i, j] if kind == 'oja' else 0.0)
+            credit[i] += abs(y)
+    return reduced(dw, credit, len(x), reduce)
+
+
 def krotov_step(x, w, k, delta, p, rate, precision=1e-30, per='layer'):
     """One step as published: the change is divided by its largest entry over all neurons, then w + rate change."""
     dw = krotov(x, w, k, delta, p)
@@ -190,3 +203,27 @@ def head_logits(u, mean, var, scale, shift, power, pool, w, b, epsilon=1e-5):
                     out[n] += largest * w[i * columns + j, c]
         out[n] += b
     return out
+
+
+def settle(images, weights, thresholds, gain, steps):
+    """Two dense layers with rectified answers, image by image: images [B, D] -> settled answers [B, N'] of the second.
+
+    u_1(t) = W_1 x - threshold_1 + gain s W_2' a_2(t - 1), s = rms(u_1(0)) / rms(W_2' a_2(0)); also the drives' changes
+    per step [B, steps], summed squares.
+    """
+    (w1, w2), (threshold1, threshold2) = weights, thresholds
+    answers, changes = np.zeros((len(images), len(w2))), np.zeros((len(images), steps))
+    for b, x in enumerate(images):
+        up = np.array([w_i @ x - threshold for w_i, threshold in zip(w1, threshold1)])
+        u1, u2 = up, np.array([w_k @ np.maximum(up, 0) - threshold for w_k, threshold in zip(w2, threshold2)])
+        scale = np.sqrt(np.mean(up**2)) / np.sqrt(np.mean((np.maximum(u2, 0) @ w2) ** 2))
+        for t in range(steps):
+            before = np.concatenate([u1, u2])
+            u1 = up.copy()
+            for i in range(len(w1)):
+                for k in range(len(w2)):
+                    u1[i] += gain * scale * w2[k, i] * max(u2[k], 0)
+            u2 = np.array([w_k @ np.maximum(u1, 0) - threshold for w_k, threshold in zip(w2, threshold2)])
+            changes[b, t] = np.sum((np.concatenate([u1, u2]) - before) ** 2)
+        answers[b] = np.maximum(u2, 0)
+    return answers, changes

@@ -26,6 +26,7 @@ class Row(NamedTuple):
     make: Callable[[], LearningRule]
     reference: Callable  # (x [P, D], w [N, D], threshold=None) -> dw [N, D], in loops
     reduce: str  # 'sum_over_patches' grows with the number of patches, the means do not
+    square: bool = False  # whether a layer has as many neurons as inputs
 
 
 def row(name, build, judge, compete=None, judged=None, reduce='mean_over_patches', **metric):
@@ -49,6 +50,13 @@ def sanger_row(name, reduce):
     """Sanger's rule with one reduction."""
     judge = partial(reference.sanger, reduce=reduce)
     return Row(name, lambda: rules.sanger(reduce=getattr(rules, reduce)), judge, reduce)
+
+
+def associative_row(kind, reduce='mean_over_patches'):
+    """An associative memory."""
+    judge = partial(reference.associate, kind=kind, reduce=reduce)
+    make = lambda: rules.associate(kind, reduce=getattr(rules, reduce))  # noqa: E731
+    return Row(f'associate-{kind}-{reduce}', make, judge, reduce, square=True)
 
 
 ONE, TWO, THREE = map(reference.winners, (1, 2, 3))
@@ -80,6 +88,10 @@ RULES = [
     krotov_row(3, 0.2, 3),
     krotov_row(5, 0.0, 1.5),
     krotov_row(6, 1.0, 4),
+    associative_row('hebb'),
+    associative_row('hebb', SUM),
+    associative_row('oja', CREDIT),
+    associative_row('delta'),
 ]
 
 

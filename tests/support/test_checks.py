@@ -306,6 +306,13 @@ def layer_with(**settings):
     return Layer(**{'features': 4, 'rule': rules.krotov(), 'tx': RATE} | settings)
 
 
+def settle(**settings):
+    """Settle a network of two layers."""
+    states = layers.init(NET, jax.random.key(0), (8, 8, 1)).layers
+    return layers.settled_activations(NET, states, BLANK, **{'gain': 0.1, 'steps': 1} | settings)
+
+
+BLANK = np.zeros((1, 8, 8, 1), np.float32)
 HOSTILE = [np.nan, np.inf, -1.0, np.float32(-1), np.float64('nan'), jnp.float32(np.nan), None, 'fast']
 SETTINGS = {
     'krotov p': lambda value: rules.krotov(p=value),
@@ -324,6 +331,12 @@ SETTINGS = {
     'groups per_class': lambda value: rules.groups(3, value),
     'groups common': lambda value: rules.groups(3, 2, value),
     'feedback classes': lambda value: rules.feedback(value, 2),
+    'random_feedback classes': lambda value: rules.random_feedback(value, 2, jax.random.key(0)),
+    'random_feedback features': lambda value: rules.random_feedback(2, value, jax.random.key(0)),
+    'settling gain': lambda value: settle(gain=value),
+    'settling steps': lambda value: settle(steps=value),
+    'settling upto': lambda value: settle(upto=-1 if value is None else value),
+    'recall steps': lambda value: layers.recall(LAYER, None, BLANK, value),
     'rate': transforms.scale_by_rate,
     'linear rate': lambda value: transforms.linear_by_epoch(value, 2, 2),
     'linear epochs': lambda value: transforms.linear_by_epoch(1.0, value, 2),
@@ -369,12 +382,13 @@ COUNTS = {
     'krotov k', 'krotov_ranks k', 'k_wta', 'hebb winners', 'instar winners', 'linear epochs', 'linear steps',
     'max_pool', 'features', 'patches_per_image', 'microbatch', 'stage', 'plan', 'batch', 'seeds at once', 'patience',
     'monitor every', 'monitor windows', 'every_epochs', 'evaluate epochs', 'checkpoints epochs', 'checkpoints keep',
-    'log epochs', 'pictures epochs', 'tensorboard epochs', 'probe block', 'filters drawn',
+    'log epochs', 'pictures epochs', 'tensorboard epochs', 'probe block', 'filters drawn', 'random_feedback features',
+    'settling steps', 'settling upto', 'recall steps',
     *(name for name in SETTINGS if 'classes' in name or 'groups' in name),
 }  # fmt: skip
 MAY_BE_ZERO = {
     'krotov delta', 'krotov_ranks delta', 'rate', 'linear rate', 'dropout', 'momentum', 'homeostasis', 'groups common',
-    'shift', 'ridge penalty', 'probe penalty',
+    'shift', 'ridge penalty', 'probe penalty', 'settling gain', 'settling steps',
 }  # fmt: skip
 
 
