@@ -112,6 +112,32 @@ def sanger(x, w, reduce='mean_over_patches', threshold=None):
     return reduced(dw, credit, len(x), reduce)
 
 
+def trace(x, w, eta, compete=None, reduce='mean_over_patches', threshold=None):
+    """dw_i = sum of ybar_i (x - w_i), ybar = (1 - eta) ybar + eta y, frame by frame; x is [S, T, D], or one sequence."""
+    dw, credit = np.zeros_like(w), np.zeros(len(w))
+    for sequence in x if x.ndim == 3 else [x]:
+        ybar = np.zeros(len(w))
+        for patch in sequence:
+            y = (compete or everyone)(above([w_i @ patch for w_i in w], threshold))
+            for i in range(len(w)):
+                ybar[i] = (1 - eta) * ybar[i] + eta * y[i]
+                dw[i] += ybar[i] * (patch - w[i])
+                credit[i] += abs(ybar[i])
+    return reduced(dw, credit, x.size // x.shape[-1], reduce)
+
+
+def bcm(x, w, theta=None, reduce='mean_over_patches', threshold=None):
+    """dw_i = sum of y_i (y_i - theta_i - threshold_i) x, y = max(w x, 0); theta is 0 at first."""
+    dw, credit = np.zeros_like(w), np.zeros(len(w))
+    for patch in x:
+        for i in range(len(w)):
+            y = max(w[i] @ patch, 0.0)
+            modification = y - (0.0 if theta is None else theta[i]) - (0.0 if threshold is None else threshold[i])
+            dw[i] += y * modification * patch
+            credit[i] += y
+    return reduced(dw, credit, len(x), reduce)
+
+
 def nearness(patch, w_i, metric):
     """How near a patch is to a neuron: drive, cosine, or minus half the squared distance (up to |x|^2 / 2)."""
     if metric == 'dot':

@@ -28,10 +28,10 @@ class Row(NamedTuple):
     reduce: str  # 'sum_over_patches' grows with the number of patches, the means do not
 
 
-def row(name, build, judge, compete=None, judged=None, reduce='mean_over_patches', **metric):
+def row(name, build, judge, compete=None, judged=None, reduce='mean_over_patches', **settings):
     """A rule by its competition and reduction; `judged` is the competition in loops."""
-    judge = partial(judge, compete=judged, reduce=reduce, **metric)
-    return Row(name, lambda: build(compete, reduce=getattr(rules, reduce), **metric), judge, reduce)
+    judge = partial(judge, compete=judged, reduce=reduce, **settings)
+    return Row(name, lambda: build(compete, reduce=getattr(rules, reduce), **settings), judge, reduce)
 
 
 def nearest_row(name, compete, judged, metric, reduce):
@@ -82,6 +82,15 @@ RULES = [
     krotov_row(6, 1.0, 4),
 ]
 
+MEMORY = [
+    row('trace-1', rules.trace, reference.trace, 1, ONE, eta=0.3),
+    row('trace-2-weighted', rules.trace, reference.trace, 2, TWO, CREDIT, eta=0.6),
+    row('trace-soft_wta-total', rules.trace, reference.trace, SOFT, reference.shared, SUM, eta=0.2),
+    row('trace-linear', rules.trace, reference.trace, eta=0.5),
+    Row('bcm', lambda: rules.bcm(0.3), reference.bcm, MEAN),
+    Row('bcm-total', lambda: rules.bcm(reduce=rules.sum_over_patches), partial(reference.bcm, reduce=SUM), SUM),
+]
+
 
 def drives(rule, x, w):
     """Drives as a layer computes them."""
@@ -91,7 +100,10 @@ def drives(rule, x, w):
 @partial(jax.jit, static_argnames='rule')
 def _accumulate(rule, stats, x, w, state, teacher, threshold):
     threshold = rule.competition_threshold(jax.random.key(1), w, state, threshold)
-    return rule.accumulate(stats, jax.random.key(0), x, drives(rule, x, w), teacher, threshold)
+    u = drives(rule, x, w)
+    if rule.sequential and x.ndim == 2:  # one sequence of patches
+        x, u, teacher = jax.tree.map(lambda a: a[None], (x, u, teacher))
+    return rule.accumulate(stats, jax.random.key(0), x, u, teacher, threshold)
 
 
 finalize = jax.jit(lambda rule, stats, w, state: rule.finalize(stats, w, state), static_argnums=0)
