@@ -1,5 +1,7 @@
 """Every rule in plain loops, float64: slow, obvious, the judge. Knows numpy only, nothing of the library."""
 
+import itertools
+
 import numpy as np
 
 
@@ -112,6 +114,32 @@ def sanger(x, w, reduce='mean_over_patches', threshold=None):
     return reduced(dw, credit, len(x), reduce)
 
 
+def trace(x, w, eta, compete=None, reduce='mean_over_patches', threshold=None):
+    """dw_i = sum of ybar_i (x - w_i), ybar = (1 - eta) ybar + eta y, frame by frame; x is [S, T, D], or one sequence."""
+    dw, credit = np.zeros_like(w), np.zeros(len(w))
+    for sequence in x if x.ndim == 3 else [x]:
+        ybar = np.zeros(len(w))
+        for patch in sequence:
+            y = (compete or everyone)(above([w_i @ patch for w_i in w], threshold))
+            for i in range(len(w)):
+                ybar[i] = (1 - eta) * ybar[i] + eta * y[i]
+                dw[i] += ybar[i] * (patch - w[i])
+                credit[i] += abs(ybar[i])
+    return reduced(dw, credit, x.size // x.shape[-1], reduce)
+
+
+def bcm(x, w, theta=None, reduce='mean_over_patches', threshold=None):
+    """dw_i = sum of y_i (y_i - theta_i - threshold_i) x, y = max(w x, 0); theta is 0 at first."""
+    dw, credit = np.zeros_like(w), np.zeros(len(w))
+    for patch in x:
+        for i in range(len(w)):
+            y = max(w[i] @ patch, 0.0)
+            modification = y - (0.0 if theta is None else theta[i]) - (0.0 if threshold is None else threshold[i])
+            dw[i] += y * modification * patch
+            credit[i] += y
+    return reduced(dw, credit, len(x), reduce)
+
+
 def nearness(patch, w_i, metric):
     """How near a patch is to a neuron: drive, cosine, or minus half the squared distance (up to |x|^2 / 2)."""
     if metric == 'dot':
@@ -168,17 +196,23 @@ def krotov(x, w, k, delta, p, threshold=None):
     return dw
 
 
-def associate(x, w, kind, reduce='mean_over_patches', threshold=None):
-    """dw_ij = sum of x_i x_j, x_i (x_j - x_i w_ij) or (x_i - w_i x) x_j; 0 for i = j. Nobody competes."""
+def associate(x, w, kind, reduce='mean_over_patches', threshold=None, sequences=False):
+    """dw_ij = sum of t_i x_j, t_i (x_j - t_i w_ij) or (t_i - w_i x) x_j, 0 for i = j; t is x, or what follows it.
+
+    Nothing follows a last frame, which counts as a patch all the same; x is [S, T, D] then, or one sequence.
+    """
     dw, credit = np.zeros_like(w), np.zeros(len(w))
-    for patch in x:
+    pairs = [(patch, patch) for patch in x]
+    if sequences:
+        pairs = [pair for sequence in (x if x.ndim == 3 else [x]) for pair in itertools.pairwise(sequence)]
+    for patch, target in pairs:
         for i in range(len(w)):
-            y = patch[i] - w[i] @ patch if kind == 'delta' else patch[i]
+            y = target[i] - w[i] @ patch if kind == 'delta' else target[i]
             for j in range(len(w)):
                 if i != j:
                     dw[i, j] += y * patch[j] - (y * y * w[i, j] if kind == 'oja' else 0.0)
             credit[i] += abs(y)
-    return reduced(dw, credit, len(x), reduce)
+    return reduced(dw, credit, x.size // x.shape[-1], reduce)
 
 
 def krotov_step(x, w, k, delta, p, rate, precision=1e-30, per='layer'):

@@ -67,14 +67,14 @@ class Layer:
     """(labels [B], weights of the layers above) -> what is signalled to every neuron for each image [B, N], such as
     `teachers.groups(10, 16, 32)`; None: the layer learns without labels."""
     patches_per_image: int | None = None
-    """Windows drawn at random per image and learning step; None: all of them."""
+    """Windows drawn at random per image and learning step; None: all of them, as a rule with memory needs."""
     frozen: bool = False
     """Never learns by its rule; its state stays bit for bit, whatever stages say. Gradients may move it."""
     precision: str = 'highest'
     """Of the drives' product: 'highest', float32 everywhere; 'tensorfloat32', where a GPU has it; 'bfloat16', operands
     rounded to it, sums in float32 (what that costs: experiments/RESULTS.md)."""
     microbatch: int | None = None
-    """Images that a learning step looks at together; None: what suits the backend and the shape."""
+    """Images that a learning step looks at together, of sequences whole ones; None: what suits backend and shape."""
 
     __eq__, __hash__, __reduce__ = specs.specs_equal, specs.spec_hash, specs.spec_reduce
 
@@ -104,6 +104,8 @@ class Layer:
             checks.require(fits, f'{name} of a layer is {example}, not {came}.')
         fits = self.bias is None or self.homeostasis is None
         checks.require(fits, 'a layer has a bias or adaptive thresholds; leave bias or homeostasis out.')
+        sees = 'patches_per_image draws other places in every frame, and a rule with memory stays at one; leave it out.'
+        checks.require(self.patches_per_image is None or not self.rule.sequential, sees)
         if self.patch_transform is None:
             object.__setattr__(self, 'patch_transform', raw if self.window.size is None else centred)
 

@@ -1,5 +1,7 @@
 """One learning step of a layer: look, compete, change, adapt; and what it sends on meanwhile."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -16,16 +18,18 @@ from hebbjax.layers.layer import (
     output_transform,
 )
 from hebbjax.layers.microbatch import scan_microbatches
-from hebbjax.layers.patches import sample_patches
+from hebbjax.layers.patches import lay_grid, sample_patches
 from hebbjax.rules.competition import subtract_threshold
 from hebbjax.rules.local import mean_over_patches
 from hebbjax.support import checks
 
 
 def update_layer(
-    layer: Layer, key: Key, state: LayerState, images: Array, teacher=None
+    layer: Layer, key: Key, state: LayerState, images: Array, teacher=None, frames: int | None = None
 ) -> tuple[LayerState, Array, StepInfo]:
     """Learn from images [B, H, W, C], floating, and a teacher's signal [B, N]; the key draws patches, and for the rule.
+
+    A rule with memory learns from sequences, so many `frames` that follow each other among the images.
 
     -> new state, what the layer made of them before [B, H'', W'', N] (computed where it is used, under jit), info.
     """
@@ -34,7 +38,7 @@ def update_layer(
         came = f'a teacher signal of shape {jnp.shape(teacher)} is not one number per image and neuron, here {wanted}'
         way = 'one_hot(classes) teaches as many neurons as classes, groups(K, n, common) K n + common'
         checks.require(jnp.shape(teacher) == wanted, f'{came}; {way}.')
-    stats, is_finite, sent, pre, post = accumulate_layer(layer, key, state, images, teacher)
+    stats, is_finite, sent, pre, post = accumulate_layer(layer, key, state, images, teacher, frames)
     dw, rule = layer.rule.finalize(stats, state.w, state.rule)  # [N, D]
     change, opt = layer.tx.update(dw, state.opt, state.w)
     w = state.w + change
@@ -49,7 +53,7 @@ def update_layer(
 
 
 def accumulate_layer(
-    layer: Layer, key: Key, state: LayerState, images: Array, teacher=None
+    layer: Layer, key: Key, state: LayerState, images: Array, teacher=None, frames: int | None = None
 ) -> tuple[UpdateStats, Array, Array, tuple, tuple]:
     """Add up what the patches of a batch ask for, some images at a time, and send the layer's answer on.
 
@@ -74,14 +78,22 @@ def accumulate_layer(
     images, pre = apply_chain(layer.pre, state.pre, images, train=True)
     threshold = layer.rule.competition_threshold(key, state.w, state.rule, state.threshold)
     some = count_by_image(layer.post)  # parts that a microbatch passes; the others see the batch as a whole
-    drawn = layer.patches_per_image
+    drawn, size = layer.patches_per_image, microbatch_of(layer, images.shape)
+    if layer.rule.sequential:
+        needs = 'a rule with memory learns from sequences of images, and got images that are none'
+        checks.require(frames is not None, f'{needs}; train it by hebbjax.train_step or an epoch.')
+        size = max(size // frames, 1) * frames  # no sequence is cut
 
     def learn(carry, key, x, teacher):
         stats, is_finite = carry
         u = matmul_drives(layer, x, w)  # [P, N]
         if teacher is not None:  # tells every patch of an image the same
             teacher = jnp.repeat(teacher, len(x) // len(teacher), axis=0)  # [P, N]
-        stats = layer.rule.accumulate(stats, key, x, u, teacher, threshold)
+        seen = x, u, teacher
+        if layer.rule.sequential:
+            positions = math.prod(lay_grid(layer.window, images.shape[1:]).out)
+            seen = jax.tree.map(lambda rows: by_place(rows, frames, positions), seen)  # [S, T, D], [S, T, N] twice
+        stats = layer.rule.accumulate(stats, key, *seen, threshold)
         return (stats, is_finite & all_finite(x)), u
 
     def look(carry, number, images, teacher):
@@ -99,9 +111,15 @@ def accumulate_layer(
     if drawn is not None:  # few patches, from the whole batch
         x = layer.patch_transform(sample_patches(sample_key, layer.window, images, drawn))  # [P, D]
         carry, _ = learn(carry, rule_key, x, teacher)
-    carry, sent = scan_microbatches(look, carry, microbatch_of(layer, images.shape), images, teacher)
+    carry, sent = scan_microbatches(look, carry, size, images, teacher)
     sent, moved = apply_chain(layer.post[some:], state.post[some:], sent, train=True)
     return *carry, sent, pre, (*state.post[:some], *moved)
+
+
+def by_place(rows: Array, frames: int, positions: int) -> Array:
+    """Give what every place of a sequence sees, frame after frame: [b T positions, F] -> [b positions, T, F]."""
+    maps = rows.reshape(-1, frames, positions, rows.shape[-1])  # [b, T, positions, F]
+    return jnp.swapaxes(maps, 1, 2).reshape(-1, frames, rows.shape[-1])
 
 
 def all_finite(rows: Array) -> Array:

@@ -105,8 +105,9 @@ def fit(
 ) -> FitResult:
     """Train a network through its stages, such as `plan_stages('greedy', net, 10)`, on images [n, H, W, C].
 
-    After Ctrl-C or SIGTERM it gives the last epoch that was whole, callbacks included. Metrics of many seeds are means,
-    `max_update` the largest.
+    Where a rule has memory they are sequences, as for `train_step`, with a label each; those that callbacks judge are
+    single images. After Ctrl-C or SIGTERM it gives the last epoch that was
+    whole, callbacks included. Metrics of many seeds are means, `max_update` the largest.
 
     Args:
         state: from `init`; from `parallel.init_seeds`, whose seeds are trained each as if it were alone; or from a

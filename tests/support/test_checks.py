@@ -52,7 +52,7 @@ def test_numbers_that_do_not_say_what_white_is_are_refused(dtype, n, high):
 def test_other_shapes_are_refused_with_a_way_out(shape):
     said = sentence(checks.check_images, np.zeros(shape, np.uint8))
     assert f'not of shape {tuple(shape)}; use' in said
-    assert ('images[None]' in said) == (len(shape) == 3) and ('reshape' in said) == (len(shape) == 2)
+    assert ('images[None]' in said) == (len(shape) == 3) and ('reshape' in said) == (len(shape) in (2, 5))
 
 
 @given(n=SIZES, channels=st.sampled_from([1, 3]), side=st.integers(5, 40))
@@ -324,6 +324,9 @@ SETTINGS = {
     'instar winners': lambda value: rules.instar(-2 if value is None else value),
     'soft_wta': rules.soft_wta,
     'k_wta': rules.k_wta,
+    'trace winners': lambda value: rules.trace(0 if value is None else value),
+    'trace eta': lambda value: rules.trace(1, value),
+    'bcm eta': rules.bcm,
     'som tau': lambda value: rules.som(6, tau=value),
     'som radius': lambda value: rules.som(6, radius=-1 if value is None else value),
     'one_hot classes': rules.one_hot,
