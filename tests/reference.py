@@ -213,6 +213,27 @@ def associate(x, w, kind, reduce='mean_over_patches', threshold=None, sequences=
                     dw[i, j] += y * patch[j] - (y * y * w[i, j] if kind == 'oja' else 0.0)
             credit[i] += abs(y)
     return reduced(dw, credit, x.size // x.shape[-1], reduce)
+def taylor(x, w, theta, compete=None, reduce='mean_over_patches', threshold=None):
+    """dw_id = sum of theta_abc x_d^a y_i^b w_id^c."""
+    dw, credit = np.zeros_like(w), np.zeros(len(w))
+    for patch in x:
+        y = (compete or everyone)(above([w_i @ patch for w_i in w], threshold))
+        for i, d in np.ndindex(w.shape):
+            for a, b, c in np.ndindex(theta.shape):
+                dw[i, d] += theta[a, b, c] * patch[d] ** a * y[i] ** b * w[i, d] ** c
+        credit += np.abs(y)
+    return reduced(dw, credit, len(x), reduce)
+
+
+def mlp(x, w, params, compete=None, threshold=None):
+    """dw_id = w_out . tanh(w_in' z + b), z = means of y_i x_d, y_i, y_i^2 and x_d, and w_id."""
+    y = np.array([(compete or everyone)(above([w_i @ patch for w_i in w], threshold)) for patch in x])
+    dw = np.zeros_like(w)
+    for i, d in np.ndindex(w.shape):
+        known = [y[:, i] @ x[:, d] / len(x), y[:, i].mean(), (y[:, i] ** 2).mean(), x[:, d].mean(), w[i, d]]
+        for column, bias, weight in zip(params[0].T, params[1], params[2]):
+            dw[i, d] += weight * np.tanh(column @ known + bias)
+    return dw
 
 
 def krotov_step(x, w, k, delta, p, rate, precision=1e-30, per='layer'):

@@ -59,6 +59,28 @@ def associative_row(name, kind, reduce='mean_over_patches', **settings):
     return Row(name, make, judge, reduce, square=True)
 
 
+def taylor_row(name, theta, judge, compete=None, judged=None, reduce='mean_over_patches'):
+    """A series in powers with these coefficients, a number or {(a, b, c): number}."""
+    if isinstance(theta, dict):
+        theta, terms = np.zeros((2, 3, 2)), theta
+        for powers, coefficient in terms.items():
+            theta[powers] = coefficient
+    else:
+        judge = partial(judge, theta=theta)
+    judge = partial(judge, compete=judged, reduce=reduce)
+    return Row(name, lambda: rules.taylor(theta, compete, reduce=getattr(rules, reduce)), judge, reduce)
+
+
+def mlp_row(name, compete=None, judged=None):
+    """A network at every synapse."""
+    rng = np.random.default_rng(0)
+    params = tuple(rng.normal(size=shape) for shape in ((5, 3), (3,), (3,)))
+    judge = partial(reference.mlp, params=params, compete=judged)
+    return Row(name, lambda: rules.mlp(params, compete), judge, 'mean_over_patches')
+
+
+THETAS = [np.random.default_rng(0).normal(size=shape) / 10 for shape in ((3, 3, 3), (1, 4, 2), (2, 1, 1))]
+HEBB = {(1, 1, 0): 1}
 ONE, TWO, THREE = map(reference.winners, (1, 2, 3))
 RELU, TRIANGLE, SOFT = graded(activations.relu), graded(activations.triangle), soft_wta(1.0)
 SUM, MEAN, CREDIT = 'sum_over_patches', 'mean_over_patches', 'mean_over_credit'
@@ -87,6 +109,15 @@ RULES = [
     krotov_row(2, 0.4, 2.0),
     krotov_row(3, 0.2, 3),
     krotov_row(5, 0.0, 1.5),
+    taylor_row('taylor', THETAS[0], reference.taylor),
+    taylor_row('taylor-2', THETAS[0], reference.taylor, 2, TWO, CREDIT),
+    taylor_row('taylor-soft_wta-total', THETAS[1], reference.taylor, SOFT, reference.shared, SUM),
+    taylor_row('taylor-of-inputs', THETAS[2], reference.taylor),
+    taylor_row('taylor-hebb', HEBB, reference.hebb),
+    taylor_row('taylor-oja', HEBB | {(0, 2, 1): -1}, reference.oja),
+    taylor_row('taylor-instar', HEBB | {(0, 1, 1): -1}, reference.instar, SOFT, reference.shared),
+    mlp_row('mlp'),
+    mlp_row('mlp-soft_wta', SOFT, reference.shared),
     krotov_row(6, 1.0, 4),
     associative_row('associate-hebb', 'hebb'),
     associative_row('associate-hebb-total', 'hebb', SUM),

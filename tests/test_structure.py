@@ -22,12 +22,12 @@ ORDER = [
     {'layers'},
     {'readout', 'plots', 'interop'},
     {'training'},
-    {'cli'},
+    {'learned', 'cli'},
     {'__main__'},
 ]
 LEVEL = {package: level for level, packages in enumerate(ORDER) for package in packages}
 LEAVES = {'data', 'plots', 'interop'}  # nothing but training and the command line stands on them
-ON_LEAVES = {'training', 'cli', '__main__'} | LEAVES
+ON_LEAVES = {'training', 'learned', 'cli', '__main__'} | LEAVES
 
 
 def sources():

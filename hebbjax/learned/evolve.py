@@ -1,0 +1,149 @@
+"""Rules that are evolved: a population, judged by one objective, moves to where they learn best; no gradient asked."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.flatten_util import ravel_pytree
+
+from hebbjax.base import Array, Key
+from hebbjax.support import checks
+
+
+class Strategy(NamedTuple):
+    """How a population moves: it is asked for members, told their losses. One of evosax's distributions fits as well,
+    `evosax.algorithms.Sep_CMA_ES(256, theta)`: these are its signatures.
+    """
+
+    population_size: int  # M
+    init: Callable  # (key, theta, params) -> state
+    ask: Callable  # (key, state, params) -> (members: theta with a leading axis [M], state)
+    tell: Callable  # (key, members, losses [M], state, params) -> (state, metrics)
+    get_mean: Callable  # state -> theta, where the population stands
+    default_params: Any = None
+
+
+class Evolved(NamedTuple):
+    """What an evolution reached."""
+
+    theta: Any  # where the population stands
+    best: Any  # the member of the lowest loss of all generations, as lucky as it is good
+    fitness: np.ndarray  # [generations, M] losses as they came, NaN among them
+    interrupted: bool  # whether Ctrl-C ended it
+
+
+def evolve_rule(
+    objective: Callable[[Any, Key], Array],
+    theta: Any,
+    key: Key,
+    *,
+    population: int = 256,
+    generations: int = 20,
+    strategy: Any = None,
+    at_once: int | None = None,
+    watch: Callable[[int, np.ndarray], None] | None = None,
+) -> Evolved:
+    """Evolve what a rule is made of, so that the training it takes part in ends well.
+
+    A generation is one program: ask, train all members (`vmap`), tell. Its members share a key, so that none is
+    luckier than the others; the next has another, so that none fits one draw. A loss that is not finite counts as the
+    worst of the others.
+
+    Args:
+        objective: (theta, key) -> a loss, lower is better, as in `fit_rule`, such as the error of features that
+            `rules.taylor(theta)` learned. Bounds are its own: `jnp.exp(theta)` is positive.
+        theta: any pytree of floats, around which the population starts.
+        strategy: a `Strategy` of `population` members; None: `gaussian(population, theta)`.
+        at_once: members that train side by side, a divisor of the population; None: all.
+        watch: (generation, losses [M]), called after each. Ctrl-C gives what was reached.
+
+    Example:
+        >>> loss = lambda theta, key: (theta['rate'] - 2) ** 2
+        >>> evolved = evolve_rule(loss, {'rate': jnp.array(1.0)}, jax.random.key(0), population=16)
+        >>> round(float(evolved.theta['rate']), 2), evolved.fitness.shape
+        (2.0, (20, 16))
+    """
+    checks.check_key(key)
+    checks.check_count('generations', generations)
+    strategy = gaussian(population, theta) if strategy is None else strategy
+    at_once = population if at_once is None else at_once
+    _check_evolution(objective, theta, key, population, strategy, at_once)
+    start_key, run_key = jax.random.split(key)
+    params = strategy.default_params
+
+    @jax.jit
+    def advance(state, number):
+        ask_key, objective_key, tell_key = jax.random.split(jax.random.fold_in(run_key, number), 3)
+        members, state = strategy.ask(ask_key, state, params)
+        losses = lax.map(lambda theta: objective(theta, objective_key), members, batch_size=at_once)  # [M]
+        is_finite = jnp.isfinite(losses)
+        told = jnp.where(is_finite, losses, jnp.max(jnp.where(is_finite, losses, -jnp.inf)))
+        state, _ = strategy.tell(tell_key, members, told, state, params)
+        return state, losses, jax.tree.map(lambda leaf: leaf[jnp.argmin(told)], members)
+
+    state, best, lowest, fitness = strategy.init(start_key, theta, params), theta, math.inf, []
+    try:
+        for number in range(generations):
+            advanced, losses, leader = advance(state, number)
+            fitness.append(np.asarray(losses))
+            finite = fitness[-1][np.isfinite(fitness[-1])]
+            way = 'start from a theta whose loss is finite, or with a smaller spread'
+            checks.require(len(finite), f'none of the {population} losses of generation {number} is finite; {way}.')
+            state, best, lowest = advanced, leader if finite.min() < lowest else best, min(lowest, finite.min())
+            if watch is not None:
+                watch(number, fitness[-1])
+    except KeyboardInterrupt:
+        if not fitness:
+            raise
+    return Evolved(strategy.get_mean(state), best, np.stack(fitness), len(fitness) < generations)
+
+
+def _check_evolution(objective, theta, key, population, strategy, at_once) -> None:
+    lacks = ', '.join(name for name in Strategy._fields if not hasattr(strategy, name))
+    checks.require(not lacks, f'a strategy has {", ".join(Strategy._fields)}; {checks.show(strategy)} lacks {lacks}.')
+    size = strategy.population_size
+    checks.require(size == population, f'a strategy of {size} members evolves no {population}; use population={size}.')
+    checks.check_count('at_once', at_once)
+    divisor = next(n for n in range(min(at_once, population), 0, -1) if population % n == 0)
+    misfit = f'a population of {population} does not divide into groups of at_once={at_once}'
+    checks.require(divisor == at_once, f'{misfit}; use {divisor}.')
+    loss = jax.eval_shape(objective, theta, key)
+    is_one = isinstance(loss, jax.ShapeDtypeStruct) and loss.shape == () and jnp.issubdtype(loss.dtype, jnp.floating)
+    checks.require(is_one, f'an objective gives one float, a loss, not {checks.show(loss)}; reduce it to its mean.')
+
+
+def gaussian(population: int, theta: Any, spread: float = 0.3) -> Strategy:
+    """Build an evolution strategy with one width d per parameter: `theta_k = m + d z_k`, z standard normal.
+
+    Of the better half, best first, with weights `v_k` that fall with the log of the rank and `1 / mu = sum_k v_k^2`:
+
+        d^2 = (1 - c) d^2 + c sum_k v_k (theta_k - m)^2      m = sum_k v_k theta_k
+
+    CMA-ES's update of rank mu (Hansen 2016, arXiv 1604.00772, equations 49 and 58), separable as in Ros & Hansen 2008,
+    for populations well above the number of parameters. `spread` is d at first, in units of theta.
+    """
+    checks.check_count('population', population, 4)
+    checks.check_number('spread', spread, above=0)
+    flat, unravel = ravel_pytree(theta)
+    is_float = flat.size > 0 and jnp.issubdtype(flat.dtype, jnp.floating)
+    checks.require(is_float, f'a rule evolves by a pytree of floats, at least one, not by {checks.show(theta)}.')
+    n, weights = flat.size, np.maximum(math.log((population + 1) / 2) - np.log(np.arange(1, population + 1)), 0)
+    v = jnp.asarray(weights / weights.sum(), flat.dtype)  # [M]
+    mu = weights.sum() ** 2 / (weights**2).sum()
+    c = min(1.0, (n + 2) / 3 * 2 * (mu - 2 + 1 / mu) / ((n + 2) ** 2 + mu))
+
+    def ask(key: Key, state, params=None):
+        m, d = state  # [n]
+        return jax.vmap(unravel)(m[None] + d[None] * jax.random.normal(key, (population, n), m.dtype)), state
+
+    def tell(key: Key, members: Any, losses: Array, state, params=None):
+        m, d = state
+        theta = jax.vmap(lambda member: ravel_pytree(member)[0])(members)[jnp.argsort(losses)]  # [M, n], best first
+        return (v @ theta, jnp.sqrt((1 - c) * d**2 + c * (v @ (theta - m[None]) ** 2))), {}
+
+    start = lambda key, theta, params=None: (ravel_pytree(theta)[0], jnp.full_like(flat, spread))  # noqa: E731
+    return Strategy(population, start, ask, tell, lambda state: unravel(state[0]))

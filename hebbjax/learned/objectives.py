@@ -1,0 +1,65 @@
+"""What a training is judged by, as differentiable functions: the lower the better, `held_out_accuracy` excepted."""
+
+import jax
+import jax.numpy as jnp
+from jax.scipy import linalg
+
+from hebbjax import diagnostics
+from hebbjax.base import Array
+from hebbjax.rules.local import matmul
+from hebbjax.support import checks
+
+
+def trajectory_error(w: Array, target: Array, start: Array) -> Array:
+    """Give how far weights went astray, by how far they should go: `sum |w - target|^2 / sum |target - start|^2`.
+
+    Trajectories [T, N, D], or [..., T, N, D] of many, from `start` [N, D], or [..., N, D].
+    """
+    fits = jnp.shape(w) == jnp.shape(target) and jnp.shape(start) == (*jnp.shape(w)[:-3], *jnp.shape(w)[-2:])
+    shapes = ', '.join(str(jnp.shape(a)) for a in (w, target, start))
+    checks.require(fits, f'trajectories are two of [..., T, N, D] and their start [..., N, D], not {shapes}.')
+    return jnp.sum((w - target) ** 2) / jnp.sum((target - jnp.expand_dims(start, -3)) ** 2)
+
+
+def win_inequality(win_rates: Array) -> Array:
+    """Give `1 - entropy` of wins, as `diagnostics.win_entropy`: 0 if all neurons win alike, 1 if one does. [..., N]."""
+    return 1 - jnp.mean(jax.vmap(diagnostics.win_entropy)(win_rates.reshape(-1, win_rates.shape[-1])))
+
+
+def ridge_outputs(features: Array, targets: Array, others: Array, penalty=1.0) -> Array:
+    """Fit ridge regression to features [b, F], targets [b, K], and give its outputs for others [n, F]. -> [n, K].
+
+    `x w + b` of `readout.solve_ridge`, in the features' precision: `w = (Xc' Xc + penalty I)^(-1) Xc' Yc`, centred, by
+    Cholesky. In float32 a penalty far below the features' variance times b leaves few digits, or NaN.
+    """
+    checks.check_number('penalty', penalty, above=0)
+    mean, level = features.mean(0, keepdims=True), targets.mean(0, keepdims=True)
+    x = features - mean  # [b, F]
+    gram = matmul(x.T, x) + penalty * jnp.eye(x.shape[1], dtype=x.dtype)  # [F, F]
+    w = linalg.cho_solve((jnp.linalg.cholesky(gram), True), matmul(x.T, targets - level))  # [F, K]
+    return matmul(others - mean, w) + level
+
+
+def held_out_error(fitted: tuple[Array, Array], held_out: tuple[Array, Array], classes: int, penalty=1.0) -> Array:
+    """Give the mean squared error, on one-hot labels, of ridge regression on images that it was not fitted to.
+
+    `fitted`, `held_out`: features [b, F] and labels [b], each. 1 / classes is about what knowing nothing gives.
+    """
+    outputs, labels = _read_out(fitted, held_out, classes, penalty)
+    return jnp.mean(jnp.sum((outputs - jax.nn.one_hot(labels, classes, dtype=outputs.dtype)) ** 2, 1))
+
+
+def held_out_accuracy(fitted: tuple[Array, Array], held_out: tuple[Array, Array], classes: int, penalty=1.0) -> Array:
+    """Give the share of images in [0, 1] that `held_out_error`'s ridge regression classifies; its gradient is zero."""
+    outputs, labels = _read_out(fitted, held_out, classes, penalty)
+    return jnp.mean((jnp.argmax(outputs, 1) == labels).astype(outputs.dtype))
+
+
+def _read_out(fitted, held_out, classes, penalty):
+    """Give the outputs for what was held out, and its labels."""
+    checks.check_count('classes', classes)
+    (features, labels), (others, other_labels) = (
+        (x, checks.check_labels(y, classes, len(x))) for x, y in (fitted, held_out)
+    )
+    targets = jax.nn.one_hot(labels, classes, dtype=features.dtype)
+    return ridge_outputs(features, targets, others, penalty), other_labels
