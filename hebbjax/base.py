@@ -42,6 +42,7 @@ class UpdateStats(NamedTuple):
     weight: Array  # [N] sum_p weight_pi: the credit that each neuron was given; of winners, their number
     win_counts: Array  # [N] int32: patches for which this neuron had the largest drive; all-zero ones may be nobody's
     patches: Array  # P, int32 scalar
+    products: Array | None = None  # [N, N] sum_p y_p y_p', which a layer with lateral connections adds
 
 
 def zero_stats(w: Array) -> UpdateStats:

@@ -16,10 +16,10 @@ from hebbjax.layers.layer import (
     microbatch_of,
     output_drive,
     output_transform,
+    settled_drive,
 )
 from hebbjax.layers.microbatch import scan_microbatches
 from hebbjax.layers.patches import lay_grid, sample_patches
-from hebbjax.rules.competition import subtract_threshold
 from hebbjax.rules.local import mean_over_patches
 from hebbjax.support import checks
 
@@ -45,8 +45,9 @@ def update_layer(
     threshold = state.threshold
     if layer.homeostasis is not None:
         threshold = layer.homeostasis.adapt(threshold, stats)
-    state = state._replace(w=w, rule=rule, opt=opt, threshold=threshold, pre=pre, post=post)
-    moved = [jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves((threshold, pre, post))]
+    lateral = None if layer.lateral is None else layer.lateral.adapt(state.lateral, stats)
+    state = state._replace(w=w, rule=rule, opt=opt, threshold=threshold, pre=pre, post=post, lateral=lateral)
+    moved = [jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves((threshold, pre, post, lateral))]
     is_finite &= jnp.array([all_finite(w), *moved]).all()
     win_rates = mean_over_patches(stats.weight, stats)  # [N]
     return state, sent, StepInfo(stats.win_counts, jnp.max(jnp.abs(change)), is_finite, win_rates)
@@ -76,7 +77,8 @@ def accumulate_layer(
     transform = output_transform(layer)
     w_out = w if transform is layer.rule.effective_weights else transform(state.w)
     images, pre = apply_chain(layer.pre, state.pre, images, train=True)
-    threshold = layer.rule.competition_threshold(key, state.w, state.rule, state.threshold)
+    settled = layer.lateral is not None  # thresholds are then in what neurons settle at
+    threshold = layer.rule.competition_threshold(key, state.w, state.rule, None if settled else state.threshold)
     some = count_by_image(layer.post)  # parts that a microbatch passes; the others see the batch as a whole
     drawn, size = layer.patches_per_image, microbatch_of(layer, images.shape)
     if layer.rule.sequential:
@@ -86,28 +88,35 @@ def accumulate_layer(
 
     def learn(carry, key, x, teacher):
         stats, is_finite = carry
-        u = matmul_drives(layer, x, w)  # [P, N]
+        u = v = matmul_drives(layer, x, w)  # [P, N]
+        if settled:
+            v = settled_drive(layer, state, u)
         if teacher is not None:  # tells every patch of an image the same
             teacher = jnp.repeat(teacher, len(x) // len(teacher), axis=0)  # [P, N]
-        seen = x, u, teacher
+        seen = x, v, teacher
         if layer.rule.sequential:
             positions = math.prod(lay_grid(layer.window, images.shape[1:]).out)
             seen = jax.tree.map(lambda rows: by_place(rows, frames, positions), seen)  # [S, T, D], [S, T, N] twice
-        stats = layer.rule.accumulate(stats, key, *seen, threshold)
-        return (stats, is_finite & all_finite(x)), u
+        before, stats = stats, layer.rule.accumulate(stats, key, *seen, threshold)
+        if settled:
+            stats = stats._replace(products=layer.lateral.add(before.products, v))
+        return (stats, is_finite & all_finite(x)), (u, v)
 
     def look(carry, number, images, teacher):
         maps = layer_patches(layer, images)  # [b, H', W', D]
         x = maps.reshape(-1, maps.shape[-1])  # [P, D]
         if drawn is None:
-            carry, u = learn(carry, jax.random.fold_in(rule_key, number), x, teacher)
+            carry, (u, v) = learn(carry, jax.random.fold_in(rule_key, number), x, teacher)
         if drawn is not None or w_out is not w:
-            u = matmul_drives(layer, x, w_out)
-        u = output_drive(layer, x, u)  # of rows, as in the rule, so that XLA computes a cosine's |x| once for both
-        u = subtract_threshold(u.reshape(*maps.shape[:-1], -1), state.threshold)
-        return carry, apply_chain(layer.post[:some], state.post[:some], u, train=True)[0]
+            u = v = matmul_drives(layer, x, w_out)
+        if u is v or layer.output == 'cosine':  # else what neurons settled at, as they learned, is what they send
+            # of rows, as in the rule, so that XLA computes a cosine's |x| once for both
+            v = settled_drive(layer, state, output_drive(layer, x, u))
+        v = v.reshape(*maps.shape[:-1], -1)
+        return carry, apply_chain(layer.post[:some], state.post[:some], v, train=True)[0]
 
-    carry = layer.rule.init_stats(state.w), is_finite
+    stats = layer.rule.init_stats(state.w)
+    carry = (stats._replace(products=jnp.zeros_like(state.lateral)) if settled else stats), is_finite
     if drawn is not None:  # few patches, from the whole batch
         x = layer.patch_transform(sample_patches(sample_key, layer.window, images, drawn))  # [P, D]
         carry, _ = learn(carry, rule_key, x, teacher)

@@ -198,7 +198,7 @@ def epoch_metrics(info: Sequence[StepInfo | None]) -> dict[str, float]:
         values, trace = {}, getattr(layer, 'trace', None)
         learned = layer is not None and layer.win_counts is not None
         if learned:
-            why = 'the images hold NaN, or its rate is too large'
+            why = 'the images hold NaN, its rate is too large, or its lateral connections do not settle'
             require(np.all(layer.is_finite), f'weights of layer {number} are no longer finite: {why}.')
             values['max_update'] = np.max(layer.max_update)
         if trace is not None:
