@@ -96,7 +96,7 @@ def test_a_sequences_label_is_told_to_all_its_frames(seen):
 
 def test_fit_watches_judges_resumes_and_maps_seeds_over_sequences(seen, tmp_path):
     images, labels = seen[:, 0], np.arange(7) % 2
-    stages = [Stage(2, (0,)), Stage(2, (1,))]
+    stages = [Stage(4)]
     judge = training.evaluate((images, labels), (images, labels))
     keeping = training.Checkpoints(tmp_path / 'c')
     how = {'batch': 3, 'watch': Monitor(every=1, windows=40)}
@@ -108,7 +108,7 @@ def test_fit_watches_judges_resumes_and_maps_seeds_over_sequences(seen, tmp_path
 
     states = training.init_seeds(NET, jax.random.split(jax.random.key(0), 2), (8, 8, 1))
     both = training.fit(NET, states, seen, stages=stages, batch=3, watch=None, seeds_at_once=2).state
-    alone = training.fit(NET, training.take_seed(states, 1), seen, stages=stages, batch=3, watch=None).state
+    alone = training.fit(NET, training.take_seed(states, 1), seen, stages=stages, **how).state
     same(weights(training.take_seed(both, 1)), weights(alone))
 
 
