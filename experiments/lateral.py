@@ -11,8 +11,8 @@ One dense layer, with lateral connections and, as the control, the same layer wi
     subspace  7 neurons on patches of which only the mean is gone: the largest angle between their filters
               `F = (I + M)^-1 W` and the first 7 principal components; beside Sanger's rule, which needs no M
     bars      16 units, 8 x 8 images, each of 16 bars there with p = 1/8 (Földiák 1990): how many bars have a unit of
-              their own on patterns not learned from: each the other's most correlated, by more than 0.9; beside units
-              of which one per pattern wins
+              their own on patterns not learned from, each the other's most correlated, by more than 0.9; how many a
+              receptive field of their own, by the same measure; beside units of which one per pattern wins
 
 Seven is where the patches' spectrum has a gap. No accuracy is read, and nothing was chosen by a measure of the table
 but rates, on seed 0, so that everything settles.
@@ -169,13 +169,19 @@ def bars(config: Config, seed: int):
         layer = bar_layer(config, row)
         _, state = train(config, seed, layer, images, 20)
         y = outputs(layer, state, unseen)
-        with np.errstate(invalid='ignore', divide='ignore'):  # a unit that never varies tells nothing
-            c = np.nan_to_num(np.corrcoef(y.T, there.T)[: y.shape[1], y.shape[1] :])  # [units, bars]
-        unit = c.argmax(0)  # [bars]
-        own = (c.max(0) > 0.9) & (c[unit].argmax(1) == np.arange(len(unit)))
-        measures = {f'bars of {len(own)} with a unit': int(own.sum()), 'active units per image': float(y.sum(1).mean())}
-        rows[row] = measures, np.asarray(state.w)
+        single = np.kron(np.eye(2 * config.side)[:, : config.side], np.ones(config.side))  # [bars, D], the rows
+        single[config.side :] = np.kron(np.ones(config.side), np.eye(config.side))  # and the columns
+        counts = {'unit': count_pairs(y.T, there.T), 'field': count_pairs(np.asarray(state.w), single)}
+        measures = {f'bars of {2 * config.side} with a {thing}': count for thing, count in counts.items()}
+        rows[row] = measures | {'active units per image': float(y.sum(1).mean())}, np.asarray(state.w)
     return rows
+
+
+def count_pairs(units: np.ndarray, bars: np.ndarray) -> int:
+    """Count rows of bars and of units that are each the other's most correlated, by more than 0.9."""
+    with np.errstate(invalid='ignore', divide='ignore'):  # a unit that never varies tells nothing
+        c = np.nan_to_num(np.corrcoef(units, bars)[: len(units), len(units) :])  # [units, bars]
+    return int(np.sum((c.max(0) > 0.9) & (c[c.argmax(0)].argmax(1) == np.arange(len(bars)))))
 
 
 PARTS: dict[str, Callable] = {'whitened': whitened, 'subspace': subspace, 'bars': bars}

@@ -64,6 +64,32 @@ def above(u, threshold):
     return [u_i - (0.0 if threshold is None else threshold[i]) for i, u_i in enumerate(u)]
 
 
+# Lateral connections
+
+
+def settle(u, m, steps, pace, f):
+    """From y = 0, steps + 1 times: y_i += pace (f(u_i - sum over j of m_ij y_j) - y_i), of one patch."""
+    y = [0.0] * len(u)
+    for _ in range(steps + 1):
+        inhibited = [u[i] - sum(m[i][j] * y[j] for j in range(len(u))) for i in range(len(u))]
+        y = [y_i + pace * (f(v_i) - y_i) for y_i, v_i in zip(y, inhibited)]
+    return y
+
+
+def inhibit(y, m, rate, target):
+    """m_ij += rate (<y_i y_j> - <y_i^2> m_ij), or rate (<y_i y_j> - target^2) and never below 0; m_ii stays 0."""
+    moved = np.zeros_like(m)
+    for i in range(len(m)):
+        for j in range(len(m)):
+            both, own = (sum(patch[i] * patch[k] for patch in y) / len(y) for k in (j, i))
+            change = both - own * m[i, j] if target is None else both - target**2
+            if i != j:
+                moved[i, j] = m[i, j] + rate * change
+            if i != j and target is not None:
+                moved[i, j] = max(moved[i, j], 0.0)
+    return moved
+
+
 # Rules: x [P, D], w [N, D] -> dw [N, D], summed over patches, or divided by their number, or by each neuron's credit
 
 

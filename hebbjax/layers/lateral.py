@@ -29,8 +29,8 @@ class Lateral:
                                                     apart from the others (Földiák 1990, who has an instar beside it and
                                                     thresholds, `Homeostasis(winners=target N)`)
 
-    Where gains are so large that the last step still moves a patch's y at least as far as the first did, nothing
-    settles: y is NaN there, and a learning step says that it is not finite. A smaller `pace` settles more.
+    Where gains are so large that the last step still moves the y of a patch at least as far as the first did, nothing
+    settles: they are NaN, and a learning step says that it is not finite. A smaller `pace` settles more.
 
     Args:
         rate: of M; the first form's is stable below `1 / max_i <y_i^2>`.
@@ -70,8 +70,9 @@ class Lateral:
     def settle(self, m: Array | None, u: Array) -> Array:
         """Settle drives less thresholds under connections M: `y += pace (activation(u - M y) - y)`. [..., N]."""
         rows, wanted = u.reshape(-1, u.shape[-1]), (u.shape[-1],) * 2
-        came = f'lateral connections {"are missing" if m is None else jnp.shape(m)} in a state that needs {wanted}'
-        checks.require(jnp.shape(m) == wanted, f'{came}; make the state of this layer with init.')
+        came = 'no lateral connections' if m is None else f'lateral connections {m.shape}'
+        way = f'a layer of {u.shape[-1]} neurons that inhibit each other needs {wanted}; make its state with init'
+        checks.require(m is not None and m.shape == wanted, f'{came} in a state: {way}.')
         first = self.pace * self.activation(rows)  # [P, N], the step from y = 0
 
         def step(_, moved):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hebbjax import data, layers, readout, rules, training, transforms
 from hebbjax.data import random_shift
-from hebbjax.layers import Homeostasis, Layer, Window, initializers, patches
+from hebbjax.layers import Homeostasis, Lateral, Layer, Window, initializers, patches
 from hebbjax.plots import filters
 from hebbjax.support import checks
 from hebbjax.training.epoch import make_train_epoch
@@ -352,6 +352,10 @@ SETTINGS = {
     'momentum': lambda value: layers.BatchNorm(momentum=value),
     'homeostasis': Homeostasis,
     'homeostasis winners': lambda value: Homeostasis(winners=-1 if value is None else value),
+    'lateral rate': Lateral,
+    'lateral steps': lambda value: Lateral(0.1, value),
+    'lateral pace': lambda value: Lateral(0.1, pace=value),
+    'lateral target': lambda value: Lateral(0.1, target=-1 if value is None else value),
     'features': lambda value: layer_with(features=value),
     'patches_per_image': lambda value: layer_with(patches_per_image=-2 if value is None else value),
     'microbatch': lambda value: layer_with(microbatch=-2 if value is None else value),
@@ -386,17 +390,12 @@ COUNTS = {
     'max_pool', 'features', 'patches_per_image', 'microbatch', 'stage', 'plan', 'batch', 'seeds at once', 'patience',
     'monitor every', 'monitor windows', 'every_epochs', 'evaluate epochs', 'checkpoints epochs', 'checkpoints keep',
     'log epochs', 'pictures epochs', 'tensorboard epochs', 'probe block', 'filters drawn', 'random_feedback features',
-    'settling steps', 'settling upto', 'recall steps',
-    'krotov k', 'krotov_ranks k', 'k_wta', 'hebb winners', 'instar winners', 'trace winners', 'linear epochs',
-    'linear steps', 'max_pool', 'features', 'patches_per_image', 'microbatch', 'stage', 'plan', 'batch',
-    'seeds at once', 'patience', 'monitor every', 'monitor windows', 'every_epochs', 'evaluate epochs',
-    'checkpoints epochs', 'checkpoints keep', 'log epochs', 'pictures epochs', 'tensorboard epochs', 'probe block',
-    'filters drawn',
+    'settling steps', 'settling upto', 'recall steps', 'trace winners', 'lateral steps',
     *(name for name in SETTINGS if 'classes' in name or 'groups' in name),
 }  # fmt: skip
 MAY_BE_ZERO = {
     'krotov delta', 'krotov_ranks delta', 'rate', 'linear rate', 'dropout', 'momentum', 'homeostasis', 'groups common',
-    'shift', 'ridge penalty', 'probe penalty', 'settling gain', 'settling steps',
+    'shift', 'ridge penalty', 'probe penalty', 'settling gain', 'settling steps', 'lateral rate',
 }  # fmt: skip
 
 
