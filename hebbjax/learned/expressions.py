@@ -74,7 +74,8 @@ def genetic(population: int, terms: int, shape: tuple[int, int, int], parents: i
 
     def breed(key: Key, elite: Expression) -> Expression:
         pair_key, coin_key, new_key, move_key = jax.random.split(key, 4)
-        one, other = (jax.tree.map(lambda a: a[n], elite) for n in jax.random.randint(pair_key, (2,), 0, parents))
+        pair = jax.random.randint(pair_key, (2,), 0, parents)
+        one, other = (jax.tree.map(lambda a, n=n: a[n], elite) for n in pair)
         coin, z = jax.random.uniform(coin_key, (terms,)), jax.random.normal(move_key, (terms,))
         new = draw_expression(new_key, terms, shape)
         pick = lambda new, one, other: jnp.select([coin < 0.1, coin < 0.55], [new, one], other)  # noqa: E731
@@ -109,6 +110,7 @@ def search_losses(
     """
     checks.check_count('terms', terms)
     checks.check_count('population', population, 4)
-    strategy, start = genetic(population, terms, shape, population // 8 + 1), draw_expression(key, terms, shape)
+    strategy = genetic(population, terms, shape, population // 8 + 1)
+    start = Expression(jnp.zeros(terms), jnp.ones((terms, 3), jnp.int32))
     judge = lambda expression, key: objective(to_theta(expression, shape), key)  # noqa: E731
     return evolve_rule(judge, start, key, population=population, generations=generations, strategy=strategy, **how)
