@@ -44,6 +44,7 @@ class Config:
     seeds: flags.Seeds = 5  # Number of seeds of the comparison on the test split
     population: flags.whole(4) = 256  # Members, in one program
     generations: flags.Count = 20
+    spread: flags.Rate = 1.5  # First standard deviation of the logarithms of settings
     at_once: flags.Count = 16  # Members that train side by side
     features: flags.whole(2) = 32  # Units
     epochs: flags.Count = 10  # Hebbian epochs, over which the rate falls linearly to 0
@@ -110,7 +111,7 @@ def validation_loss(settings, rule, rate, key, train, start='drawn'):
     return 1 - learned.held_out_accuracy(*parts, 10, settings.penalty * half)
 
 
-def test_accuracy(settings, rule, rate, key, train, test, start='drawn'):
+def accuracy_on_test(settings, rule, rate, key, train, test, start='drawn'):
     """Give the accuracy on the test split of a ridge regression on all training images."""
     look = learn(settings, rule, rate, key, train[0], start)
     parts = [(look(images), labels) for images, labels in (train, test)]
@@ -125,13 +126,18 @@ def choose_rate(settings, rule, train) -> float:
     return float(RATES[np.nanargmin(losses(jnp.asarray(RATES, jnp.float32)))])
 
 
-def measure(settings, rule, rate, train, test, search=0.0, start='drawn') -> dict:
-    """Measure a setting on validation and test, with new seeds."""
+def measure_rows(settings, rows: dict, train) -> dict:
+    """Read the test split, with new seeds: row -> (rule, rate, seconds of its search, start) -> row -> measures."""
+    test = tuple(map(jnp.asarray, common.load('digits', 'test', settings.data_dir)))
     keys = jax.vmap(jax.random.key)(NEW + jnp.arange(settings.seeds))
-    validation = jax.jit(jax.vmap(lambda key: 1 - validation_loss(settings, rule, rate, key, train, start)))(keys)
-    accuracy = jax.jit(jax.vmap(lambda key: test_accuracy(settings, rule, rate, key, train, test, start)))(keys)
-    percent = {'validation %': validation, 'test %': accuracy}
-    return {name: (100 * value).tolist() for name, value in percent.items()} | {'search s': [search]}
+
+    def measure(rule, rate, search, start='drawn'):
+        loss = jax.jit(jax.vmap(lambda key: validation_loss(settings, rule, rate, key, train, start)))(keys)
+        accuracy = jax.jit(jax.vmap(lambda key: accuracy_on_test(settings, rule, rate, key, train, test, start)))(keys)
+        percents = {'validation %': 100 * (1 - loss), 'test %': 100 * accuracy}
+        return {name: values.tolist() for name, values in percents.items()} | {'search s': [search]}
+
+    return {row: measure(*how) for row, how in rows.items()}
 
 
 def watch(name: str):
@@ -167,7 +173,7 @@ def evolve(settings, family: str, train) -> tuple[learned.Evolved, float]:
 
     theta, started = unbounded(family), time.perf_counter()
     how = {'population': settings.population, 'generations': settings.generations, 'at_once': settings.at_once}
-    strategy = learned.gaussian(settings.population, theta, 0.5)
+    strategy = learned.gaussian(settings.population, theta, settings.spread)
     found = learned.evolve_rule(objective, theta, jax.random.key(0), strategy=strategy, watch=watch(family), **how)
     return found, time.perf_counter() - started
 
@@ -193,9 +199,7 @@ def experiment(settings: Config) -> bool:
             rows[f'{name}, evolved: {words}'] = RULES[name](*setting), rate, seconds
             fitness[name] = found.fitness
             common.tell(f'{name}: {words}, {found.fitness.size} trainings in {seconds:.0f} s')
-    # no choice is left to make: the test split is read
-    test = tuple(map(jnp.asarray, common.load('digits', 'test', settings.data_dir)))
-    table = {row: measure(settings, *how[:2], train, test, *how[2:]) for row, how in rows.items()}
+    table = measure_rows(settings, rows, train)  # no choice is left to make
     common.report_measures(settings, table, f'digits, {settings.features} units, accuracy in percent')
     common.write_figure(settings.figure, draw_generations(fitness, 'Evolution of settings on digits'))
     return False

@@ -75,7 +75,9 @@ def evolve_rule(
     def advance(state, number):
         ask_key, objective_key, tell_key = jax.random.split(jax.random.fold_in(run_key, number), 3)
         members, state = strategy.ask(ask_key, state, params)
-        losses = lax.map(lambda member: objective(member, objective_key), members, batch_size=at_once)  # [M]
+        losses = lax.map(
+            lambda member: objective(member, jax.random.clone(objective_key)), members, batch_size=at_once
+        )  # [M]
         worst = jnp.max(jnp.where(jnp.isfinite(losses), losses, -jnp.inf))
         told = jnp.where(jnp.isfinite(losses), losses, worst)
         state, _ = strategy.tell(tell_key, members, told, state, params)

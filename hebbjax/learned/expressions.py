@@ -22,8 +22,8 @@ class Expression(NamedTuple):
     exponents: Array  # [K, 3] whole numbers a, b and c of each; of c = 0 nothing is learned
 
     def __call__(self, x: Array, y: Array, w: Array) -> Array:
-        a, b, c = self.exponents.T[:, :, None]  # [K, 1]
-        return jnp.sum(self.coefficients[:, None] * x[None] ** a * jnp.broadcast_to(y, (1, 1)) ** b * w[None] ** c)
+        a, b, c = self.exponents.T[:, :, None].astype(w.dtype)  # [K, 1]
+        return jnp.sum(self.coefficients[:, None] * x[None] ** a * jnp.reshape(y, (1, 1)) ** b * w[None] ** c)
 
 
 def to_theta(expression: Expression, shape: tuple[int, int, int] = (3, 3, 3)) -> Array:
@@ -36,12 +36,12 @@ def to_theta(expression: Expression, shape: tuple[int, int, int] = (3, 3, 3)) ->
         >>> expression_text(oja), to_theta(oja)[1, 1, 0].item(), to_theta(oja)[0, 2, 1].item()
         ('s = 1 x w - 0.5 y w^2', 1.0, -1.0)
     """
-    (a, b, c), last = expression.exponents.T, (shape[0] - 1, shape[1] - 2, shape[2])
+    values, (a, b, c), last = expression.coefficients, expression.exponents.T, (shape[0] - 1, shape[1] - 2, shape[2])
     if not checks.is_traced(expression.exponents):
         fits = np.all((np.asarray(expression.exponents) >= (0, 0, 1)) & (np.asarray(expression.exponents) <= last))
         room = 'x to the 0 to {}, y to the 0 to {} and w to the 1 to {}'.format(*last)
         checks.require(fits, f'exponents {checks.show(expression.exponents)} do not fit theta {shape}; use {room}.')
-    return jnp.zeros(shape).at[a, b + 1, c - 1].add(expression.coefficients * c.astype(jnp.float32))
+    return jnp.zeros(shape, values.dtype).at[a, b + 1, c - 1].add(values * c.astype(values.dtype))
 
 
 def expression_text(expression: Expression) -> str:
@@ -49,12 +49,12 @@ def expression_text(expression: Expression) -> str:
     total = {}
     for value, exponents in zip(expression.coefficients.tolist(), map(tuple, expression.exponents.tolist())):
         total[exponents] = total.get(exponents, 0) + value
-    text = 's ='
+    text = ''
     for exponents, value in sorted(total.items(), reverse=True):
-        sign = ' -' if value < 0 else ' +' if text != 's =' else ''
+        sign = (' - ' if value < 0 else ' + ') if text else '-' if value < 0 else ''
         names = [name if n == 1 else f'{name}^{n}' for name, n in zip('xyw', exponents) if n]
-        text += ' '.join([sign, f'{abs(value):.3g}', *names])
-    return text
+        text += sign + ' '.join([f'{abs(value):.3g}', *names])
+    return f's = {text}'
 
 
 def draw_expression(key: Key, terms: int, shape: tuple[int, int, int]) -> Expression:
