@@ -64,8 +64,7 @@ def accumulate_layer(
     Whether everything was finite is seen here, where all of it passes: a rule adds the rows of winners, and maxima pass
     over NaN on a CPU, so that a patch with NaN in it teaches nobody and leaves no trace.
 
-    -> The rule's stats; whether all pixels and drives are finite; what is sent on; `pre` and `post` as the batch moved
-    them.
+    -> The rule's stats; whether all pixels and drives are finite; what is sent on; `pre` and `post` as moved.
     """
     check_image_size(state, images.shape[1:])
     is_finite = jnp.isfinite(images).all()  # windows may leave pixels out, and parts of `pre` may pass over NaN
@@ -102,6 +101,7 @@ def accumulate_layer(
             stats = stats._replace(products=layer.lateral.add(before.products, v))
         return (stats, is_finite & all_finite(x)), (u, v)
 
+    @jax.checkpoint  # gradients through learning compute each microbatch once more, so that only one is laid out
     def look(carry, number, images, teacher):
         maps = layer_patches(layer, images)  # [b, H', W', D]
         x = maps.reshape(-1, maps.shape[-1])  # [P, D]

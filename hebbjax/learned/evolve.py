@@ -12,12 +12,11 @@ from jax.flatten_util import ravel_pytree
 
 from hebbjax.base import Array, Key
 from hebbjax.support import checks
+from hebbjax.support.signals import hold_signals, listen, wait_until_ready
 
 
 class Strategy(NamedTuple):
-    """How a population moves: it is asked for members, told their losses. One of evosax's distributions fits as well,
-    `evosax.algorithms.Sep_CMA_ES(256, theta)`: these are its signatures.
-    """
+    """How a population moves, by evosax's signatures: `evosax.algorithms.Sep_CMA_ES(256, theta)` fits in its place."""
 
     population_size: int  # M
     init: Callable  # (key, theta, params) -> state
@@ -32,8 +31,8 @@ class Evolved(NamedTuple):
 
     theta: Any  # where the population stands
     best: Any  # the member of the lowest loss of all generations, as lucky as it is good
-    fitness: np.ndarray  # [generations, M] losses as they came, NaN among them
-    interrupted: bool  # whether Ctrl-C ended it
+    fitness: np.ndarray  # [generations, M] losses as they came, those that are not finite among them
+    interrupted: bool
 
 
 def evolve_rule(
@@ -45,21 +44,19 @@ def evolve_rule(
     generations: int = 20,
     strategy: Any = None,
     at_once: int | None = None,
-    watch: Callable[[int, np.ndarray], None] | None = None,
+    watch: Callable[[int, np.ndarray, Any], Any] | None = None,
 ) -> Evolved:
-    """Evolve what a rule is made of, so that the training it takes part in ends well.
+    """Evolve a rule: ask for members, train them all in one program, tell their losses; and so on.
 
-    A generation is one program: ask, train all members (`vmap`), tell. Its members share a key, so that none is
-    luckier than the others; the next has another, so that none fits one draw. A loss that is not finite counts as the
-    worst of the others.
+    Members of a generation share a key, so that none is luckier than the others; the next has another, so that none
+    fits one draw. A loss that is not finite counts as the worst of the others, and stays what it is in `fitness`.
 
     Args:
-        objective: (theta, key) -> a loss, lower is better, as in `fit_rule`, such as the error of features that
-            `rules.taylor(theta)` learned. Bounds are its own: `jnp.exp(theta)` is positive.
+        objective: as in `fit_rule`, differentiable or not. Bounds are its own: `jnp.exp(theta)` is positive.
         theta: any pytree of floats, around which the population starts.
         strategy: a `Strategy` of `population` members; None: `gaussian(population, theta)`.
         at_once: members that train side by side, a divisor of the population; None: all.
-        watch: (generation, losses [M]), called after each. Ctrl-C gives what was reached.
+        watch: (generations so far, losses [M], theta), called after each. Ctrl-C gives what was reached.
 
     Example:
         >>> loss = lambda theta, key: (theta['rate'] - 2) ** 2
@@ -72,30 +69,35 @@ def evolve_rule(
     strategy = gaussian(population, theta) if strategy is None else strategy
     at_once = population if at_once is None else at_once
     _check_evolution(objective, theta, key, population, strategy, at_once)
-    start_key, run_key = jax.random.split(key)
-    params = strategy.default_params
+    (start_key, run_key), params = jax.random.split(key), strategy.default_params
 
     @jax.jit
     def advance(state, number):
         ask_key, objective_key, tell_key = jax.random.split(jax.random.fold_in(run_key, number), 3)
         members, state = strategy.ask(ask_key, state, params)
-        losses = lax.map(lambda theta: objective(theta, objective_key), members, batch_size=at_once)  # [M]
-        is_finite = jnp.isfinite(losses)
-        told = jnp.where(is_finite, losses, jnp.max(jnp.where(is_finite, losses, -jnp.inf)))
+        losses = lax.map(
+            lambda member: objective(member, jax.random.clone(objective_key)), members, batch_size=at_once
+        )  # [M]
+        worst = jnp.max(jnp.where(jnp.isfinite(losses), losses, -jnp.inf))
+        told = jnp.where(jnp.isfinite(losses), losses, worst)
         state, _ = strategy.tell(tell_key, members, told, state, params)
         return state, losses, jax.tree.map(lambda leaf: leaf[jnp.argmin(told)], members)
 
     state, best, lowest, fitness = strategy.init(start_key, theta, params), theta, math.inf, []
+    with hold_signals():  # an interrupted compilation makes XLA fall over when the process ends
+        advance = advance.lower(state, 0).compile()
     try:
-        for number in range(generations):
-            advanced, losses, leader = advance(state, number)
-            fitness.append(np.asarray(losses))
-            finite = fitness[-1][np.isfinite(fitness[-1])]
-            way = 'start from a theta whose loss is finite, or with a smaller spread'
-            checks.require(len(finite), f'none of the {population} losses of generation {number} is finite; {way}.')
-            state, best, lowest = advanced, leader if finite.min() < lowest else best, min(lowest, finite.min())
-            if watch is not None:
-                watch(number, fitness[-1])
+        with listen() as check_interrupt:
+            for number in range(generations):
+                advanced, losses, leader = wait_until_ready(advance(state, number))
+                finite = np.asarray(losses)[np.isfinite(losses)]
+                way = 'start from a theta whose loss is finite, or with a smaller spread'
+                checks.require(len(finite), f'none of {population} losses of generation {number} is finite; {way}.')
+                state, best, lowest = advanced, leader if finite.min() < lowest else best, min(lowest, finite.min())
+                fitness.append(np.asarray(losses))
+                if watch is not None:
+                    watch(number + 1, fitness[-1], strategy.get_mean(state))
+                check_interrupt()
     except KeyboardInterrupt:
         if not fitness:
             raise
@@ -119,12 +121,12 @@ def _check_evolution(objective, theta, key, population, strategy, at_once) -> No
 def gaussian(population: int, theta: Any, spread: float = 0.3) -> Strategy:
     """Build an evolution strategy with one width d per parameter: `theta_k = m + d z_k`, z standard normal.
 
-    Of the better half, best first, with weights `v_k` that fall with the log of the rank and `1 / mu = sum_k v_k^2`:
+    Of the better half, best first, by weights `v_k` that fall with the log of the rank and `1 / mu = sum_k v_k^2`:
 
         d^2 = (1 - c) d^2 + c sum_k v_k (theta_k - m)^2      m = sum_k v_k theta_k
 
-    CMA-ES's update of rank mu (Hansen 2016, arXiv 1604.00772, equations 49 and 58), separable as in Ros & Hansen 2008,
-    for populations well above the number of parameters. `spread` is d at first, in units of theta.
+    CMA-ES's update of rank mu alone (Hansen 2016, arXiv 1604.00772), separable as in Ros & Hansen 2008, for
+    populations well above the number of parameters. `spread` is d at first, in units of theta.
     """
     checks.check_count('population', population, 4)
     checks.check_number('spread', spread, above=0)

@@ -22,8 +22,8 @@ class Expression(NamedTuple):
     exponents: Array  # [K, 3] whole numbers a, b and c of each; of c = 0 nothing is learned
 
     def __call__(self, x: Array, y: Array, w: Array) -> Array:
-        a, b, c = self.exponents.T[:, :, None]  # [K, 1]
-        return jnp.sum(self.coefficients[:, None] * x[None] ** a * jnp.broadcast_to(y, (1, 1)) ** b * w[None] ** c)
+        a, b, c = self.exponents.T[:, :, None].astype(w.dtype)  # [K, 1]
+        return jnp.sum(self.coefficients[:, None] * x[None] ** a * jnp.reshape(y, (1, 1)) ** b * w[None] ** c)
 
 
 def to_theta(expression: Expression, shape: tuple[int, int, int] = (3, 3, 3)) -> Array:
@@ -36,12 +36,12 @@ def to_theta(expression: Expression, shape: tuple[int, int, int] = (3, 3, 3)) ->
         >>> expression_text(oja), to_theta(oja)[1, 1, 0].item(), to_theta(oja)[0, 2, 1].item()
         ('s = 1 x w - 0.5 y w^2', 1.0, -1.0)
     """
-    (a, b, c), last = expression.exponents.T, (shape[0] - 1, shape[1] - 2, shape[2])
+    values, (a, b, c), last = expression.coefficients, expression.exponents.T, (shape[0] - 1, shape[1] - 2, shape[2])
     if not checks.is_traced(expression.exponents):
         fits = np.all((np.asarray(expression.exponents) >= (0, 0, 1)) & (np.asarray(expression.exponents) <= last))
         room = 'x to the 0 to {}, y to the 0 to {} and w to the 1 to {}'.format(*last)
         checks.require(fits, f'exponents {checks.show(expression.exponents)} do not fit theta {shape}; use {room}.')
-    return jnp.zeros(shape).at[a, b + 1, c - 1].add(expression.coefficients * c.astype(jnp.float32))
+    return jnp.zeros(shape, values.dtype).at[a, b + 1, c - 1].add(values * c.astype(values.dtype))
 
 
 def expression_text(expression: Expression) -> str:
@@ -49,12 +49,12 @@ def expression_text(expression: Expression) -> str:
     total = {}
     for value, exponents in zip(expression.coefficients.tolist(), map(tuple, expression.exponents.tolist())):
         total[exponents] = total.get(exponents, 0) + value
-    text = 's ='
+    text = ''
     for exponents, value in sorted(total.items(), reverse=True):
-        sign = ' -' if value < 0 else ' +' if text != 's =' else ''
+        sign = (' - ' if value < 0 else ' + ') if text else '-' if value < 0 else ''
         names = [name if n == 1 else f'{name}^{n}' for name, n in zip('xyw', exponents) if n]
-        text += ' '.join([sign, f'{abs(value):.3g}', *names])
-    return text
+        text += sign + ' '.join([f'{abs(value):.3g}', *names])
+    return f's = {text}'
 
 
 def draw_expression(key: Key, terms: int, shape: tuple[int, int, int]) -> Expression:
@@ -74,7 +74,8 @@ def genetic(population: int, terms: int, shape: tuple[int, int, int], parents: i
 
     def breed(key: Key, elite: Expression) -> Expression:
         pair_key, coin_key, new_key, move_key = jax.random.split(key, 4)
-        one, other = (jax.tree.map(lambda a: a[n], elite) for n in jax.random.randint(pair_key, (2,), 0, parents))
+        pair = jax.random.randint(pair_key, (2,), 0, parents)
+        one, other = (jax.tree.map(lambda a, n=n: a[n], elite) for n in pair)
         coin, z = jax.random.uniform(coin_key, (terms,)), jax.random.normal(move_key, (terms,))
         new = draw_expression(new_key, terms, shape)
         pick = lambda new, one, other: jnp.select([coin < 0.1, coin < 0.55], [new, one], other)  # noqa: E731
@@ -109,6 +110,7 @@ def search_losses(
     """
     checks.check_count('terms', terms)
     checks.check_count('population', population, 4)
-    strategy, start = genetic(population, terms, shape, population // 8 + 1), draw_expression(key, terms, shape)
+    strategy = genetic(population, terms, shape, population // 8 + 1)
+    start = Expression(jnp.zeros(terms), jnp.ones((terms, 3), jnp.int32))
     judge = lambda expression, key: objective(to_theta(expression, shape), key)  # noqa: E731
     return evolve_rule(judge, start, key, population=population, generations=generations, strategy=strategy, **how)

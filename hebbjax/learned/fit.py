@@ -1,0 +1,121 @@
+"""Coefficients of a rule found by gradient: any loss of a training's outcome, any optax optimizer."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from hebbjax.base import Array, Key
+from hebbjax.support import checks
+from hebbjax.support.signals import hold_signals, listen, wait_until_ready
+
+
+class RuleFit(NamedTuple):
+    """Coefficients that were found, and how."""
+
+    theta: Any
+    losses: np.ndarray  # [steps], of theta before each step; less if the user ended it early
+    skipped: int  # steps whose loss or gradient was not finite, and which changed nothing
+    interrupted: bool
+
+
+def fit_rule(
+    objective: Callable[[Any, Key], Array],
+    theta: Any,
+    key: Key,
+    *,
+    steps: int,
+    tx: optax.GradientTransformation | None = None,
+    clip: float = 1.0,
+    every: int = 50,
+    watch: Callable[[int, float, Any], Any] | None = None,
+) -> RuleFit:
+    """Descend the gradient of an objective: `theta += tx(clip(d objective(theta, key_t) / d theta))`.
+
+    A step whose loss or gradient is not finite leaves theta and optimizer as they are, with a warning in the end.
+
+    Args:
+        objective: (theta, key) -> a loss, the lower the better; `run_steps` and the losses beside it make one.
+        theta: any pytree of floats, such as that of `rules.taylor` or `rules.mlp`.
+        key: from which each step's is made; an objective that draws nothing ignores it.
+        steps: of the optimizer.
+        tx: any optimizer of optax; None: `optax.adam(1e-2)`.
+        clip: global norm at which gradients are clipped. Those through many steps of learning may be steep.
+        every: steps that are one call of the compiled program; Ctrl-C gives what the last whole call had reached.
+        watch: (steps so far, loss, theta), called after each of these, for a progress bar.
+
+    Example:
+        >>> fit = fit_rule(lambda theta, key: jnp.sum((theta - 3.0) ** 2), jnp.zeros(2), jax.random.key(0), steps=600)
+        >>> fit.theta.round(1).tolist(), fit.skipped
+        ([3.0, 3.0], 0)
+    """
+    checks.check_key(key)
+    checks.check_count('steps', steps)
+    checks.check_count('every', every)
+    checks.check_number('clip', clip, above=0)
+    _check_objective(objective, theta, key)
+    tx = optax.chain(optax.clip_by_global_norm(clip), optax.adam(1e-2) if tx is None else tx)
+    tx = optax.apply_if_finite(tx, steps)  # so many in a row never come
+
+    @jax.jit
+    def descend(theta, opt, losses, sizes, first, last):
+        def step(number, carry):
+            theta, opt, losses, sizes = carry
+            loss, slope = jax.value_and_grad(objective)(theta, jax.random.fold_in(key, number))
+            slope = jax.tree.map(lambda g: jnp.where(jnp.isfinite(loss), g, jnp.nan), slope)
+            change, opt = tx.update(slope, opt, theta)
+            finite = jnp.where(opt.last_finite, loss, jnp.nan).astype(losses.dtype)
+            size = optax.global_norm(slope).astype(sizes.dtype)
+            theta = optax.apply_updates(theta, change)
+            return theta, opt, losses.at[number].set(finite), sizes.at[number].set(size)
+
+        return lax.fori_loop(first, last, step, (theta, opt, losses, sizes))
+
+    theta = jax.tree.map(jnp.asarray, theta)
+    reached, done, interrupted = (theta, tx.init(theta), *jnp.full((2, steps), jnp.nan)), 0, False
+    with hold_signals():  # an interrupted compilation makes XLA fall over when the process ends
+        program = descend.lower(*reached, 0, 0).compile()
+    try:
+        with listen() as check_interrupt:
+            while done < steps:
+                last = min(done + every, steps)
+                reached = wait_until_ready(program(*reached, done, last))
+                _check_slopes(np.asarray(reached[3][done:last]))
+                done = last
+                if watch is not None:
+                    watch(done, float(reached[2][done - 1]), reached[0])
+                check_interrupt()
+    except KeyboardInterrupt:
+        interrupted = True
+    return _tell(reached[0], np.asarray(reached[2][:done]), interrupted)
+
+
+def _check_objective(objective: Callable, theta: Any, key: Key) -> None:
+    """Refuse what has no gradient, by its types."""
+    floats = [jnp.issubdtype(jnp.result_type(a), jnp.floating) for a in jax.tree.leaves(theta)]
+    checks.require(floats and all(floats), 'theta is a pytree of floats; gradients move nothing else.')
+    loss = jax.eval_shape(objective, theta, key)
+    fits = isinstance(loss, jax.ShapeDtypeStruct) and loss.shape == () and jnp.issubdtype(loss.dtype, jnp.floating)
+    way = 'give one float to descend, or search by evolution'
+    checks.require(fits, f'an objective without a gradient came, whose outcome is {checks.show(loss)}; {way}.')
+
+
+def _check_slopes(sizes: np.ndarray) -> None:
+    """Refuse an objective that is flat wherever it was asked, as an accuracy is."""
+    way = 'give one that is not, such as held_out_error, or search by evolution'
+    checks.require(np.any(sizes != 0), f'the objective is flat: all of {len(sizes)} gradients were zero; {way}.')
+
+
+def _tell(theta: Any, losses: np.ndarray, interrupted: bool) -> RuleFit:
+    """Say how many steps were not finite; refuse if all were."""
+    skipped, way = int(np.isnan(losses).sum()), 'start smaller, lower the rates of the layers, or scale their images'
+    told = f'{skipped} of {len(losses)} steps had a loss or gradient that was not finite'
+    checks.require(not skipped or skipped < len(losses), f'{told}, and none had one that was; {way}.')
+    if skipped:
+        warnings.warn(f'{told}, and changed nothing; {way}.', stacklevel=3)
+    return RuleFit(theta, losses, skipped, interrupted)
