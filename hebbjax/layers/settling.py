@@ -34,8 +34,8 @@ def settled_activations(
         upto: number of the layer, from 1, whose maps are wanted, while all take part; None: the top.
 
     Returns:
-        maps [B, H', W', N]. Where an image's drives change more in the last step than in the first, or are not finite,
-        settling diverges: that image's maps are NaN under `jit`, and outside of it an error.
+        maps [B, H', W', N]. Where an image's drives change more than twice as much in the last step as in the first, or
+        are not finite, settling diverges: that image's maps are NaN under `jit`, and outside of it an error.
 
     Example:
         >>> from hebbjax import init, rules, transforms
@@ -57,7 +57,7 @@ def settled_activations(
     maps = _settle(net, tuple(states), images, gain, int(steps), int(upto))
     if not checks.is_traced(maps):
         lost = int((~jnp.isfinite(maps).all((1, 2, 3))).sum())
-        why = 'their drives change more in the last step than in the first, or are not finite'
+        why = 'their drives change more than twice as much in the last step as in the first, or are not finite'
         checks.require(not lost, f'settling diverges for {lost} images at gain={gain}: {why}; use a smaller gain.')
     return maps
 
@@ -88,7 +88,7 @@ def _settle(net, states, images, gain, steps, upto):
     first = sweep(())
     scales = [rms(u) / jnp.where(rms(b) > 0, rms(b), 1) for u, b in zip(first[0], descend(*first))]
     (_, answers), change = lax.scan(step, first, None, steps)  # change [steps, B]
-    settles = jnp.isfinite(change[-1]) & (change[-1] <= change[0])
+    settles = jnp.isfinite(change[-1]) & (change[-1] <= 4 * change[0])  # squares; winners that change are within twice
     return jnp.where(settles[:, None, None, None], answers[upto - 1], jnp.nan)
 
 
