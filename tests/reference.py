@@ -239,6 +239,8 @@ def associate(x, w, kind, reduce='mean_over_patches', threshold=None, sequences=
                     dw[i, j] += y * patch[j] - (y * y * w[i, j] if kind == 'oja' else 0.0)
             credit[i] += abs(y)
     return reduced(dw, credit, x.size // x.shape[-1], reduce)
+
+
 def taylor(x, w, theta, compete=None, reduce='mean_over_patches', threshold=None):
     """dw_id = sum of theta_abc x_d^a y_i^b w_id^c."""
     dw, credit = np.zeros_like(w), np.zeros(len(w))

@@ -64,10 +64,8 @@ def expression_loss(s: Callable[[Array, Array, Array], Array]) -> Callable[[Arra
         s: (x [D], y, w [D]) -> one float, differentiable in w, such as `x @ w - y * (w @ w) / 2`.
 
     Returns:
-        (x [..., D], y [..., N], kernel [D, N]) -> the loss, of patches x and what neurons did y; neurons are last, and
-        a kernel of flax's [kh, kw, C, N] sees patches in that order (`layers.extract_patches`).
-
-    Miconi 2021, the discussion: "to search over possible loss expressions"; `learned.search_losses` does.
+        (x [..., D], y [..., N], kernel [D, N], or flax's [kh, kw, C, N]) -> the loss, of patches x in the kernel's
+        order and what neurons did y. Miconi 2021, the discussion: "to search over possible loss expressions".
 
     Example:
         >>> x, kernel, y = jnp.array([[1.0, 2.0]]), jnp.ones((2, 1)), jnp.array([[3.0]])

@@ -16,12 +16,9 @@ from hebbjax.support import checks, specs
 class Lateral:
     """Anti-Hebbian lateral inhibition M [N, N], zero on its diagonal, between the neurons that look at one patch.
 
-    Drives u, less thresholds, settle from y = 0 in `steps` products, which are all differentiable:
-
-        y += pace (activation(u - M y) - y)
-
-    Settled y stand in the place of drives: neurons compete and leak by them, and `post` gets them. After every learning
-    step M moves by the mean over its P patches of the products of settled activities, whatever credit the rule gave:
+    Drives u, less thresholds, settle from y = 0 in `steps`: `y += pace (activation(u - M y) - y)`. Settled y stand in
+    the place of drives: neurons compete and leak by them, and `post` gets them. After every learning step M moves by
+    means over its patches, of settled activities, whatever credit the rule gave:
 
         dM_ij = rate (<y_i y_j> - <y_i^2> M_ij)     target None: with `rules.oja()` similarity matching, the principal
                                                     subspace at last (Pehlevan, Hu & Chklovskii 2015)
@@ -29,16 +26,9 @@ class Lateral:
                                                     apart from the others (Földiák 1990, who has an instar beside it and
                                                     thresholds, `Homeostasis(winners=target N)`)
 
-    Where gains are so large that the last step still moves the y of a patch at least as far as the first did, nothing
-    settles: they are NaN, and a learning step says that it is not finite. A smaller `pace` settles more.
-
-    Args:
-        rate: of M; the first form's is stable below `1 / max_i <y_i^2>`.
-        steps: products `M y` of every answer.
-        pace: share of the way that y goes in a step, in (0, 1]; with a symmetric M and no activation it settles below
-            `2 / (1 + the largest eigenvalue of M)`.
-        activation: of rows [P, N], such as `activations.relu`, or `lambda v: jax.nn.sigmoid(10 * v)`.
-        target: the share p of the second form, in (0, 1); None: the first.
+    Where the last step still moves a patch's y at least as far as the first did, nothing settles: y is NaN there, and a
+    learning step says that it is not finite. A smaller `pace` settles more: with a symmetric M and no activation, one
+    below `2 / (1 + the largest eigenvalue of M)`. The first form's rate is stable below `1 / max_i <y_i^2>`.
 
     Example:
         >>> lateral = Lateral(rate=0.1, steps=30, pace=0.5)
@@ -48,9 +38,9 @@ class Lateral:
 
     rate: float
     steps: int = 10
-    pace: float = 1.0
-    activation: Callable[[Array], Array] = identity
-    target: float | None = None
+    pace: float = 1.0  # share of the way that y goes in a step, in (0, 1]
+    activation: Callable[[Array], Array] = identity  # of rows [P, N], such as `lambda v: jax.nn.sigmoid(10 * v)`
+    target: float | None = None  # in (0, 1)
 
     __eq__, __hash__, __reduce__ = specs.specs_equal, specs.spec_hash, specs.spec_reduce
 
@@ -84,10 +74,6 @@ class Lateral:
         length = lambda change: jnp.sum(change * change, -1, keepdims=True)  # noqa: E731
         diverges = (length(last) >= length(first)) & (length(last) > 0)  # [P, 1], each patch by itself
         return jnp.where(diverges, jnp.nan, y).reshape(u.shape)
-
-    def add(self, products: Array, y: Array) -> Array:
-        """Add `sum_p y_p y_p'` of settled y [P, N] to the products [N, N] of other patches."""
-        return products + matmul(y.T, y)
 
     def adapt(self, m: Array, stats: UpdateStats) -> Array:
         """Move connections by what one step's patches added up to."""

@@ -25,17 +25,9 @@ def settled_activations(
         u_l(t) = W_l x_l(t) - threshold_l + gain s_l B_l a_(l+1)(t - 1),     s_l = rms(u_l(0)) / rms(B_l a_(l+1)(0))
 
     B_l leads down through the weights of the layer above (`send_down`) and this layer's pooling. s_l is an image's own:
-    at gain 1 what comes down first is as large as what came up. A linear network's drives tend to
-    `(1 - gain s_1 W_2' W_2)^-1 u_1(0)`, and grow without end at gains where that does not exist.
-
-    Args:
-        gain: of what comes down, from 0, traced or not; 0 is the plain network, as are no steps.
-        steps: sweeps after the first, plain one.
-        upto: number of the layer, from 1, whose maps are wanted, while all take part; None: the top.
-
-    Returns:
-        maps [B, H', W', N]. Where an image's drives change more than twice as much in the last step as in the first, or
-        are not finite, settling diverges: that image's maps are NaN under `jit`, and outside of it an error.
+    at gain 1 what comes down first is as large as what came up. Gain 0, or no steps, is the plain network. Maps of
+    layer `upto`, from 1, are given, [B, H', W', N]; None: of the top. Where an image's drives change more than twice as
+    much in the last step as in the first, or are not finite, settling diverges: an error, under `jit` NaN.
 
     Example:
         >>> from hebbjax import init, rules, transforms
@@ -55,10 +47,8 @@ def settled_activations(
     if not steps or (not checks.is_traced(gain) and gain == 0):
         return activations_of(net, states, images, upto)
     maps = _settle(net, tuple(states), images, gain, int(steps), int(upto))
-    if not checks.is_traced(maps):
-        lost = int((~jnp.isfinite(maps).all((1, 2, 3))).sum())
-        why = 'their drives change more than twice as much in the last step as in the first, or are not finite'
-        checks.require(not lost, f'settling diverges for {lost} images at gain={gain}: {why}; use a smaller gain.')
+    lost = 0 if checks.is_traced(maps) else int((~jnp.isfinite(maps).all((1, 2, 3))).sum())
+    checks.require(not lost, f'settling diverges for {lost} images at gain={gain}; use a smaller gain.')
     return maps
 
 

@@ -20,7 +20,7 @@ from hebbjax.layers.layer import (
 )
 from hebbjax.layers.microbatch import scan_microbatches
 from hebbjax.layers.patches import lay_grid, sample_patches
-from hebbjax.rules.local import mean_over_patches
+from hebbjax.rules.local import matmul, mean_over_patches
 from hebbjax.support import checks
 
 
@@ -87,9 +87,8 @@ def accumulate_layer(
 
     def learn(carry, key, x, teacher):
         stats, is_finite = carry
-        u = v = matmul_drives(layer, x, w)  # [P, N]
-        if settled:
-            v = settled_drive(layer, state, u)
+        u = matmul_drives(layer, x, w)  # [P, N]
+        v = settled_drive(layer, state, u) if settled else u  # what neurons compete by
         if teacher is not None:  # tells every patch of an image the same
             teacher = jnp.repeat(teacher, len(x) // len(teacher), axis=0)  # [P, N]
         seen = x, v, teacher
@@ -98,7 +97,7 @@ def accumulate_layer(
             seen = jax.tree.map(lambda rows: by_place(rows, frames, positions), seen)  # [S, T, D], [S, T, N] twice
         before, stats = stats, layer.rule.accumulate(stats, key, *seen, threshold)
         if settled:
-            stats = stats._replace(products=layer.lateral.add(before.products, v))
+            stats = stats._replace(products=before.products + matmul(v.T, v))  # [N, N]
         return (stats, is_finite & all_finite(x)), (u, v)
 
     @jax.checkpoint  # gradients through learning compute each microbatch once more, so that only one is laid out

@@ -26,13 +26,8 @@ def trace(compete: Competition | int | None = 1, eta=0.2, *, reduce: Reduction =
 
     It learns from sequences of images (`train_step`): frames that follow each other get the same neurons, which come to
     answer what changes slowly, such as an orientation, and not what changes fast, such as a position. The trace begins
-    at 0 with every sequence, at every place of the image, and ends with it: no state of the layer. Földiák 1991,
-    equations 2 and 3.
-
-    Args:
-        compete: who answers a frame: so many winners, or a competition; None: everyone, by their drive.
-        eta: share of the trace that a frame renews, in (0, 1]; 1: no memory, the instar.
-        reduce: how patches are added up, those of all frames alike.
+    at 0 with every sequence, at every place of the image, and ends with it: no state of the layer. `eta` in (0, 1] is
+    the share of it that a frame renews; at 1 the rule is the instar. Földiák 1991, equations 2 and 3.
 
     Example:
         >>> import jax
@@ -63,11 +58,7 @@ def bcm(eta=0.1, *, reduce: Reduction = mean_over_patches) -> LearningRule:
     The threshold slides with the neuron's own activity, from 0, so that weights are bounded without a leak; it is the
     rule's state [N]. Each neuron alone becomes selective: of K linearly independent patterns it comes to answer one, by
     K. Thresholds have to be faster than weights. Bienenstock, Cooper & Munro 1982; `theta = E[y^2]`: Intrator & Cooper
-    1992. A layer's own thresholds add to theta; a neuron that a teacher does not signal rests.
-
-    Args:
-        eta: share of the threshold that a step renews, in (0, 1]; <y^2> is the step's mean over patches.
-        reduce: how patches are added up.
+    1992. <y^2> is a step's mean over patches. A layer's own thresholds add to theta; who is not signalled rests.
 
     Example:
         >>> import jax
