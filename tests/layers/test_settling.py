@@ -80,11 +80,7 @@ def test_gains_at_which_it_diverges_are_told(rng, x64):
     net, states, images, *_, most = linear(rng)
     settle = lambda gain, steps=30: layers.settled_activations(net, states, images, gain=gain, steps=steps)  # noqa: E731
     assert np.isfinite(settle(0.9 * most.min())).all()
-    with pytest.raises(
-        ValueError,
-        match=r'^settling diverges for 7 images at gain=.*: their drives change more than twice as much in the last step '
-        r'as in the first, or are not finite; use a smaller gain\.$',
-    ):
+    with pytest.raises(ValueError, match=r'^settling diverges for 7 images at gain=.*; use a smaller gain\.$'):
         settle(2 * most.max())
     between = (most.min() + np.sort(most)[1]) / 2
     with pytest.raises(ValueError, match='diverges for 1 images'):
