@@ -67,7 +67,7 @@ def above(u, threshold):
 # Lateral connections
 
 
-def inhibit(u, m, steps, pace, f):
+def settle_sideways(u, m, steps, pace, f):
     """From y = 0, steps + 1 times: y_i += pace (f(u_i - sum over j of m_ij y_j) - y_i), of one patch."""
     y = [0.0] * len(u)
     for _ in range(steps + 1):

@@ -57,7 +57,7 @@ def test_a_step_is_that_of_loops(lateral, window, microbatch, rng, x64):
         np.asarray(state.w),
         np.asarray(state.lateral),
     )
-    settle = functools.partial(reference.inhibit, m=m.tolist(), steps=lateral.steps, pace=lateral.pace, f=f)
+    settle = functools.partial(reference.settle_sideways, m=m.tolist(), steps=lateral.steps, pace=lateral.pace, f=f)
     rows, threshold = x.reshape(-1, x.shape[-1]), np.asarray(state.threshold)
     y = np.array([settle(reference.above(w @ patch, threshold)) for patch in rows])
     dw = (reference.instar if lateral is SOME else reference.oja)(
