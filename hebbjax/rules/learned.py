@@ -23,14 +23,10 @@ def taylor(
 
         dw_id = reduce sum_p sum_abc theta[a, b, c] x_pd^a y_pi^b w_id^c
 
-    Hebb is `theta[1, 1, 0] = 1`; Oja that and `theta[0, 2, 1] = -1`; the instar that and `theta[0, 1, 1] = -1`. One
-    product sums all powers, A B times as large as Hebb's. A neuron that takes no part in a patch adds nothing, not even
-    by `y^0`. Such series are learned by Mehta et al. (MetaLearnPlasticity).
-
-    Args:
-        theta: [A, B, C] numbers, traced or not: differentiate, or map over them.
-        compete: a competition, or so many winners; None: everyone by their drive, `y = u`.
-        reduce: how patches are added up.
+    Hebb is `theta[1, 1, 0] = 1`; Oja that and `theta[0, 2, 1] = -1`; the instar that and `theta[0, 1, 1] = -1`. Theta
+    may be traced: differentiate, or map over it. One product sums all powers, A B times as large as Hebb's. A neuron
+    that takes no part in a patch adds nothing, not even by `y^0`. `compete`: a competition, or so many winners; None:
+    everyone by their drive. Such series are learned by Mehta et al. (MetaLearnPlasticity).
 
     Example:
         >>> theta = jnp.zeros((2, 3, 2)).at[1, 1, 0].set(1).at[0, 2, 1].set(-1)  # y (x - y w), Oja's

@@ -90,6 +90,13 @@ def local(
     return LearningRule(lambda w: (), lambda w: w, accumulate, finalizer(reduce))
 
 
+def as_competition(compete: Competition | int | None) -> Competition:
+    """Give a competition as it is, so many winners as `k_wta`, None as everyone by their drive."""
+    if isinstance(compete, numbers.Integral):
+        return k_wta(compete)
+    return linear() if compete is None else compete
+
+
 def from_leak(
     compete: Competition | int | None,
     leak: Callable[[Array], Array],
@@ -102,8 +109,7 @@ def from_leak(
     `compete` is a competition, or so many winners; None: everyone, by their drive. `reduce`, `count`: see `local`.
     """
     counted = isinstance(compete, numbers.Integral)
-    competition = k_wta(compete) if counted else linear() if compete is None else compete
-    dense = local(competition, lambda u, y: Credit(y, leak(y), jnp.abs(y)), reduce=reduce, count=count)
+    dense = local(as_competition(compete), lambda u, y: Credit(y, leak(y), jnp.abs(y)), reduce=reduce, count=count)
     if not counted:
         return dense
     k = int(compete)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from hebbjax import rules
-from hebbjax.interop.surrogate_losses import hebb_loss, instar_loss, oja_loss
+from hebbjax.interop.surrogate_losses import expression_loss, hebb_loss, instar_loss, oja_loss
 from hebbjax.layers import patches
 from hebbjax.layers.patches import Window
 from hebbjax.rules import competition
@@ -194,3 +194,63 @@ def test_layers_of_a_flax_model_learn_by_instar_and_descend(rng):
     tx = optax.sgd(0.1)  # what descends on the loss moves by 0.1 dw
     step = tx.update(gradients, tx.init(params))[0]['conv1']['kernel']
     np.testing.assert_allclose(step.reshape(-1, 5).T, 0.1 * dw, rtol=1e-3, atol=1e-5)
+
+
+# Any expression of one neuron and one patch
+
+EXPRESSIONS = {
+    'hebb': lambda x, y, w: x @ w,
+    'instar': lambda x, y, w: x @ w - w @ w / 2,
+    'oja': lambda x, y, w: x @ w - y * (w @ w) / 2,
+}
+
+
+@pytest.mark.parametrize('rule', LOSSES)
+def test_the_three_losses_are_expressions(rule, rng):
+    """Of maps of patches under a kernel of flax, and of a dense layer."""
+    images, kernel = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in ((2, 5, 5, 2), (3, 3, 2, 4)))
+    x = patches.extract_patches(Window(3), images)  # [B, H', W', D]
+    y = jnp.asarray(rng.normal(size=(2, 3, 3, 4)), jnp.float32)
+
+    @jax.jit
+    def both(kernel, dense):
+        drives = lambda kernel: convolve(images, kernel, (1, 1), (0, 0))  # noqa: E731
+        loss = expression_loss(EXPRESSIONS[rule])
+        named = jax.value_and_grad(lambda kernel: LOSSES[rule](drives(kernel), y, kernel))(kernel)
+        return named, *(jax.value_and_grad(lambda kernel: loss(x, y, kernel))(k) for k in (kernel, dense))
+
+    (value, gradient), *others = both(kernel, kernel.reshape(18, 4))
+    for other_value, other in others:
+        np.testing.assert_allclose(other_value, value, rtol=1e-6)
+        np.testing.assert_allclose(other.reshape(gradient.shape), gradient, rtol=1e-4, atol=1e-4)
+
+
+def test_an_expression_is_learned_by_its_derivative_and_y_lends_none(rng):
+    """`-grad = sum of y ds/dw`, of an expression that is no monomial."""
+    x, w = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in ((9, 5), (5, 4)))
+    s = lambda x, y, w: jnp.tanh(y) * jnp.sum(jnp.sin(x * w))  # noqa: E731
+    y = x @ w
+    gradient = jax.jit(jax.grad(lambda w: expression_loss(s)(x, x @ w, w)))(w)
+    slope = np.cos(x[:, :, None] * w[None]) * x[:, :, None] * np.tanh(y)[:, None]  # [P, D, N]
+    np.testing.assert_allclose(-gradient, (y[:, None] * slope).sum(0), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    's, says',
+    [
+        (lambda x, y, w: x * w, 'is one float, not .*; sum over D'),
+        (lambda x, y, w: jnp.argmax(w), 'is one float'),
+        (lambda x, y, w: (x @ w, y), 'is one float'),
+        (lambda x, y, w: y * jnp.sum(x), 'has no derivative by w'),
+        (lambda x, y, w: jnp.sign(x @ w), 'has no derivative by w'),
+        (lambda x, y, w: lax.stop_gradient(x @ w), 'has no derivative by w'),
+        (lambda x, y, w: lax.while_loop(lambda v: v < 9, lambda v: 2 * v + 1, w[0] ** 2), 'cannot be differentiated'),
+    ],
+)
+def test_what_is_no_expression_is_refused_in_one_sentence(s, says):
+    x, y, kernel = jnp.ones((2, 3)), jnp.ones((2, 4)), jnp.ones((3, 4))
+    with pytest.raises(ValueError, match=says) as refused:
+        jax.grad(expression_loss(s), argnums=2)(x, y, kernel)
+    assert '\n' not in str(refused.value)
+    with pytest.raises(ValueError, match=r'patches \(2, 3\), credit \(2, 3\) and a kernel \(3, 4\) do not fit'):
+        expression_loss(EXPRESSIONS['oja'])(x, x, kernel)
