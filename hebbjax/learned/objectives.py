@@ -59,7 +59,7 @@ def _read_out(fitted, held_out, classes, penalty):
     """Give the outputs for what was held out, and its labels."""
     checks.check_count('classes', classes)
     (features, labels), (others, other_labels) = (
-        (x, checks.check_labels(y, classes, len(x))) for x, y in (fitted, held_out)
+        (jnp.asarray(x), checks.check_labels(y, classes, len(x))) for x, y in (fitted, held_out)
     )
     targets = jax.nn.one_hot(labels, classes, dtype=features.dtype)
     return ridge_outputs(features, targets, others, penalty), other_labels

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hebbjax.base import Array, Competition, Key, LearningRule, UpdateStats, zero_stats
 from hebbjax.rules.competition import competing_drives, k_wta, linear, zero_absent
@@ -34,7 +35,7 @@ def taylor(
         >>> jax.jit(rule.update)(jax.random.key(0), x, x @ w.T, w, ())[0]
         Array([[0.5 , 1.75]], dtype=float32)
     """
-    shape = jnp.shape(theta)
+    shape = np.shape(theta)
     way = 'give [A, B, C], such as jnp.zeros((3, 3, 3)) for powers from 0 to 2 of each'
     fits = len(shape) == 3 and 0 not in shape
     checks.require(fits, f'theta has an axis of powers for each of x, y and w, and not the shape {shape}; {way}.')
@@ -69,7 +70,7 @@ def mlp(params: MlpParams, compete: Competition | int | None = None) -> Learning
 
     `<.>` is the mean over patches; who takes part in a share of them moves by as large a share. `compete`: as `taylor`.
     """
-    shapes = tuple(map(jnp.shape, params)) if isinstance(params, tuple | list) else jnp.shape(params)
+    shapes = tuple(map(np.shape, params)) if isinstance(params, tuple | list) else np.shape(params)
     fits = len(shapes) == 3 and shapes == ((5, *shapes[2]), shapes[2], shapes[2]) and len(shapes[2]) == 1
     way = 'make them with mlp_params(key, hidden)'
     checks.require(fits, f'params of a network are w_in [5, H], b [H], w_out [H], not of shapes {shapes}; {way}.')
