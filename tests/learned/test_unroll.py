@@ -11,7 +11,6 @@ from hebbjax import Window, init, layers, rules, train_step, transforms
 from hebbjax.layers import Layer
 from hebbjax.learned.unroll import run_steps
 
-KEY = jax.random.key(0)
 INSTAR = np.zeros((2, 3, 2))
 INSTAR[1, 1, 0], INSTAR[0, 1, 1], INSTAR[0, 2, 1] = 1, -0.7, -0.2
 
@@ -34,7 +33,7 @@ def material(rng, steps=3):
 def test_steps_are_those_of_train_step(rng):
     images, labels = material(rng)
     net = network(INSTAR.astype(np.float32))
-    state = init(net, KEY, (6, 6, 1))
+    state = init(net, jax.random.key(0), (6, 6, 1))
     keep = lambda state, infos: (state.layers[0].w, infos[1].win_rates)  # noqa: E731
     last, (w, rates) = jax.jit(lambda state: run_steps(net, state, images, labels, keep=keep))(state)
     for number, batch in enumerate(zip(images, labels)):
@@ -52,8 +51,8 @@ def test_slopes_are_what_small_changes_of_a_coefficient_make(remat, rng, x64):
 
     def loss(theta):
         net = network(theta)
-        states = [layers.init_layer(layer, KEY, shape, w) for layer, shape, w in zip(net, shapes, starts)]
-        state = layers.TrainState(jnp.zeros((), jnp.int32), KEY, tuple(states))
+        states = [layers.init_layer(layer, jax.random.key(0), shape, w) for layer, shape, w in zip(net, shapes, starts)]
+        state = layers.TrainState(jnp.zeros((), jnp.int32), jax.random.key(1), tuple(states))
         state, _ = run_steps(net, state, images, labels, remat=remat)
         return sum(jnp.sum(jnp.sin(3 * layer.w)) for layer in state.layers)
 
@@ -94,7 +93,7 @@ def test_rules_side_by_side_learn_as_each_alone(rng):
     def final(theta_map, thetas):
         def one(theta):
             net = network(theta)
-            return run_steps(net, init(net, KEY, (6, 6, 1)), images, labels)[0].layers[0].w
+            return run_steps(net, init(net, jax.random.key(0), (6, 6, 1)), images, labels)[0].layers[0].w
 
         return theta_map(one)(thetas)
 
@@ -103,7 +102,7 @@ def test_rules_side_by_side_learn_as_each_alone(rng):
 
 def test_images_of_one_step_alone_are_refused():
     net = network(INSTAR.astype(np.float32))
-    state = init(net, KEY, (6, 6, 1))
+    state = init(net, jax.random.key(0), (6, 6, 1))
     for shape in ((4, 6, 6, 1), (0, 4, 6, 6, 1)):
         with pytest.raises(ValueError, match=r'images are \[T, B, H, W, C\], T steps, .* images\[None\] are those'):
             run_steps(net, state, jnp.ones(shape))
