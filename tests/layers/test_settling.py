@@ -82,8 +82,8 @@ def test_gains_at_which_it_diverges_are_told(rng, x64):
     assert np.isfinite(settle(0.9 * most.min())).all()
     with pytest.raises(
         ValueError,
-        match=r'^settling diverges for 7 images at gain=.*: their drives change more than twice as much in the last step '
-        r'as in the first, or are not finite; use a smaller gain\.$',
+        match=r'^settling diverges for 7 images at gain=.*: their drives change more than twice as much in the last '
+        r'step as in the first, or are not finite; use a smaller gain\.$',
     ):
         settle(2 * most.max())
     between = (most.min() + np.sort(most)[1]) / 2
