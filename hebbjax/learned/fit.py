@@ -63,21 +63,20 @@ def fit_rule(
     tx = optax.apply_if_finite(tx, steps)  # so many in a row never come
 
     @jax.jit
-    def descend(theta, opt, losses, sizes, first, last):
+    def descend(theta, opt, losses, steep, first, last):
         def step(number, carry):
-            theta, opt, losses, sizes = carry
+            theta, opt, losses, steep = carry
             loss, slope = jax.value_and_grad(objective)(theta, jax.random.fold_in(key, number))
             slope = jax.tree.map(lambda g: jnp.where(jnp.isfinite(loss), g, jnp.nan), slope)
             change, opt = tx.update(slope, opt, theta)
             finite = jnp.where(opt.last_finite, loss, jnp.nan).astype(losses.dtype)
-            size = optax.global_norm(slope).astype(sizes.dtype)
-            theta = optax.apply_updates(theta, change)
-            return theta, opt, losses.at[number].set(finite), sizes.at[number].set(size)
+            steep |= jnp.array([jnp.any(g != 0) for g in jax.tree.leaves(slope)]).any()
+            return optax.apply_updates(theta, change), opt, losses.at[number].set(finite), steep
 
-        return lax.fori_loop(first, last, step, (theta, opt, losses, sizes))
+        return lax.fori_loop(first, last, step, (theta, opt, losses, steep))
 
     theta = jax.tree.map(jnp.asarray, theta)
-    reached, done, interrupted = (theta, tx.init(theta), *jnp.full((2, steps), jnp.nan)), 0, False
+    reached, done, interrupted = (theta, tx.init(theta), jnp.full(steps, jnp.nan), False), 0, False
     with hold_signals():  # an interrupted compilation makes XLA fall over when the process ends
         program = descend.lower(*reached, 0, 0).compile()
     try:
@@ -85,7 +84,8 @@ def fit_rule(
             while done < steps:
                 last = min(done + every, steps)
                 reached = wait_until_ready(program(*reached, done, last))
-                _check_slopes(np.asarray(reached[3][done:last]))
+                way = 'give one that is not, such as held_out_error, or search by evolution'
+                checks.require(reached[3], f'the objective is flat: all of {last} gradients were zero; {way}.')
                 done = last
                 if watch is not None:
                     watch(done, float(reached[2][done - 1]), reached[0])
@@ -103,12 +103,6 @@ def _check_objective(objective: Callable, theta: Any, key: Key) -> None:
     fits = isinstance(loss, jax.ShapeDtypeStruct) and loss.shape == () and jnp.issubdtype(loss.dtype, jnp.floating)
     way = 'give one float to descend, or search by evolution'
     checks.require(fits, f'an objective without a gradient came, whose outcome is {checks.show(loss)}; {way}.')
-
-
-def _check_slopes(sizes: np.ndarray) -> None:
-    """Refuse an objective that is flat wherever it was asked, as an accuracy is."""
-    way = 'give one that is not, such as held_out_error, or search by evolution'
-    checks.require(np.any(sizes != 0), f'the objective is flat: all of {len(sizes)} gradients were zero; {way}.')
 
 
 def _tell(theta: Any, losses: np.ndarray, interrupted: bool) -> RuleFit:
