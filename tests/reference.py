@@ -115,7 +115,7 @@ def sanger(x, w, reduce='mean_over_patches', threshold=None):
 
 
 def trace(x, w, eta, compete=None, reduce='mean_over_patches', threshold=None):
-    """dw_i = sum of ybar_i (x - w_i), ybar = (1 - eta) ybar + eta y, frame by frame; x is [S, T, D], or one sequence."""
+    """dw_i = sum of ybar_i (x - w_i), ybar = (1 - eta) ybar + eta y, x [S, T, D], or one sequence [T, D]."""
     dw, credit = np.zeros_like(w), np.zeros(len(w))
     for sequence in x if x.ndim == 3 else [x]:
         ybar = np.zeros(len(w))

@@ -88,10 +88,6 @@ RULES = [
     krotov_row(3, 0.2, 3),
     krotov_row(5, 0.0, 1.5),
     krotov_row(6, 1.0, 4),
-    associative_row('associate-hebb', 'hebb'),
-    associative_row('associate-hebb-total', 'hebb', SUM),
-    associative_row('associate-oja-weighted', 'oja', CREDIT),
-    associative_row('associate-delta', 'delta'),
 ]
 
 MEMORY = [
@@ -101,6 +97,13 @@ MEMORY = [
     row('trace-linear', rules.trace, reference.trace, eta=0.5),
     Row('bcm', lambda: rules.bcm(0.3), reference.bcm, MEAN),
     Row('bcm-total', lambda: rules.bcm(reduce=rules.sum_over_patches), partial(reference.bcm, reduce=SUM), SUM),
+]
+
+ASSOCIATIVE = [
+    associative_row('associate-hebb', 'hebb'),
+    associative_row('associate-hebb-total', 'hebb', SUM),
+    associative_row('associate-oja-weighted', 'oja', CREDIT),
+    associative_row('associate-delta', 'delta'),
     associative_row('associate-hebb-sequences', 'hebb', SUM, sequences=True),
     associative_row('associate-oja-sequences', 'oja', CREDIT, sequences=True),
     associative_row('associate-delta-sequences', 'delta', sequences=True),

@@ -382,11 +382,12 @@ SETTINGS = {
     'filters drawn': lambda value: filters.filter_grid(np.eye(4), (2, 2, 1), count=0 if value is None else value),
 }
 COUNTS = {
-    'krotov k', 'krotov_ranks k', 'k_wta', 'hebb winners', 'instar winners', 'linear epochs', 'linear steps',
-    'max_pool', 'features', 'patches_per_image', 'microbatch', 'stage', 'plan', 'batch', 'seeds at once', 'patience',
-    'monitor every', 'monitor windows', 'every_epochs', 'evaluate epochs', 'checkpoints epochs', 'checkpoints keep',
-    'log epochs', 'pictures epochs', 'tensorboard epochs', 'probe block', 'filters drawn', 'random_feedback features',
-    'settling steps', 'settling upto', 'recall steps',
+    'krotov k', 'krotov_ranks k', 'k_wta', 'hebb winners', 'instar winners', 'trace winners', 'linear epochs',
+    'linear steps', 'max_pool', 'features', 'patches_per_image', 'microbatch', 'stage', 'plan', 'batch',
+    'seeds at once', 'patience', 'monitor every', 'monitor windows', 'every_epochs', 'evaluate epochs',
+    'checkpoints epochs', 'checkpoints keep', 'log epochs', 'pictures epochs', 'tensorboard epochs', 'probe block',
+    'filters drawn',
+    'random_feedback features', 'settling steps', 'settling upto', 'recall steps',
     *(name for name in SETTINGS if 'classes' in name or 'groups' in name),
 }  # fmt: skip
 MAY_BE_ZERO = {
