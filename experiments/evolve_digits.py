@@ -41,7 +41,7 @@ class Shared:
     """What both searches on digits can be told."""
 
     data_dir: pathlib.Path | None = None  # Where DATA_DIR/digits.npz lies, if not the embedded digits
-    seeds: flags.Seeds = 5  # Number of seeds of the comparison on the test split
+    seeds: flags.Seeds = 20  # Number of seeds of the comparison on the test split
     population: flags.whole(4) = 256  # Members, in one program
     generations: flags.Count = 20
     at_once: flags.Count = 16  # Members that train side by side, a divisor of the population
