@@ -26,8 +26,7 @@ def trace(compete: Competition | int | None = 1, eta=0.2, *, reduce: Reduction =
 
     It learns from sequences of images (`train_step`): frames that follow each other get the same neurons, which come to
     answer what changes slowly, such as an orientation, and not what changes fast, such as a position. The trace begins
-    at 0 with every sequence, at every place of the image, and ends with it: no state of the layer. Földiák 1991,
-    equations 2 and 3.
+    at 0 with every sequence, at every place of the image, and ends with it: no state of the layer. Földiák 1991.
 
     Args:
         compete: who answers a frame: so many winners, or a competition; None: everyone, by their drive.
