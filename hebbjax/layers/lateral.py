@@ -35,8 +35,8 @@ class Lateral:
     Args:
         rate: of M; the first form's is stable below `1 / max_i <y_i^2>`.
         steps: products `M y` of every answer.
-        pace: share of the way that y goes in a step, in (0, 1]; with a symmetric M and no activation it settles below
-            `2 / (1 + the largest eigenvalue of M)`.
+        pace: share of the way that y goes in a step, in (0, 1]; with a symmetric M and no activation y settles where
+            all eigenvalues of `I + M` lie between 0 and `2 / pace`.
         activation: of rows [P, N], such as `activations.relu`, or `lambda v: jax.nn.sigmoid(10 * v)`.
         target: the share p of the second form, in (0, 1); None: the first.
 
