@@ -12,8 +12,8 @@ competes. Rows, of the same first weights:
     untrained    first weights
 
 Measured on patterns without noise: the selectivity of each neuron's answers y = max(w x, 0), 1 - mean y / max y, which
-is 0 for one that answers all alike and 1 - 1 / K for one that answers a single pattern (the paper's equation 3); and
-how many patterns are the favourite of some neuron.
+is 0 for one that answers all alike and 1 - 1 / K for one that answers a single pattern; and how many patterns are the
+favourite of some neuron.
 """
 
 import dataclasses

@@ -14,9 +14,10 @@ see to it that all win alike; rows are kept at length 1. Means of 2 x 2 position
     ablations    stands for the paper's other findings, a row each
 
 Every layer is read out by ridge regression: layers 1 and 2 by the means of four quadrants, the last by all of its 2 x 2
-positions. Settings are the paper's and its notebook's; no accuracy chose any, so there is no validation split, and the
-test images are read once. Ours: exactly one winner, the first of equals; images are flipped in learning alone;
-thresholds are frozen in evaluation; and what the ablations leave open.
+positions. Settings are the paper's and its notebook's; no accuracy chose any but the rate of lateral connections, 0.003
+rather than 0.01 on 3,000 training images set aside for that; test images are read once. Ours: exactly one winner, the
+first of equals; images are flipped in learning alone; thresholds are frozen in evaluation; and what the ablations leave
+open.
 """
 
 import dataclasses
@@ -75,8 +76,8 @@ ABLATIONS = {
     'patch_whitening': Variant(whitens='patch'),
 }
 LATERAL = {  # what the paper wishes for: decorrelation above layer 1
-    'lateral_untrained': Variant(lateral=0.01, trained=False),
-    'lateral_trained': Variant(lateral=0.01),
+    'lateral_untrained': Variant(lateral=0.003, trained=False),
+    'lateral_trained': Variant(lateral=0.003),
 }
 ROWS = TABLE | ABLATIONS | LATERAL
 PAPER = {  # table 1: quadrants of layer 1, of layer 2, the last layer

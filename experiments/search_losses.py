@@ -10,7 +10,7 @@ settings of evolve_digits.py, in the same network. Rows:
     hebb, instar, oja          the paper's three losses
     found                      the best expression of the last generation
 
-The rate of every loss, the found one's as well, is the best of 16 on validation (expressions are searched for at one).
+The rate of every loss, the found one's as well, is the best of 24 on validation (expressions are searched for at one).
 The test split is read once, by seeds that nothing was chosen on.
 """
 
@@ -29,7 +29,7 @@ from hebbjax.learned.expressions import Expression
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(evolve_digits.Config):
+class Config(evolve_digits.Shared):
     """What the search can be told."""
 
     epochs: flags.Count = 5  # Hebbian epochs, over which the rate falls linearly to 0

@@ -4,7 +4,7 @@
 
 Simple cells are given: a map of 8 x 8 for each of four orientations, in which the cells along a bar answer it. A
 sequence is one sweep of a bar over its eight positions, across its orientation, one way or the other. One dense layer
-of four neurons, the winner of a frame answers; sizes, eta and rate (0.02 per frame) are the paper's. Rows:
+of four neurons, the winner of a frame answers; sizes and eta are the paper's. Rows:
 
     trace        the trace rule, eta = 0.2
     no_trace     the same sweeps, rate, first weights and competition with eta = 1, which is the instar

@@ -119,10 +119,6 @@ RULES = [
     mlp_row('mlp'),
     mlp_row('mlp-soft_wta', SOFT, reference.shared),
     krotov_row(6, 1.0, 4),
-    associative_row('associate-hebb', 'hebb'),
-    associative_row('associate-hebb-total', 'hebb', SUM),
-    associative_row('associate-oja-weighted', 'oja', CREDIT),
-    associative_row('associate-delta', 'delta'),
 ]
 
 MEMORY = [
@@ -132,6 +128,13 @@ MEMORY = [
     row('trace-linear', rules.trace, reference.trace, eta=0.5),
     Row('bcm', lambda: rules.bcm(0.3), reference.bcm, MEAN),
     Row('bcm-total', lambda: rules.bcm(reduce=rules.sum_over_patches), partial(reference.bcm, reduce=SUM), SUM),
+]
+
+ASSOCIATIVE = [
+    associative_row('associate-hebb', 'hebb'),
+    associative_row('associate-hebb-total', 'hebb', SUM),
+    associative_row('associate-oja-weighted', 'oja', CREDIT),
+    associative_row('associate-delta', 'delta'),
     associative_row('associate-hebb-sequences', 'hebb', SUM, sequences=True),
     associative_row('associate-oja-sequences', 'oja', CREDIT, sequences=True),
     associative_row('associate-delta-sequences', 'delta', sequences=True),

@@ -61,11 +61,11 @@ def expression_loss(s: Callable[[Array, Array, Array], Array]) -> Callable[[Arra
     """Build the loss of an expression of one neuron and one patch: `-grad = sum of y_i ds/dw_i`; Oja's is one of them.
 
     Args:
-        s: (x [D], y, w [D]) -> one float, differentiable in w, such as `x @ w - y * (w @ w) / 2`.
+        s: (x [D], y, w [D]) -> one float, differentiable in w; Miconi's "loss expressions", in the discussion.
 
     Returns:
-        (x [..., D], y [..., N], kernel [D, N], or flax's [kh, kw, C, N]) -> the loss, of patches x in the kernel's
-        order and what neurons did y. Miconi 2021, the discussion: "to search over possible loss expressions".
+        (x [..., D], y [..., N], kernel [D, N], or flax's [kh, kw, C, N]) -> the loss. Patches x are as
+        `layers.extract_patches` cuts them, y is what the neurons did.
 
     Example:
         >>> x, kernel, y = jnp.array([[1.0, 2.0]]), jnp.ones((2, 1)), jnp.array([[3.0]])
@@ -76,9 +76,9 @@ def expression_loss(s: Callable[[Array, Array, Array], Array]) -> Callable[[Arra
 
     def loss(x: Array, y: Array, kernel: Array) -> Array:
         w = kernel.reshape(-1, kernel.shape[-1])  # [D, N]
-        shapes = f'patches {x.shape}, credit {y.shape} and a kernel {kernel.shape}'
+        shapes = f'patches {x.shape}, credit {y.shape} and a kernel {kernel.shape} do not fit'
         fits = (*x.shape[:-1], w.shape[1]) == y.shape and x.shape[-1] == len(w)
-        require(fits, f'{shapes} do not fit; they are [..., D], [..., N] and [D, N].')
+        require(fits, f'{shapes}; they are [..., D], [..., N] and [D, N].')
         x, y = x.reshape(-1, len(w)), lax.stop_gradient(y).reshape(-1, w.shape[1])  # [P, D], [P, N]
         _check_expression(s, x[0], y[0, 0], w[:, 0])
         return _half_square(jax.vmap(jax.vmap(s, (None, 0, 1)), (0, 0, None))(x, y, w), y)

@@ -28,7 +28,7 @@ class Lateral:
 
     Where the last step still moves a patch's y at least as far as the first did, nothing settles: y is NaN there, and a
     learning step says that it is not finite. A smaller `pace` settles more: with a symmetric M and no activation, one
-    below `2 / (1 + the largest eigenvalue of M)`. The first form's rate is stable below `1 / max_i <y_i^2>`.
+    with all eigenvalues of `I + M` between 0 and `2 / pace`. The first form's rate is stable below `1 / max_i <y_i^2>`.
 
     Example:
         >>> lateral = Lateral(rate=0.1, steps=30, pace=0.5)

@@ -100,7 +100,6 @@ def accumulate_layer(
             stats = stats._replace(products=before.products + matmul(v.T, v))  # [N, N]
         return (stats, is_finite & all_finite(x)), (u, v)
 
-    @jax.checkpoint  # gradients through learning compute each microbatch once more, so that only one is laid out
     def look(carry, number, images, teacher):
         maps = layer_patches(layer, images)  # [b, H', W', D]
         x = maps.reshape(-1, maps.shape[-1])  # [P, D]

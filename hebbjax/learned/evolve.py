@@ -11,6 +11,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from hebbjax.base import Array, Key
+from hebbjax.learned.objectives import check_objective
 from hebbjax.support import checks
 from hebbjax.support.signals import hold_signals, listen, wait_until_ready
 
@@ -46,17 +47,17 @@ def evolve_rule(
     at_once: int | None = None,
     watch: Callable[[int, np.ndarray, Any], Any] | None = None,
 ) -> Evolved:
-    """Evolve a rule: ask for members, train them all in one program, tell their losses; and so on.
+    """Evolve a rule: ask for members, train all of them in one program, tell their losses, and so on.
 
-    Members of a generation share a key, so that none is luckier than the others; the next has another, so that none
-    fits one draw. A loss that is not finite counts as the worst of the others, and stays what it is in `fitness`.
+    A generation shares a key, so that no member is luckier than another; the next has its own, so that none fits one
+    draw. A loss that is not finite counts as the worst of the others, and is told in `fitness`. Ctrl-C ends it early.
 
     Args:
         objective: as in `fit_rule`, differentiable or not. Bounds are its own: `jnp.exp(theta)` is positive.
         theta: any pytree of floats, around which the population starts.
         strategy: a `Strategy` of `population` members; None: `gaussian(population, theta)`.
         at_once: members that train side by side, a divisor of the population; None: all.
-        watch: (generations so far, losses [M], theta), called after each. Ctrl-C gives what was reached.
+        watch: (generations so far, losses [M], theta), called after each.
 
     Example:
         >>> loss = lambda theta, key: (theta['rate'] - 2) ** 2
@@ -75,11 +76,10 @@ def evolve_rule(
     def advance(state, number):
         ask_key, objective_key, tell_key = jax.random.split(jax.random.fold_in(run_key, number), 3)
         members, state = strategy.ask(ask_key, state, params)
-        losses = lax.map(
-            lambda member: objective(member, jax.random.clone(objective_key)), members, batch_size=at_once
-        )  # [M]
-        worst = jnp.max(jnp.where(jnp.isfinite(losses), losses, -jnp.inf))
-        told = jnp.where(jnp.isfinite(losses), losses, worst)
+        judge = lambda member: objective(member, jax.random.clone(objective_key))  # noqa: E731
+        losses = lax.map(judge, members, batch_size=at_once)  # [M]
+        finite = jnp.isfinite(losses)
+        told = jnp.where(finite, losses, jnp.max(losses, initial=-jnp.inf, where=finite))
         state, _ = strategy.tell(tell_key, members, told, state, params)
         return state, losses, jax.tree.map(lambda leaf: leaf[jnp.argmin(told)], members)
 
@@ -90,13 +90,14 @@ def evolve_rule(
         with listen() as check_interrupt:
             for number in range(generations):
                 advanced, losses, leader = wait_until_ready(advance(state, number))
-                finite = np.asarray(losses)[np.isfinite(losses)]
+                losses = np.asarray(losses)
+                finite = losses[np.isfinite(losses)]
                 way = 'start from a theta whose loss is finite, or with a smaller spread'
                 checks.require(len(finite), f'none of {population} losses of generation {number} is finite; {way}.')
                 state, best, lowest = advanced, leader if finite.min() < lowest else best, min(lowest, finite.min())
-                fitness.append(np.asarray(losses))
+                fitness.append(losses)
                 if watch is not None:
-                    watch(number + 1, fitness[-1], strategy.get_mean(state))
+                    watch(number + 1, losses, strategy.get_mean(state))
                 check_interrupt()
     except KeyboardInterrupt:
         if not fitness:
@@ -105,17 +106,15 @@ def evolve_rule(
 
 
 def _check_evolution(objective, theta, key, population, strategy, at_once) -> None:
-    lacks = ', '.join(name for name in Strategy._fields if not hasattr(strategy, name))
-    checks.require(not lacks, f'a strategy has {", ".join(Strategy._fields)}; {checks.show(strategy)} lacks {lacks}.')
-    size = strategy.population_size
+    check_objective(objective, theta, key)
+    parts, size = Strategy._fields, getattr(strategy, 'population_size', None)
+    lacks = ', '.join(name for name in parts if not hasattr(strategy, name))
+    checks.require(not lacks, f'a strategy has {", ".join(parts)}, and {checks.show(strategy)} no {lacks}.')
     checks.require(size == population, f'a strategy of {size} members evolves no {population}; use population={size}.')
     checks.check_count('at_once', at_once)
     divisor = next(n for n in range(min(at_once, population), 0, -1) if population % n == 0)
     misfit = f'a population of {population} does not divide into groups of at_once={at_once}'
     checks.require(divisor == at_once, f'{misfit}; use {divisor}.')
-    loss = jax.eval_shape(objective, theta, key)
-    is_one = isinstance(loss, jax.ShapeDtypeStruct) and loss.shape == () and jnp.issubdtype(loss.dtype, jnp.floating)
-    checks.require(is_one, f'an objective gives one float, a loss, not {checks.show(loss)}; reduce it to its mean.')
 
 
 def gaussian(population: int, theta: Any, spread: float = 0.3) -> Strategy:
@@ -125,8 +124,8 @@ def gaussian(population: int, theta: Any, spread: float = 0.3) -> Strategy:
 
         d^2 = (1 - c) d^2 + c sum_k v_k (theta_k - m)^2      m = sum_k v_k theta_k
 
-    CMA-ES's update of rank mu alone (Hansen 2016, arXiv 1604.00772), separable as in Ros & Hansen 2008, for
-    populations well above the number of parameters. `spread` is d at first, in units of theta.
+    The rank-mu part of CMA-ES (Hansen 2016, arXiv 1604.00772), separable as in Ros & Hansen 2008, for populations well
+    above the number of parameters. `spread` is d at first, in units of theta.
     """
     checks.check_count('population', population, 4)
     checks.check_number('spread', spread, above=0)

@@ -14,9 +14,7 @@ from hebbjax.support import checks
 
 
 class Expression(NamedTuple):
-    """A sum of K monomials, of one neuron and one patch: `s = sum_k c_k sum_d x_d^a y^b w_d^c`; `expression_loss` and
-    jax call it as s(x, y, w).
-    """
+    """A sum of K monomials, of one neuron and one patch: `s(x, y, w) = sum_k c_k sum_d x_d^a y^b w_d^c`."""
 
     coefficients: Array  # [K] c_k
     exponents: Array  # [K, 3] whole numbers a, b and c of each; of c = 0 nothing is learned

@@ -1,13 +1,25 @@
 """What a training is judged by, as differentiable functions: the lower the better, `held_out_accuracy` excepted."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.scipy import linalg
 
 from hebbjax import diagnostics
-from hebbjax.base import Array
+from hebbjax.base import Array, Key
 from hebbjax.rules.local import matmul
 from hebbjax.support import checks
+
+
+def check_objective(objective: Callable[[Any, Key], Array], theta: Any, key: Key) -> None:
+    """Refuse what is no objective by its types: (theta, key) -> one float, a loss."""
+    loss = jax.eval_shape(objective, theta, key)
+    is_loss = isinstance(loss, jax.ShapeDtypeStruct) and loss.shape == () and jnp.issubdtype(loss.dtype, jnp.floating)
+    checks.require(
+        is_loss, f'an objective gives one float, a loss, not {checks.show(loss)}; give its mean, as a float.'
+    )
 
 
 def trajectory_error(w: Array, target: Array, start: Array) -> Array:

@@ -3,7 +3,6 @@
 Both look at a batch through sums of powers, `sum_p x_pd^a y_pi^b`: what a synapse can know, and what parts can add up.
 """
 
-import numbers
 from typing import NamedTuple
 
 import jax
@@ -11,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hebbjax.base import Array, Competition, Key, LearningRule, UpdateStats, zero_stats
-from hebbjax.rules.competition import competing_drives, k_wta, linear, zero_absent
-from hebbjax.rules.local import Reduction, count_wins, matmul, mean_over_patches
-from hebbjax.rules.top_k import drop_absent, top_k
+from hebbjax.rules.competition import competing_drives, zero_absent
+from hebbjax.rules.local import Reduction, add_dense, as_competition, count_wins, matmul, mean_over_patches
 from hebbjax.support import checks
 
 
@@ -41,8 +39,9 @@ def taylor(
     checks.require(fits, f'theta has an axis of powers for each of x, y and w, and not the shape {shape}; {way}.')
 
     def finalize(stats: UpdateStats, w: Array, state):
-        coefficients = jnp.asarray(theta, w.dtype)
-        return reduce(jnp.einsum('abc,abnd,cnd->nd', coefficients, stats.pull, powers(w, shape[2], 0)), stats), state
+        sums = stats.pull.reshape(shape[1], len(w), shape[0], -1)  # [B, N, A, D]
+        dw = jnp.einsum('abc,bnad,cnd->nd', jnp.asarray(theta, w.dtype), sums, powers(w, shape[2], 0))
+        return reduce(dw, stats), state
 
     return sums_of_powers(*shape[:2], compete)._replace(finalize=finalize)
 
@@ -77,9 +76,9 @@ def mlp(params: MlpParams, compete: Competition | int | None = None) -> Learning
 
     def finalize(stats: UpdateStats, w: Array, state):
         w_in, b, w_out = (jnp.asarray(a, w.dtype) for a in params)
-        mean = mean_over_patches(stats.pull, stats)  # [2, 3, N, D]
-        z = jnp.stack([mean[1, 1], mean[0, 1], mean[0, 2], mean[1, 0], w], -1)  # [N, D, 5]
-        return mean[0, 0] * matmul(jnp.tanh(matmul(z, w_in) + b[None, None]), w_out), state
+        mean = mean_over_patches(stats.pull, stats).reshape(3, len(w), 2, -1)  # [B, N, A, D]
+        z = jnp.stack([mean[1, :, 1], mean[1, :, 0], mean[2, :, 0], mean[0, :, 1], w], -1)  # [N, D, 5]
+        return mean[0, :, 0] * matmul(jnp.tanh(matmul(z, w_in) + b[None, None]), w_out), state
 
     return sums_of_powers(2, 3, compete)._replace(finalize=finalize)
 
@@ -90,13 +89,11 @@ def powers(z: Array, count: int, axis: int) -> Array:
 
 
 def sums_of_powers(x_powers: int, y_powers: int, compete: Competition | int | None) -> LearningRule:
-    """Build the rule that adds up `pull[a, b] = sum_p x_pd^a y_pi^b` [A, B, N, D] and makes no change of it yet."""
-    known = f'neurons compete by a competition, or by a number of winners, not by {checks.show(compete)}.'
-    checks.require(compete is None or callable(compete) or isinstance(compete, numbers.Integral), known)
-    compete = linear() if compete is None else compete if callable(compete) else k_wta(compete)
+    """Build the rule that adds up `sum_p y_pi^b x_pd^a`, as `pull` [B N, A D], and makes no change of it yet."""
+    compete = as_competition(compete)
 
     def init_stats(w: Array) -> UpdateStats:
-        return zero_stats(w)._replace(pull=jnp.zeros((x_powers, y_powers, *w.shape), w.dtype))
+        return zero_stats(w)._replace(pull=jnp.zeros((y_powers * len(w), x_powers * w.shape[1]), w.dtype))
 
     def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
         v = competing_drives(u, teacher, threshold)  # [P, N]
@@ -106,11 +103,7 @@ def sums_of_powers(x_powers: int, y_powers: int, compete: Competition | int | No
         xs, ys = powers(x, x_powers, 1), powers(y, y_powers, 1)  # [P, A, D], [P, B, N]
         if teacher is not None or threshold is not None:  # 0^0 is 1, and who takes no part adds nothing
             ys = ys.at[:, 0].set(zero_absent(ys[:, 0], v))
-        pull = matmul(ys.reshape(len(y), -1).T, xs.reshape(len(x), -1))  # [B N, A D]
-        pull = pull.reshape(y_powers, -1, x_powers, x.shape[1]).transpose(2, 0, 1, 3)  # [A, B, N, D]
-        first = drop_absent(*top_k(v, 1), v.shape[1])[:, 0]  # [P]; N where nobody takes part
-        win_counts = stats.win_counts + count_wins(x, first, v.shape[1])
-        weight = stats.weight + jnp.abs(y).sum(0)
-        return UpdateStats(stats.pull + pull, stats.leak, weight, win_counts, stats.patches + len(x))
+        xs, ys, count = xs.reshape(len(x), -1), ys.reshape(len(y), -1), lambda _, *of: count_wins(x, *of)
+        return add_dense(stats, xs, v, ys, 0, jnp.abs(y).sum(0), count)
 
     return LearningRule(lambda w: (), lambda w: w, accumulate, lambda stats, w, state: (0 * w, state), init_stats)

@@ -27,7 +27,7 @@ def trace(compete: Competition | int | None = 1, eta=0.2, *, reduce: Reduction =
     It learns from sequences of images (`train_step`): frames that follow each other get the same neurons, which come to
     answer what changes slowly, such as an orientation, and not what changes fast, such as a position. The trace begins
     at 0 with every sequence, at every place of the image, and ends with it: no state of the layer. `eta` in (0, 1] is
-    the share of it that a frame renews; at 1 the rule is the instar. Földiák 1991, equations 2 and 3.
+    the share of it that a frame renews; at 1 the rule is the instar. Földiák 1991.
 
     Example:
         >>> import jax

@@ -74,12 +74,12 @@ def random_feedback(classes: int, features: int, key: Key) -> Teacher:
     It is tied to no weights upward, and gates learning alone, never what is sent; Lindsey and Litwin-Kumar 2020,
     "Learning to Learn with Feedback and Local Plasticity", learn such connections, which here stay as the key draws.
     """
+    checks.check_count('classes', classes)
     checks.check_count('features', features)
     checks.check_key(key)
-    teacher = _of_classes(classes, lambda labels, above: matmul(jax.nn.one_hot(labels, classes, dtype=b.dtype), b))
-    b = jax.random.normal(key, (classes, features))
+    b = jax.random.normal(key, (classes, features))  # [K, N]
     b = b / jnp.max(jnp.abs(b), 1, keepdims=True)
-    return teacher
+    return _of_classes(classes, lambda labels, above: matmul(jax.nn.one_hot(labels, classes, dtype=b.dtype), b))
 
 
 def _of_classes(classes: int, teach: Teacher) -> Teacher:

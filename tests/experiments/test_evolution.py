@@ -15,10 +15,21 @@ from hebbjax import rules
 TINY = '--population 8 --generations 2 --at-once 4 --features 4 --epochs 2 --batch 40 --seeds 2'
 
 
-@pytest.mark.parametrize('script, rows', [(evolve_digits, 8), (search_losses, 6)])
-def test_a_search_is_reported_and_drawn(script, rows, small_data, tmp_path, relaxed, capsys):
+@pytest.mark.parametrize(
+    'script, more, rows', [(evolve_digits, '--evolved softhebb', 6), (search_losses, '--terms 2', 6)]
+)
+def test_a_search_is_reported_and_drawn(script, more, rows, small_data, tmp_path, relaxed, capsys):
     report, figure = tmp_path / 'r.json', tmp_path / 'f.png'
-    flags = [*TINY.split(), '--data-dir', str(small_data), '--json', str(report), '--figure', str(figure)]
+    flags = [
+        *TINY.split(),
+        *more.split(),
+        '--data-dir',
+        str(small_data),
+        '--json',
+        str(report),
+        '--figure',
+        str(figure),
+    ]
     assert script.main(flags) == 0
     written = json.loads(report.read_text())
     measures = {row['row']: row['measures'] for row in written['rows']}
@@ -26,8 +37,13 @@ def test_a_search_is_reported_and_drawn(script, rows, small_data, tmp_path, rela
     accuracies = [value for of in measures.values() for value in of['test %']]
     assert len(accuracies) == 2 * rows and np.mean(accuracies) > 50  # of three classes
     assert 'test %' in tables.lay_out([written]) and '16 trainings in' in capsys.readouterr().out
-    assert script.main([*flags, '--at-once', '3']) == 2
-    assert 'a population of 8 does not divide into groups of at_once=3; use 2.' in capsys.readouterr().err
+
+
+def test_what_cannot_be_searched_is_refused(small_data, refused):
+    flags = [*TINY.split(), '--data-dir', str(small_data)]
+    says = 'a population of 8 does not divide into groups of at_once=3; use 2.'
+    assert says in refused(search_losses.main, [*flags, '--at-once', '3'])
+    assert "--evolved='oja' is unknown" in refused(evolve_digits.main, [*flags, '--evolved', 'oja'])
 
 
 def test_softhebb_is_what_its_equation_says(rng, x64):

@@ -35,9 +35,10 @@ def test_a_memory_breaks_between_loads_that_were_measured():
 
 def test_occluded_digits_are_read_with_and_without_settling(small_data, tmp_path, relaxed):
     flags = '--seeds 1 --units 12 --per-class 2 --winners 1 --epochs 2 --batch 50 --sides 0 5 --gains 0.5 --steps 2'
+    flags += ' --rows untrained groups'
     found = measures(settling_digits.main, f'{flags} --data-dir {small_data}', tmp_path)
-    assert [*found] == [f'{row}, {how}' for row in settling_digits.ROWS for how in ('plain', 'settled')]
-    assert all([*of] == ['clean', '5 px', 'top', 'gain', 'steps'] for of in found.values())
+    assert [*found] == [f'{row}, {how}' for row in ('untrained', 'groups') for how in ('plain', 'settled')]
+    assert all([*of] == ['clean', '5 px', 'top', 'gain', 'steps', 'learned'] for of in found.values())
     assert found['groups, plain']['clean'][0] > 60 and found['groups, plain']['gain'] == [0.0]
     assert found['groups, settled']['gain'] == [0.5] and found['groups, settled']['steps'] == [2.0]
 

@@ -15,7 +15,7 @@ from hebbjax.base import Credit
 from hebbjax.layers import Layer, Window
 from hebbjax.rules import k_wta, krotov_ranks
 
-every_rule = pytest.mark.parametrize('row', table.RULES + table.MEMORY, ids=lambda row: row.name)
+every_rule = pytest.mark.parametrize('row', table.RULES + table.MEMORY + table.ASSOCIATIVE, ids=lambda row: row.name)
 update_layer = jax.jit(layers.update_layer, static_argnums=0)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hebbjax import data, layers, readout, rules, training, transforms
+from hebbjax import data, layers, learned, readout, rules, training, transforms
 from hebbjax.data import random_shift
 from hebbjax.layers import Homeostasis, Lateral, Layer, Window, initializers, patches
 from hebbjax.plots import filters
@@ -314,6 +314,13 @@ def settle(**settings):
 
 BLANK = np.zeros((1, 8, 8, 1), np.float32)
 HOSTILE = [np.nan, np.inf, -1.0, np.float32(-1), np.float64('nan'), jnp.float32(np.nan), None, 'fast']
+
+
+def evolve(**how):
+    """Evolve nothing."""
+    return learned.evolve_rule(lambda theta, key: theta, jnp.zeros(()), jax.random.key(0), population=8, **how)
+
+
 SETTINGS = {
     'krotov p': lambda value: rules.krotov(p=value),
     'krotov delta': lambda value: rules.krotov(delta=value),
@@ -383,6 +390,12 @@ SETTINGS = {
     'probe penalty': readout.ridge_probe,
     'probe block': lambda value: readout.ridge_probe(1.0, value),
     'confusion classes': lambda value: readout.probe_confusion(ANSWERS, *PAIR, value),
+    'evolve generations': lambda value: evolve(generations=value),
+    'evolve at_once': lambda value: evolve(at_once=0 if value is None else value),
+    'gaussian population': lambda value: learned.gaussian(value, jnp.zeros(2)),
+    'gaussian spread': lambda value: learned.gaussian(8, jnp.zeros(2), value),
+    'search terms': lambda value: learned.search_losses(len, jax.random.key(0), terms=value),
+    'search population': lambda value: learned.search_losses(len, jax.random.key(0), population=value),
     'filters drawn': lambda value: filters.filter_grid(np.eye(4), (2, 2, 1), count=0 if value is None else value),
 }
 COUNTS = {
@@ -390,7 +403,8 @@ COUNTS = {
     'max_pool', 'features', 'patches_per_image', 'microbatch', 'stage', 'plan', 'batch', 'seeds at once', 'patience',
     'monitor every', 'monitor windows', 'every_epochs', 'evaluate epochs', 'checkpoints epochs', 'checkpoints keep',
     'log epochs', 'pictures epochs', 'tensorboard epochs', 'probe block', 'filters drawn', 'random_feedback features',
-    'settling steps', 'settling upto', 'recall steps', 'trace winners', 'lateral steps',
+    'settling steps', 'settling upto', 'recall steps', 'trace winners', 'lateral steps', 'evolve generations',
+    'evolve at_once', 'gaussian population', 'search terms', 'search population',
     *(name for name in SETTINGS if 'classes' in name or 'groups' in name),
 }  # fmt: skip
 MAY_BE_ZERO = {
