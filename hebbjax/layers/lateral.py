@@ -70,9 +70,8 @@ class Lateral:
     def settle(self, m: Array | None, u: Array) -> Array:
         """Settle drives less thresholds under connections M: `y += pace (activation(u - M y) - y)`. [..., N]."""
         rows, wanted = u.reshape(-1, u.shape[-1]), (u.shape[-1],) * 2
-        came = 'no lateral connections' if m is None else f'lateral connections {m.shape}'
-        way = f'a layer of {u.shape[-1]} neurons that inhibit each other needs {wanted}; make its state with init'
-        checks.require(m is not None and m.shape == wanted, f'{came} in a state: {way}.')
+        came = f'lateral connections {getattr(m, "shape", m)} in a state: a layer of {wanted[0]} neurons that inhibit'
+        checks.require(m is not None and m.shape == wanted, f'{came} each other needs {wanted}; make it with init.')
         first = self.pace * self.activation(rows)  # [P, N], the step from y = 0
 
         def step(_, moved):
@@ -84,10 +83,6 @@ class Lateral:
         length = lambda change: jnp.sum(change * change, -1, keepdims=True)  # noqa: E731
         diverges = (length(last) >= length(first)) & (length(last) > 0)  # [P, 1], each patch by itself
         return jnp.where(diverges, jnp.nan, y).reshape(u.shape)
-
-    def add(self, products: Array, y: Array) -> Array:
-        """Add `sum_p y_p y_p'` of settled y [P, N] to the products [N, N] of other patches."""
-        return products + matmul(y.T, y)
 
     def adapt(self, m: Array, stats: UpdateStats) -> Array:
         """Move connections by what one step's patches added up to."""

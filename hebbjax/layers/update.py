@@ -18,7 +18,7 @@ from hebbjax.layers.layer import (
 )
 from hebbjax.layers.microbatch import scan_microbatches
 from hebbjax.layers.patches import sample_patches
-from hebbjax.rules.local import mean_over_patches
+from hebbjax.rules.local import matmul, mean_over_patches
 from hebbjax.support import checks
 
 
@@ -80,14 +80,13 @@ def accumulate_layer(
 
     def learn(carry, key, x, teacher):
         stats, is_finite = carry
-        u = v = matmul_drives(layer, x, w)  # [P, N]
-        if settled:
-            v = settled_drive(layer, state, u)
+        u = matmul_drives(layer, x, w)  # [P, N]
+        v = settled_drive(layer, state, u) if settled else u  # [P, N], what neurons learn by
         if teacher is not None:  # tells every patch of an image the same
             teacher = jnp.repeat(teacher, len(x) // len(teacher), axis=0)  # [P, N]
         before, stats = stats, layer.rule.accumulate(stats, key, x, v, teacher, threshold)
         if settled:
-            stats = stats._replace(products=layer.lateral.add(before.products, v))
+            stats = stats._replace(products=before.products + matmul(v.T, v))
         return (stats, is_finite & all_finite(x)), (u, v)
 
     def look(carry, number, images, teacher):
