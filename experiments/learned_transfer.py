@@ -192,7 +192,8 @@ def draw(fits: list):
         axes.imshow(theta[:, :, c], cmap='RdBu_r', vmin=-abs(theta).max(), vmax=abs(theta).max())
         axes.set(xticks=range(3), yticks=range(3))
         for a, b in np.ndindex(3, 3):
-            axes.text(b, a, f'{theta[a, b, c]:.2f}', ha='center', va='center', fontsize=8)
+            dark = abs(theta[a, b, c]) > 0.6 * abs(theta).max()
+            axes.text(b, a, f'{theta[a, b, c]:.2f}', ha='center', va='center', color='w' if dark else 'k', fontsize=8)
     axes = figure.add_subplot(1, 4, 4, xlabel='step of the search on digits', ylabel='held-out error')
     for seed, fit in enumerate(fits):
         size = max(1, len(fit.losses) // 30)
