@@ -25,6 +25,9 @@ COLUMNS = {
     'mebibytes': ('MiB', '{:.1f}'),
     'process_mebibytes': ('MiB of the process, at most', '{:.0f}'),
     'difference': ('difference', '{:.0e}'),
+    'times_training': ('times training', '{:.2f}'),
+    'temporary_mebibytes': ('MiB of temporaries', '{:.1f}'),
+    'times_memory_of_a_step': ('times one step', '{:.2f}'),
     'times_not_watched': ('times not watched', '{:.3f}'),
 }
 

@@ -11,7 +11,7 @@ import importlib.metadata as _metadata
 
 from hebbjax import diagnostics, layers, rules, transforms
 from hebbjax.base import Credit, LearningRule, StepInfo, UpdateStats
-from hebbjax.layers import Homeostasis, Layer, LayerState, TrainState, Window, features, init
+from hebbjax.layers import Homeostasis, Lateral, Layer, LayerState, TrainState, Window, features, init
 from hebbjax.training.epoch import make_train_epoch
 from hebbjax.training.step import make_train_step, train_step
 
@@ -21,7 +21,7 @@ except _metadata.PackageNotFoundError:  # sources that nobody installed
     __version__ = '0+unknown'
 
 __all__ = [
-    'Credit', 'Homeostasis', 'Layer', 'LayerState', 'LearningRule', 'StepInfo', 'TrainState', 'UpdateStats', 'Window',
-    'diagnostics', 'features', 'init', 'layers', 'make_train_epoch', 'make_train_step', 'rules', 'train_step',
+    'Credit', 'Homeostasis', 'Lateral', 'Layer', 'LayerState', 'LearningRule', 'StepInfo', 'TrainState', 'UpdateStats',
+    'Window', 'diagnostics', 'features', 'init', 'layers', 'make_train_epoch', 'make_train_step', 'rules', 'train_step',
     'transforms',
 ]  # fmt: skip

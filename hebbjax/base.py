@@ -4,6 +4,7 @@ Shapes, once for the whole library; images are NHWC; `x` input, `u` drive, `y` c
 
     B images    H W height, width     C channels          K classes
     P patches = B * H' * W'           D = kh * kw * C inputs of a neuron, in (kh, kw, C) order
+    T frames of a sequence            S sequences of patches, one at every place of every sequence of images
     N neurons   weights w [N, D]: row i is neuron i, `w[i].reshape(kh, kw, C)` its receptive field
 """
 
@@ -41,6 +42,7 @@ class UpdateStats(NamedTuple):
     weight: Array  # [N] sum_p weight_pi: the credit that each neuron was given; of winners, their number
     win_counts: Array  # [N] int32: patches for which this neuron had the largest drive; all-zero ones may be nobody's
     patches: Array  # P, int32 scalar
+    products: Array | None = None  # [N, N] sum_p y_p y_p', which a layer with lateral connections adds
 
 
 def zero_stats(w: Array) -> UpdateStats:
@@ -71,6 +73,9 @@ class LearningRule(NamedTuple):
     competition_bias: Callable[[Key, Array, State], Array] | None = None
     """(key, w [N, D], state) -> [N]; or None: what is subtracted from all drives of a learning step before neurons
     compete, on top of a layer's thresholds; +inf: this neuron sits the step out."""
+    sequential: bool = False
+    """Whether it remembers: `accumulate` is then given x [S, T, D], u and teacher [S, T, N], every row the patches that
+    one place of a sequence of images saw, frame after frame. It forgets between rows, so that these add up alike."""
 
     __eq__, __hash__, __reduce__ = specs.specs_equal, specs.spec_hash, specs.spec_reduce
 

@@ -1,5 +1,7 @@
 """Every rule in plain loops, float64: slow, obvious, the judge. Knows numpy only, nothing of the library."""
 
+import itertools
+
 import numpy as np
 
 
@@ -62,6 +64,32 @@ def above(u, threshold):
     return [u_i - (0.0 if threshold is None else threshold[i]) for i, u_i in enumerate(u)]
 
 
+# Lateral connections
+
+
+def settle_sideways(u, m, steps, pace, f):
+    """From y = 0, steps + 1 times: y_i += pace (f(u_i - sum over j of m_ij y_j) - y_i), of one patch."""
+    y = [0.0] * len(u)
+    for _ in range(steps + 1):
+        inhibited = [u[i] - sum(m[i][j] * y[j] for j in range(len(u))) for i in range(len(u))]
+        y = [y_i + pace * (f(v_i) - y_i) for y_i, v_i in zip(y, inhibited)]
+    return y
+
+
+def inhibit(y, m, rate, target):
+    """m_ij += rate (<y_i y_j> - <y_i^2> m_ij), or rate (<y_i y_j> - target^2) and never below 0; m_ii stays 0."""
+    moved = np.zeros_like(m)
+    for i in range(len(m)):
+        for j in range(len(m)):
+            both, own = (sum(patch[i] * patch[k] for patch in y) / len(y) for k in (j, i))
+            change = both - own * m[i, j] if target is None else both - target**2
+            if i != j:
+                moved[i, j] = m[i, j] + rate * change
+            if i != j and target is not None:
+                moved[i, j] = max(moved[i, j], 0.0)
+    return moved
+
+
 # Rules: x [P, D], w [N, D] -> dw [N, D], summed over patches, or divided by their number, or by each neuron's credit
 
 
@@ -109,6 +137,32 @@ def sanger(x, w, reduce='mean_over_patches', threshold=None):
                 explained += y[j] * w[j]
             dw[i] += y[i] * (patch - explained)
             credit[i] += abs(y[i])
+    return reduced(dw, credit, len(x), reduce)
+
+
+def trace(x, w, eta, compete=None, reduce='mean_over_patches', threshold=None):
+    """dw_i = sum of ybar_i (x - w_i), ybar = (1 - eta) ybar + eta y, x [S, T, D], or one sequence [T, D]."""
+    dw, credit = np.zeros_like(w), np.zeros(len(w))
+    for sequence in x if x.ndim == 3 else [x]:
+        ybar = np.zeros(len(w))
+        for patch in sequence:
+            y = (compete or everyone)(above([w_i @ patch for w_i in w], threshold))
+            for i in range(len(w)):
+                ybar[i] = (1 - eta) * ybar[i] + eta * y[i]
+                dw[i] += ybar[i] * (patch - w[i])
+                credit[i] += abs(ybar[i])
+    return reduced(dw, credit, x.size // x.shape[-1], reduce)
+
+
+def bcm(x, w, theta=None, reduce='mean_over_patches', threshold=None):
+    """dw_i = sum of y_i (y_i - theta_i - threshold_i) x, y = max(w x, 0); theta is 0 at first."""
+    dw, credit = np.zeros_like(w), np.zeros(len(w))
+    for patch in x:
+        for i in range(len(w)):
+            y = max(w[i] @ patch, 0.0)
+            modification = y - (0.0 if theta is None else theta[i]) - (0.0 if threshold is None else threshold[i])
+            dw[i] += y * modification * patch
+            credit[i] += y
     return reduced(dw, credit, len(x), reduce)
 
 
@@ -168,6 +222,25 @@ def krotov(x, w, k, delta, p, threshold=None):
     return dw
 
 
+def associate(x, w, kind, reduce='mean_over_patches', threshold=None, sequences=False):
+    """dw_ij = sum of t_i x_j, t_i (x_j - t_i w_ij) or (t_i - w_i x) x_j, 0 for i = j; t is x, or what follows it.
+
+    Nothing follows a last frame, which counts as a patch all the same; x is [S, T, D] then, or one sequence.
+    """
+    dw, credit = np.zeros_like(w), np.zeros(len(w))
+    pairs = [(patch, patch) for patch in x]
+    if sequences:
+        pairs = [pair for sequence in (x if x.ndim == 3 else [x]) for pair in itertools.pairwise(sequence)]
+    for patch, target in pairs:
+        for i in range(len(w)):
+            y = target[i] - w[i] @ patch if kind == 'delta' else target[i]
+            for j in range(len(w)):
+                if i != j:
+                    dw[i, j] += y * patch[j] - (y * y * w[i, j] if kind == 'oja' else 0.0)
+            credit[i] += abs(y)
+    return reduced(dw, credit, x.size // x.shape[-1], reduce)
+
+
 def taylor(x, w, theta, compete=None, reduce='mean_over_patches', threshold=None):
     """dw_id = sum of theta_abc x_d^a y_i^b w_id^c."""
     dw, credit = np.zeros_like(w), np.zeros(len(w))
@@ -213,3 +286,27 @@ def head_logits(u, mean, var, scale, shift, power, pool, w, b, epsilon=1e-5):
                     out[n] += largest * w[i * columns + j, c]
         out[n] += b
     return out
+
+
+def settle(images, weights, thresholds, gain, steps):
+    """Two dense layers with rectified answers, image by image: images [B, D] -> settled answers [B, N'] of the second.
+
+    u_1(t) = W_1 x - threshold_1 + gain s W_2' a_2(t - 1), s = rms(u_1(0)) / rms(W_2' a_2(0)); also the drives' changes
+    per step [B, steps], summed squares.
+    """
+    (w1, w2), (threshold1, threshold2) = weights, thresholds
+    answers, changes = np.zeros((len(images), len(w2))), np.zeros((len(images), steps))
+    for b, x in enumerate(images):
+        up = np.array([w_i @ x - threshold for w_i, threshold in zip(w1, threshold1)])
+        u1, u2 = up, np.array([w_k @ np.maximum(up, 0) - threshold for w_k, threshold in zip(w2, threshold2)])
+        scale = np.sqrt(np.mean(up**2)) / np.sqrt(np.mean((np.maximum(u2, 0) @ w2) ** 2))
+        for t in range(steps):
+            before = np.concatenate([u1, u2])
+            u1 = up.copy()
+            for i in range(len(w1)):
+                for k in range(len(w2)):
+                    u1[i] += gain * scale * w2[k, i] * max(u2[k], 0)
+            u2 = np.array([w_k @ np.maximum(u1, 0) - threshold for w_k, threshold in zip(w2, threshold2)])
+            changes[b, t] = np.sum((np.concatenate([u1, u2]) - before) ** 2)
+        answers[b] = np.maximum(u2, 0)
+    return answers, changes

@@ -26,12 +26,13 @@ class Row(NamedTuple):
     make: Callable[[], LearningRule]
     reference: Callable  # (x [P, D], w [N, D], threshold=None) -> dw [N, D], in loops
     reduce: str  # 'sum_over_patches' grows with the number of patches, the means do not
+    square: bool = False  # whether a layer has as many neurons as inputs
 
 
-def row(name, build, judge, compete=None, judged=None, reduce='mean_over_patches', **metric):
+def row(name, build, judge, compete=None, judged=None, reduce='mean_over_patches', **settings):
     """A rule by its competition and reduction; `judged` is the competition in loops."""
-    judge = partial(judge, compete=judged, reduce=reduce, **metric)
-    return Row(name, lambda: build(compete, reduce=getattr(rules, reduce), **metric), judge, reduce)
+    judge = partial(judge, compete=judged, reduce=reduce, **settings)
+    return Row(name, lambda: build(compete, reduce=getattr(rules, reduce), **settings), judge, reduce)
 
 
 def nearest_row(name, compete, judged, metric, reduce):
@@ -49,6 +50,13 @@ def sanger_row(name, reduce):
     """Sanger's rule with one reduction."""
     judge = partial(reference.sanger, reduce=reduce)
     return Row(name, lambda: rules.sanger(reduce=getattr(rules, reduce)), judge, reduce)
+
+
+def associative_row(name, kind, reduce='mean_over_patches', **settings):
+    """An associative memory of patterns, or of sequences."""
+    judge = partial(reference.associate, kind=kind, reduce=reduce, **settings)
+    make = lambda: rules.associate(kind, reduce=getattr(rules, reduce), **settings)  # noqa: E731
+    return Row(name, make, judge, reduce, square=True)
 
 
 def taylor_row(name, theta, judge, compete=None, judged=None, reduce='mean_over_patches'):
@@ -113,6 +121,25 @@ RULES = [
     krotov_row(6, 1.0, 4),
 ]
 
+MEMORY = [
+    row('trace-1', rules.trace, reference.trace, 1, ONE, eta=0.3),
+    row('trace-2-weighted', rules.trace, reference.trace, 2, TWO, CREDIT, eta=0.6),
+    row('trace-soft_wta-total', rules.trace, reference.trace, SOFT, reference.shared, SUM, eta=0.2),
+    row('trace-linear', rules.trace, reference.trace, eta=0.5),
+    Row('bcm', lambda: rules.bcm(0.3), reference.bcm, MEAN),
+    Row('bcm-total', lambda: rules.bcm(reduce=rules.sum_over_patches), partial(reference.bcm, reduce=SUM), SUM),
+]
+
+ASSOCIATIVE = [
+    associative_row('associate-hebb', 'hebb'),
+    associative_row('associate-hebb-total', 'hebb', SUM),
+    associative_row('associate-oja-weighted', 'oja', CREDIT),
+    associative_row('associate-delta', 'delta'),
+    associative_row('associate-hebb-sequences', 'hebb', SUM, sequences=True),
+    associative_row('associate-oja-sequences', 'oja', CREDIT, sequences=True),
+    associative_row('associate-delta-sequences', 'delta', sequences=True),
+]
+
 
 def drives(rule, x, w):
     """Drives as a layer computes them."""
@@ -122,7 +149,10 @@ def drives(rule, x, w):
 @partial(jax.jit, static_argnames='rule')
 def _accumulate(rule, stats, x, w, state, teacher, threshold):
     threshold = rule.competition_threshold(jax.random.key(1), w, state, threshold)
-    return rule.accumulate(stats, jax.random.key(0), x, drives(rule, x, w), teacher, threshold)
+    u = drives(rule, x, w)
+    if rule.sequential and x.ndim == 2:  # one sequence of patches
+        x, u, teacher = jax.tree.map(lambda a: a[None], (x, u, teacher))
+    return rule.accumulate(stats, jax.random.key(0), x, u, teacher, threshold)
 
 
 finalize = jax.jit(lambda rule, stats, w, state: rule.finalize(stats, w, state), static_argnums=0)

@@ -69,10 +69,11 @@ def save_weights(path: str | os.PathLike, net: Network, states: Sequence[LayerSt
     """Write weights to .npz or .safetensors, in flax's layout; an old file is replaced when the new one is whole.
 
     'layer_0.kernel' is [kh, kw, C, N], or [D, N] for a dense layer; 'layer_0.threshold' [N] is there where the layer
-    has thresholds, or a bias, which it is the negative of; 'layer_0.post.2.params.scale' and so on are what the parts
-    of its chains have. Kernels are the weights themselves, for patches prepared as the layer prepares them; one for raw
-    images comes from `to_linen`. A SHA-256 of the tensors is in the metadata of safetensors, which have no checksum;
-    in .npz, dtypes that numpy does not know are the bits they are, and the entry 'dtypes' names them.
+    has thresholds, or a bias, which it is the negative of, and 'layer_0.lateral' [N, N] where it has lateral
+    connections; 'layer_0.post.2.params.scale' and so on are what the parts of its chains have. Kernels are the weights
+    themselves, for patches prepared as the layer prepares them; one for raw images comes from `to_linen`. A SHA-256 of
+    the tensors is in the metadata of safetensors, which have no checksum; in .npz, dtypes that numpy does not know are
+    the bits they are, and the entry 'dtypes' names them.
     """
     path, (arrays, _) = pathlib.Path(path), _name_arrays(net, states)
     checks.check_choice(f'ending of {path.name}', path.suffix, ENDINGS)
@@ -110,7 +111,8 @@ def _name_arrays(net, states):
     """Name what is saved of states, as in 'layer_0.post.2.params.scale', in the order of leaves; and give its tree."""
     check_states(check_network(net), states)
     kernels = [to_kernel(state.w, layer.window.size) for layer, state in zip(net, states)]
-    saved = [{'kernel': w, 'threshold': s.threshold, 'pre': s.pre, 'post': s.post} for w, s in zip(kernels, states)]
+    kinds = 'threshold', 'pre', 'post', 'lateral'
+    saved = [{'kernel': w} | {kind: getattr(s, kind) for kind in kinds} for w, s in zip(kernels, states)]
     leaves, structure = jax.tree_util.tree_flatten_with_path(saved)
     names = (f'layer_{jax.tree_util.keystr(path, simple=True, separator=".")}' for path, _ in leaves)
     return dict(zip(names, (array for _, array in leaves))), structure

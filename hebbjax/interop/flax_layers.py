@@ -53,6 +53,8 @@ def to_linen(layer: Layer, state: LayerState) -> dict[str, Array]:
     require(not names, f'no kernel does what {names} does; {way}.')
     cosine = 'no kernel divides by the length of each patch, as a layer does that sends cosines'
     require(layer.output != 'cosine', f'{cosine}; take the whole layer out with export_features.')
+    inhibits = 'no flax layer settles under lateral connections'
+    require(layer.lateral is None, f'{inhibits}; take the whole layer out with export_features.')
     # `(x - mean x) . w = x . (w - mean w)`, so centred learning predicts with a plain convolution
     f, way = layer.patch_transform, 'learn with raw or centred patches'
     require(f in (raw, centred), f'{getattr(f, "__name__", f)} is not linear in the patch; {way}.')

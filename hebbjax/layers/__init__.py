@@ -3,6 +3,7 @@
 from hebbjax.layers.activations import identity, relu, repu, send_credit, triangle  # noqa: I001
 from hebbjax.layers.chain import PartState, apply_chain
 from hebbjax.layers.homeostasis import Homeostasis
+from hebbjax.layers.lateral import Lateral
 from hebbjax.layers.layer import (
     Layer, LayerState, drives, forward, from_patches, init_layer, layer_patches, to_intensities,
 )  # fmt: skip
@@ -10,12 +11,13 @@ from hebbjax.layers.network import Network, TrainState, activations_of, check_ne
 from hebbjax.layers.normalization import BatchNorm, standardise
 from hebbjax.layers.patches import Window, centred, centred_l2, contrast, extract_patches, raw, sample_patches
 from hebbjax.layers.pooling import avg_pool, max_pool
+from hebbjax.layers.settling import recall, send_down, settled_activations
 from hebbjax.layers.update import accumulate_layer, update_layer
 
 __all__ = [
-    'BatchNorm', 'Homeostasis', 'Layer', 'LayerState', 'Network', 'PartState', 'TrainState', 'Window',
+    'BatchNorm', 'Homeostasis', 'Lateral', 'Layer', 'LayerState', 'Network', 'PartState', 'TrainState', 'Window',
     'accumulate_layer', 'activations_of', 'apply_chain', 'avg_pool', 'centred', 'centred_l2', 'check_network',
-    'check_states', 'contrast', 'drives', 'extract_patches', 'features', 'forward', 'from_patches',
-    'identity', 'init', 'init_layer', 'layer_patches', 'max_pool', 'raw', 'relu', 'repu',
-    'sample_patches', 'send_credit', 'standardise', 'to_intensities', 'triangle', 'update_layer',
+    'check_states', 'contrast', 'drives', 'extract_patches', 'features', 'forward', 'from_patches', 'identity',
+    'init', 'init_layer', 'layer_patches', 'max_pool', 'raw', 'recall', 'relu', 'repu', 'sample_patches',
+    'send_credit', 'send_down', 'settled_activations', 'standardise', 'to_intensities', 'triangle', 'update_layer',
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """One layer: what it is (`Layer`, static), what it has (`LayerState`, a pytree), what it answers. It learns: `update`.
 
-images -> pre -> windows -> patch_transform -> drives w . x, less thresholds -> post -> what is sent on
+images -> pre -> windows -> patch_transform -> drives w . x, less thresholds, settled -> post -> what is sent on
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from hebbjax.base import BIAS_SALT, Array, Key, LearningRule, State
 from hebbjax.layers import activations
 from hebbjax.layers.chain import PartState, apply_chain, chain_shape, count_by_image, init_chain
 from hebbjax.layers.homeostasis import Homeostasis
+from hebbjax.layers.lateral import Lateral
 from hebbjax.layers.microbatch import CACHE_FLOATS, DEVICE_FLOATS, scan_microbatches
 from hebbjax.layers.patches import PatchTransform, Window, centred, extract_patches, l2, lay_grid, raw, sample_patches
 from hebbjax.rules.competition import subtract_threshold
@@ -59,6 +60,8 @@ class Layer:
     'projection', `w . x / |w|`; 'cosine', `w . x / |w| |x|`."""
     homeostasis: Homeostasis | None = None
     """Adaptive thresholds, subtracted from drives before neurons compete and before `post`; None: no."""
+    lateral: Lateral | None = None
+    """Lateral inhibition: drives less thresholds settle by it before neurons compete and before `post`; None: no."""
     bias: Callable[[Key, tuple[int, int]], Array] | None = None
     """(key, (N, D)) -> [N, D], of which the first column begins the threshold of a layer that has a constant beside its
     weights, `w . x - threshold`, such as `initializers.fan_in`. Gradients learn it, Hebbian rules leave it alone (their
@@ -67,14 +70,14 @@ class Layer:
     """(labels [B], weights of the layers above) -> what is signalled to every neuron for each image [B, N], such as
     `teachers.groups(10, 16, 32)`; None: the layer learns without labels."""
     patches_per_image: int | None = None
-    """Windows drawn at random per image and learning step; None: all of them."""
+    """Windows drawn at random per image and learning step; None: all of them, as a rule with memory needs."""
     frozen: bool = False
     """Never learns by its rule; its state stays bit for bit, whatever stages say. Gradients may move it."""
     precision: str = 'highest'
     """Of the drives' product: 'highest', float32 everywhere; 'tensorfloat32', where a GPU has it; 'bfloat16', operands
     rounded to it, sums in float32 (what that costs: experiments/RESULTS.md)."""
     microbatch: int | None = None
-    """Images that a learning step looks at together; None: what suits the backend and the shape."""
+    """Images that a learning step looks at together, of sequences whole ones; None: what suits backend and shape."""
 
     __eq__, __hash__, __reduce__ = specs.specs_equal, specs.spec_hash, specs.spec_reduce
 
@@ -97,6 +100,7 @@ class Layer:
             ('tx', optax.GradientTransformation, 'a transformation such as transforms.scale_by_rate(0.1)'),
             ('window', Window, 'one such as Window(5)'),
             ('homeostasis', Homeostasis | None, 'a Homeostasis or None'),
+            ('lateral', Lateral | None, 'a Lateral or None'),
             ('init', Callable, 'a function'),
             *((name, Callable | None, 'a function or None') for name in ('patch_transform', 'bias', 'teacher')),
         ):
@@ -104,6 +108,8 @@ class Layer:
             checks.require(fits, f'{name} of a layer is {example}, not {came}.')
         fits = self.bias is None or self.homeostasis is None
         checks.require(fits, 'a layer has a bias or adaptive thresholds; leave bias or homeostasis out.')
+        sees = 'patches_per_image draws other places in every frame, and a rule with memory stays at one; leave it out.'
+        checks.require(self.patches_per_image is None or not self.rule.sequential, sees)
         if self.patch_transform is None:
             object.__setattr__(self, 'patch_transform', raw if self.window.size is None else centred)
 
@@ -126,6 +132,7 @@ class LayerState(NamedTuple):
     pre: tuple[PartState, ...] = ()  # one a part
     post: tuple[PartState, ...] = ()
     made_for: ImageShape | None = None  # what its images look like; None: nobody said
+    lateral: Array | None = None  # M [N, N], where the layer has lateral connections
 
 
 def init_layer(layer: Layer, key: Key, image_shape: tuple[int, int, int], w: Array | None = None) -> LayerState:
@@ -149,7 +156,8 @@ def init_layer(layer: Layer, key: Key, image_shape: tuple[int, int, int], w: Arr
     if layer.bias is not None:
         threshold = layer.bias(bias_key, shape)[:, 0]
     post = init_chain(layer.post, post_key, (*grid.out, layer.features))
-    return LayerState(w, layer.rule.init(w), layer.tx.init(w), threshold, pre, post, ImageShape(image_shape))
+    lateral = None if layer.lateral is None else layer.lateral.init(w)
+    return LayerState(w, layer.rule.init(w), layer.tx.init(w), threshold, pre, post, ImageShape(image_shape), lateral)
 
 
 def from_patches(layer: Layer, key: Key, images: Array) -> Array:
@@ -215,6 +223,12 @@ def output_drive(layer: Layer, x: Array, u: Array) -> Array:
     return u * inverse_length(x) if layer.output == 'cosine' else u
 
 
+def settled_drive(layer: Layer, state: LayerState, u: Array) -> Array:
+    """Make of drives [..., N] what `post` gets: less thresholds, settled where neurons inhibit each other."""
+    u = subtract_threshold(u, state.threshold)
+    return u if layer.lateral is None else layer.lateral.settle(state.lateral, u)
+
+
 def drives(layer: Layer, w: Array, images: Array) -> Array:
     """Compute the drives a layer predicts with, of images that have passed `pre`. [B, H, W, C] -> [B, H', W', N]."""
     x = layer_patches(layer, images)
@@ -231,7 +245,7 @@ def forward(layer: Layer, state: LayerState, images: Array, parts: int | None = 
 
     def add(stats, number, images, teacher):
         x = layer_patches(layer, images)
-        u = subtract_threshold(output_drive(layer, x, matmul_drives(layer, x, w)), state.threshold)
+        u = settled_drive(layer, state, output_drive(layer, x, matmul_drives(layer, x, w)))
         return stats, apply_chain(post[:some], state.post, u)[0]
 
     sent = scan_microbatches(add, (), microbatch_of(layer, images.shape), images)[1]

@@ -23,7 +23,9 @@ def scan_microbatches(add: Callable, stats: Any, size: int, images: Array, teach
     whole = count // size
     cut = lambda a: a[: whole * size].reshape(whole, size, *a.shape[1:])  # noqa: E731
     parts = jax.tree.map(cut, (images, teacher))
-    stats, sent = lax.scan(lambda stats, part: add(stats, part[0], *part[1]), stats, (jnp.arange(whole), parts))
+    # gradients compute each microbatch once more, so that only one is laid out
+    step = jax.checkpoint(lambda stats, part: add(stats, part[0], *part[1]), prevent_cse=False)
+    stats, sent = lax.scan(step, stats, (jnp.arange(whole), parts))
     sent = sent.reshape(whole * size, *sent.shape[2:])
     if whole * size < count:
         stats, last = add(stats, whole, *jax.tree.map(lambda a: a[whole * size :], (images, teacher)))

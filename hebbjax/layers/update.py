@@ -1,5 +1,7 @@
 """One learning step of a layer: look, compete, change, adapt; and what it sends on meanwhile."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -14,18 +16,20 @@ from hebbjax.layers.layer import (
     microbatch_of,
     output_drive,
     output_transform,
+    settled_drive,
 )
 from hebbjax.layers.microbatch import scan_microbatches
-from hebbjax.layers.patches import sample_patches
-from hebbjax.rules.competition import subtract_threshold
-from hebbjax.rules.local import mean_over_patches
+from hebbjax.layers.patches import lay_grid, sample_patches
+from hebbjax.rules.local import matmul, mean_over_patches
 from hebbjax.support import checks
 
 
 def update_layer(
-    layer: Layer, key: Key, state: LayerState, images: Array, teacher=None
+    layer: Layer, key: Key, state: LayerState, images: Array, teacher=None, frames: int | None = None
 ) -> tuple[LayerState, Array, StepInfo]:
     """Learn from images [B, H, W, C], floating, and a teacher's signal [B, N]; the key draws patches, and for the rule.
+
+    A rule with memory learns from sequences, so many `frames` that follow each other among the images.
 
     -> new state, what the layer made of them before [B, H'', W'', N] (computed where it is used, under jit), info.
     """
@@ -34,22 +38,23 @@ def update_layer(
         came = f'a teacher signal of shape {jnp.shape(teacher)} is not one number per image and neuron, here {wanted}'
         way = 'one_hot(classes) teaches as many neurons as classes, groups(K, n, common) K n + common'
         checks.require(jnp.shape(teacher) == wanted, f'{came}; {way}.')
-    stats, is_finite, sent, pre, post = accumulate_layer(layer, key, state, images, teacher)
+    stats, is_finite, sent, pre, post = accumulate_layer(layer, key, state, images, teacher, frames)
     dw, rule = layer.rule.finalize(stats, state.w, state.rule)  # [N, D]
     change, opt = layer.tx.update(dw, state.opt, state.w)
     w = state.w + change
     threshold = state.threshold
     if layer.homeostasis is not None:
         threshold = layer.homeostasis.adapt(threshold, stats)
-    state = state._replace(w=w, rule=rule, opt=opt, threshold=threshold, pre=pre, post=post)
-    moved = [jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves((threshold, pre, post))]
+    lateral = None if layer.lateral is None else layer.lateral.adapt(state.lateral, stats)
+    state = state._replace(w=w, rule=rule, opt=opt, threshold=threshold, pre=pre, post=post, lateral=lateral)
+    moved = [jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves((threshold, pre, post, lateral))]
     is_finite &= jnp.array([all_finite(w), *moved]).all()
     win_rates = mean_over_patches(stats.weight, stats)  # [N]
     return state, sent, StepInfo(stats.win_counts, jnp.max(jnp.abs(change)), is_finite, win_rates)
 
 
 def accumulate_layer(
-    layer: Layer, key: Key, state: LayerState, images: Array, teacher=None
+    layer: Layer, key: Key, state: LayerState, images: Array, teacher=None, frames: int | None = None
 ) -> tuple[UpdateStats, Array, Array, tuple, tuple]:
     """Add up what the patches of a batch ask for, some images at a time, and send the layer's answer on.
 
@@ -71,37 +76,57 @@ def accumulate_layer(
     transform = output_transform(layer)
     w_out = w if transform is layer.rule.effective_weights else transform(state.w)
     images, pre = apply_chain(layer.pre, state.pre, images, train=True)
-    threshold = layer.rule.competition_threshold(key, state.w, state.rule, state.threshold)
+    settled = layer.lateral is not None  # thresholds are then in what neurons settle at
+    threshold = layer.rule.competition_threshold(key, state.w, state.rule, None if settled else state.threshold)
     some = count_by_image(layer.post)  # parts that a microbatch passes; the others see the batch as a whole
-    drawn = layer.patches_per_image
+    drawn, size = layer.patches_per_image, microbatch_of(layer, images.shape)
+    if layer.rule.sequential:
+        needs = 'a rule with memory learns from sequences of images, and got images that are none'
+        checks.require(frames is not None, f'{needs}; train it by hebbjax.train_step or an epoch.')
+        size = max(size // frames, 1) * frames  # no sequence is cut
 
     def learn(carry, key, x, teacher):
         stats, is_finite = carry
         u = matmul_drives(layer, x, w)  # [P, N]
+        v = settled_drive(layer, state, u) if settled else u  # what neurons compete by
         if teacher is not None:  # tells every patch of an image the same
             teacher = jnp.repeat(teacher, len(x) // len(teacher), axis=0)  # [P, N]
-        stats = layer.rule.accumulate(stats, key, x, u, teacher, threshold)
-        return (stats, is_finite & all_finite(x)), u
+        seen = x, v, teacher
+        if layer.rule.sequential:
+            positions = math.prod(lay_grid(layer.window, images.shape[1:]).out)
+            seen = jax.tree.map(lambda rows: by_place(rows, frames, positions), seen)  # [S, T, D], [S, T, N] twice
+        before, stats = stats, layer.rule.accumulate(stats, key, *seen, threshold)
+        if settled:
+            stats = stats._replace(products=before.products + matmul(v.T, v))  # [N, N]
+        return (stats, is_finite & all_finite(x)), (u, v)
 
-    @jax.checkpoint  # gradients through learning compute each microbatch once more, so that only one is laid out
     def look(carry, number, images, teacher):
         maps = layer_patches(layer, images)  # [b, H', W', D]
         x = maps.reshape(-1, maps.shape[-1])  # [P, D]
         if drawn is None:
-            carry, u = learn(carry, jax.random.fold_in(rule_key, number), x, teacher)
+            carry, (u, v) = learn(carry, jax.random.fold_in(rule_key, number), x, teacher)
         if drawn is not None or w_out is not w:
-            u = matmul_drives(layer, x, w_out)
-        u = output_drive(layer, x, u)  # of rows, as in the rule, so that XLA computes a cosine's |x| once for both
-        u = subtract_threshold(u.reshape(*maps.shape[:-1], -1), state.threshold)
-        return carry, apply_chain(layer.post[:some], state.post[:some], u, train=True)[0]
+            u = v = matmul_drives(layer, x, w_out)
+        if u is v or layer.output == 'cosine':  # else what neurons settled at, as they learned, is what they send
+            # of rows, as in the rule, so that XLA computes a cosine's |x| once for both
+            v = settled_drive(layer, state, output_drive(layer, x, u))
+        v = v.reshape(*maps.shape[:-1], -1)
+        return carry, apply_chain(layer.post[:some], state.post[:some], v, train=True)[0]
 
-    carry = layer.rule.init_stats(state.w), is_finite
+    stats = layer.rule.init_stats(state.w)
+    carry = (stats._replace(products=jnp.zeros_like(state.lateral)) if settled else stats), is_finite
     if drawn is not None:  # few patches, from the whole batch
         x = layer.patch_transform(sample_patches(sample_key, layer.window, images, drawn))  # [P, D]
         carry, _ = learn(carry, rule_key, x, teacher)
-    carry, sent = scan_microbatches(look, carry, microbatch_of(layer, images.shape), images, teacher)
+    carry, sent = scan_microbatches(look, carry, size, images, teacher)
     sent, moved = apply_chain(layer.post[some:], state.post[some:], sent, train=True)
     return *carry, sent, pre, (*state.post[:some], *moved)
+
+
+def by_place(rows: Array, frames: int, positions: int) -> Array:
+    """Give what every place of a sequence sees, frame after frame: [b T positions, F] -> [b positions, T, F]."""
+    maps = rows.reshape(-1, frames, positions, rows.shape[-1])  # [b, T, positions, F]
+    return jnp.swapaxes(maps, 1, 2).reshape(-1, frames, rows.shape[-1])
 
 
 def all_finite(rows: Array) -> Array:

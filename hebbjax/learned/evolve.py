@@ -11,6 +11,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from hebbjax.base import Array, Key
+from hebbjax.learned.objectives import check_objective
 from hebbjax.support import checks
 from hebbjax.support.signals import hold_signals, listen, wait_until_ready
 
@@ -75,11 +76,10 @@ def evolve_rule(
     def advance(state, number):
         ask_key, objective_key, tell_key = jax.random.split(jax.random.fold_in(run_key, number), 3)
         members, state = strategy.ask(ask_key, state, params)
-        losses = lax.map(
-            lambda member: objective(member, jax.random.clone(objective_key)), members, batch_size=at_once
-        )  # [M]
-        worst = jnp.max(jnp.where(jnp.isfinite(losses), losses, -jnp.inf))
-        told = jnp.where(jnp.isfinite(losses), losses, worst)
+        judge = lambda member: objective(member, jax.random.clone(objective_key))  # noqa: E731
+        losses = lax.map(judge, members, batch_size=at_once)  # [M]
+        finite = jnp.isfinite(losses)
+        told = jnp.where(finite, losses, jnp.max(losses, initial=-jnp.inf, where=finite))
         state, _ = strategy.tell(tell_key, members, told, state, params)
         return state, losses, jax.tree.map(lambda leaf: leaf[jnp.argmin(told)], members)
 
@@ -106,6 +106,7 @@ def evolve_rule(
 
 
 def _check_evolution(objective, theta, key, population, strategy, at_once) -> None:
+    check_objective(objective, theta, key)
     parts, size = Strategy._fields, getattr(strategy, 'population_size', None)
     lacks = ', '.join(name for name in parts if not hasattr(strategy, name))
     checks.require(not lacks, f'a strategy has {", ".join(parts)}, and {checks.show(strategy)} no {lacks}.')
@@ -114,9 +115,6 @@ def _check_evolution(objective, theta, key, population, strategy, at_once) -> No
     divisor = next(n for n in range(min(at_once, population), 0, -1) if population % n == 0)
     misfit = f'a population of {population} does not divide into groups of at_once={at_once}'
     checks.require(divisor == at_once, f'{misfit}; use {divisor}.')
-    loss = jax.eval_shape(objective, theta, key)
-    fits = isinstance(loss, jax.ShapeDtypeStruct) and loss.shape == () and jnp.issubdtype(loss.dtype, jnp.floating)
-    checks.require(fits, f'an objective gives one float, a loss, not {checks.show(loss)}; reduce it to its mean.')
 
 
 def gaussian(population: int, theta: Any, spread: float = 0.3) -> Strategy:

@@ -11,6 +11,7 @@ import optax
 from jax import lax
 
 from hebbjax.base import Array, Key
+from hebbjax.learned.objectives import check_objective
 from hebbjax.support import checks
 from hebbjax.support.signals import hold_signals, listen, wait_until_ready
 
@@ -42,9 +43,7 @@ def fit_rule(
     Args:
         objective: (theta, key) -> a loss, the lower the better; `run_steps` and the losses beside it make one.
         theta: any pytree of floats, such as that of `rules.taylor` or `rules.mlp`.
-        key: from which each step's is made; an objective that draws nothing ignores it.
-        steps: of the optimizer.
-        tx: any optimizer of optax; None: `optax.adam(1e-2)`.
+        steps: of the optimizer `tx`, any of optax; None: `optax.adam(1e-2)`.
         clip: global norm at which gradients are clipped. Those through many steps of learning may be steep.
         every: steps that are one call of the compiled program; Ctrl-C gives what the last whole call had reached.
         watch: (steps so far, loss, theta), called after each of these, for a progress bar.
@@ -58,26 +57,27 @@ def fit_rule(
     checks.check_count('steps', steps)
     checks.check_count('every', every)
     checks.check_number('clip', clip, above=0)
-    _check_objective(objective, theta, key)
+    floats = [jnp.issubdtype(jnp.result_type(a), jnp.floating) for a in jax.tree.leaves(theta)]
+    checks.require(floats and all(floats), 'theta is a pytree of floats; gradients move nothing else.')
+    check_objective(objective, theta, key)
     tx = optax.chain(optax.clip_by_global_norm(clip), optax.adam(1e-2) if tx is None else tx)
     tx = optax.apply_if_finite(tx, steps)  # so many in a row never come
 
     @jax.jit
-    def descend(theta, opt, losses, sizes, first, last):
+    def descend(theta, opt, losses, steep, first, last):
         def step(number, carry):
-            theta, opt, losses, sizes = carry
+            theta, opt, losses, steep = carry
             loss, slope = jax.value_and_grad(objective)(theta, jax.random.fold_in(key, number))
             slope = jax.tree.map(lambda g: jnp.where(jnp.isfinite(loss), g, jnp.nan), slope)
             change, opt = tx.update(slope, opt, theta)
             finite = jnp.where(opt.last_finite, loss, jnp.nan).astype(losses.dtype)
-            size = optax.global_norm(slope).astype(sizes.dtype)
-            theta = optax.apply_updates(theta, change)
-            return theta, opt, losses.at[number].set(finite), sizes.at[number].set(size)
+            steep |= jnp.array([jnp.any(g != 0) for g in jax.tree.leaves(slope)]).any()
+            return optax.apply_updates(theta, change), opt, losses.at[number].set(finite), steep
 
-        return lax.fori_loop(first, last, step, (theta, opt, losses, sizes))
+        return lax.fori_loop(first, last, step, (theta, opt, losses, steep))
 
     theta = jax.tree.map(jnp.asarray, theta)
-    reached, done, interrupted = (theta, tx.init(theta), *jnp.full((2, steps), jnp.nan)), 0, False
+    reached, done, interrupted = (theta, tx.init(theta), jnp.full(steps, jnp.nan), False), 0, False
     with hold_signals():  # an interrupted compilation makes XLA fall over when the process ends
         program = descend.lower(*reached, 0, 0).compile()
     try:
@@ -85,37 +85,18 @@ def fit_rule(
             while done < steps:
                 last = min(done + every, steps)
                 reached = wait_until_ready(program(*reached, done, last))
-                _check_slopes(np.asarray(reached[3][done:last]))
+                way = 'give one that is not, such as held_out_error, or search by evolution'
+                checks.require(reached[3], f'the objective is flat: all of {last} gradients were zero; {way}.')
                 done = last
                 if watch is not None:
                     watch(done, float(reached[2][done - 1]), reached[0])
                 check_interrupt()
     except KeyboardInterrupt:
         interrupted = True
-    return _tell(reached[0], np.asarray(reached[2][:done]), interrupted)
-
-
-def _check_objective(objective: Callable, theta: Any, key: Key) -> None:
-    """Refuse what has no gradient, by its types."""
-    floats = [jnp.issubdtype(jnp.result_type(a), jnp.floating) for a in jax.tree.leaves(theta)]
-    checks.require(floats and all(floats), 'theta is a pytree of floats; gradients move nothing else.')
-    loss = jax.eval_shape(objective, theta, key)
-    fits = isinstance(loss, jax.ShapeDtypeStruct) and loss.shape == () and jnp.issubdtype(loss.dtype, jnp.floating)
-    way = 'give one float to descend, or search by evolution'
-    checks.require(fits, f'an objective without a gradient came, whose outcome is {checks.show(loss)}; {way}.')
-
-
-def _check_slopes(sizes: np.ndarray) -> None:
-    """Refuse an objective that is flat wherever it was asked, as an accuracy is."""
-    way = 'give one that is not, such as held_out_error, or search by evolution'
-    checks.require(np.any(sizes != 0), f'the objective is flat: all of {len(sizes)} gradients were zero; {way}.')
-
-
-def _tell(theta: Any, losses: np.ndarray, interrupted: bool) -> RuleFit:
-    """Say how many steps were not finite; refuse if all were."""
+    losses = np.asarray(reached[2][:done])
     skipped, way = int(np.isnan(losses).sum()), 'start smaller, lower the rates of the layers, or scale their images'
     told = f'{skipped} of {len(losses)} steps had a loss or gradient that was not finite'
     checks.require(not skipped or skipped < len(losses), f'{told}, and none had one that was; {way}.')
     if skipped:
-        warnings.warn(f'{told}, and changed nothing; {way}.', stacklevel=3)
-    return RuleFit(theta, losses, skipped, interrupted)
+        warnings.warn(f'{told}, and changed nothing; {way}.', stacklevel=2)
+    return RuleFit(reached[0], losses, skipped, interrupted)

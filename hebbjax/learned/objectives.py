@@ -1,13 +1,25 @@
 """What a training is judged by, as differentiable functions: the lower the better, `held_out_accuracy` excepted."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.scipy import linalg
 
 from hebbjax import diagnostics
-from hebbjax.base import Array
+from hebbjax.base import Array, Key
 from hebbjax.rules.local import matmul
 from hebbjax.support import checks
+
+
+def check_objective(objective: Callable[[Any, Key], Array], theta: Any, key: Key) -> None:
+    """Refuse what is no objective by its types: (theta, key) -> one float, a loss."""
+    loss = jax.eval_shape(objective, theta, key)
+    is_loss = isinstance(loss, jax.ShapeDtypeStruct) and loss.shape == () and jnp.issubdtype(loss.dtype, jnp.floating)
+    checks.require(
+        is_loss, f'an objective gives one float, a loss, not {checks.show(loss)}; give its mean, as a float.'
+    )
 
 
 def trajectory_error(w: Array, target: Array, start: Array) -> Array:
@@ -59,7 +71,7 @@ def _read_out(fitted, held_out, classes, penalty):
     """Give the outputs for what was held out, and its labels."""
     checks.check_count('classes', classes)
     (features, labels), (others, other_labels) = (
-        (x, checks.check_labels(y, classes, len(x))) for x, y in (fitted, held_out)
+        (jnp.asarray(x), checks.check_labels(y, classes, len(x))) for x, y in (fitted, held_out)
     )
     targets = jax.nn.one_hot(labels, classes, dtype=features.dtype)
     return ridge_outputs(features, targets, others, penalty), other_labels

@@ -26,13 +26,12 @@ def run_steps(
 
     Args:
         net, state: rules and rates of the layers may be traced: they are what is learned.
-        images: [T, B, H, W, C], a batch for each step.
+        images: [T, B, H, W, C], a batch for each step, or of sequences one axis more.
         labels: integers [T, B], for layers with a teacher.
         keep: (state, infos) after a step -> any pytree, stacked over steps; None: nothing.
         remat: of each step, hold on to its first state alone, and compute the rest again for its gradient.
 
-    Returns:
-        The last state, and what was kept, [T, ...].
+    -> The last state, and what was kept, [T, ...].
 
     Example:
         >>> from hebbjax import layers, rules, transforms
@@ -44,7 +43,7 @@ def run_steps(
     """
     net = check_network(net)
     shape, way = jnp.shape(images), 'images[None] are those of a single step'
-    checks.require(len(shape) == 5 and shape[0] > 0, f'images are [T, B, H, W, C], T steps, not of {shape}; {way}.')
+    checks.require(len(shape) >= 5 and shape[0] > 0, f'images are [T, B, H, W, C], T steps, not of {shape}; {way}.')
     check_inputs(net, state, images[0], None if labels is None else labels[0])
 
     def step(state, batch):

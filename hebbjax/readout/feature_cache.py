@@ -25,6 +25,7 @@ from hebbjax.layers.pooling import Pool
 from hebbjax.readout.blocks import map_blocks
 from hebbjax.readout.head import forward_train
 from hebbjax.support import specs
+from hebbjax.support.checks import require
 
 DRIVES_BLOCK = 50  # images whose drives are computed together
 
@@ -56,10 +57,10 @@ class PooledParts(NamedTuple):
 def pooled_parts(layer: Layer, head: Layer) -> PooledParts | None:
     """Say which parts of a head pooled drives of the layer below stand for; None where the two do not go together.
 
-    The layer has to send its drives as they are: no `post`, no thresholds, no lengths.
+    The layer has to send its drives as they are: no `post`, no thresholds, no lateral connections, no lengths.
     """
     sends_drives = not layer.post and layer.output in ('weights', 'effective')
-    if not sends_drives or layer.bias or layer.homeostasis or head.window.size is not None:
+    if not sends_drives or layer.bias or layer.homeostasis or layer.lateral or head.window.size is not None:
         return None
     norm, activation, pool, parts = None, activations.identity, 1, list(head.pre)
     if parts and isinstance(parts[0], BatchNorm):
@@ -78,6 +79,8 @@ def pooled_drives(layer: Layer, w: Array, images: Array, pool: int = 1, scale: A
     means. 1: no pooling, and no means. Where batch norm's `scale` [N] is known, `high` alone: the minimum where it is
     below 0.
     """
+    came = 'drives of a layer with lateral connections settle, and their means and maxima are not those of its weights'
+    require(layer.lateral is None, f'{came}; read its features, or leave lateral out.')
     x = layer_patches(layer, images)  # [B, H', W', D]
     batch, height, width, _ = x.shape
     effective = output_transform(layer)(w)  # [N, D]

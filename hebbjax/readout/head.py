@@ -9,11 +9,10 @@ from hebbjax import rules
 from hebbjax.base import Array, Key
 from hebbjax.layers import activations, initializers
 from hebbjax.layers.chain import PartState, apply_chain
-from hebbjax.layers.layer import Layer, LayerState, drives
+from hebbjax.layers.layer import Layer, LayerState, drives, settled_drive
 from hebbjax.layers.normalization import BatchNorm
 from hebbjax.layers.patches import Window, raw
 from hebbjax.layers.pooling import max_pool
-from hebbjax.rules.competition import subtract_threshold
 from hebbjax.support.checks import check_count, check_number, require, show
 
 
@@ -43,7 +42,7 @@ def forward_train(layer: Layer, state: LayerState, images: Array, key: Key) -> t
     """
     pre_key, post_key = key, jax.random.fold_in(key, 1)
     x, pre = apply_chain(layer.pre, state.pre, images, train=True, key=pre_key)
-    u = subtract_threshold(drives(layer, state.w, x), state.threshold)
+    u = settled_drive(layer, state, drives(layer, state.w, x))
     sent, post = apply_chain(layer.post, state.post, u, train=True, key=post_key)
     return sent, state._replace(pre=pre, post=post)
 

@@ -43,19 +43,21 @@ class LayerParams(NamedTuple):
 
 
 class LayerStats(NamedTuple):
-    """What else a layer answers by: running averages, and thresholds that gradients leave alone."""
+    """What else a layer answers by: running averages; thresholds, lateral connections, which gradients leave alone."""
 
     threshold: Array | None
     pre: tuple
     post: tuple
     made_for: ImageShape | None
+    lateral: Array | None
 
 
 def take_apart(layer: Layer, state: LayerState) -> tuple[LayerParams, LayerStats]:
     """Tell what gradients learn of a layer's state from the rest."""
     learned, adapted = (None, state.threshold) if layer.bias is None else (state.threshold, None)
     of_parts = lambda kind: [tuple(getattr(part, kind) for part in chain) for chain in (state.pre, state.post)]  # noqa: E731
-    return LayerParams(state.w, learned, *of_parts('params')), LayerStats(adapted, *of_parts('stats'), state.made_for)
+    stats = LayerStats(adapted, *of_parts('stats'), state.made_for, state.lateral)
+    return LayerParams(state.w, learned, *of_parts('params')), stats
 
 
 def put_together(params: LayerParams, stats: LayerStats, state: LayerState | None = None) -> LayerState:
@@ -63,7 +65,8 @@ def put_together(params: LayerParams, stats: LayerStats, state: LayerState | Non
     state = LayerState(params.w, (), ()) if state is None else state
     threshold = stats.threshold if params.threshold is None else params.threshold
     pre, post = (tuple(map(PartState, *chains)) for chains in ((params.pre, stats.pre), (params.post, stats.post)))
-    return state._replace(w=params.w, threshold=threshold, pre=pre, post=post, made_for=stats.made_for)
+    own = {'made_for': stats.made_for, 'lateral': stats.lateral}
+    return state._replace(w=params.w, threshold=threshold, pre=pre, post=post, **own)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -3,16 +3,15 @@
 Both look at a batch through sums of powers, `sum_p x_pd^a y_pi^b`: what a synapse can know, and what parts can add up.
 """
 
-import numbers
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hebbjax.base import Array, Competition, Key, LearningRule, UpdateStats, zero_stats
-from hebbjax.rules.competition import competing_drives, k_wta, linear, zero_absent
-from hebbjax.rules.local import Reduction, count_wins, matmul, mean_over_patches
-from hebbjax.rules.top_k import drop_absent, top_k
+from hebbjax.rules.competition import competing_drives, zero_absent
+from hebbjax.rules.local import Reduction, add_dense, as_competition, count_wins, matmul, mean_over_patches
 from hebbjax.support import checks
 
 
@@ -23,14 +22,10 @@ def taylor(
 
         dw_id = reduce sum_p sum_abc theta[a, b, c] x_pd^a y_pi^b w_id^c
 
-    Hebb is `theta[1, 1, 0] = 1`; Oja that and `theta[0, 2, 1] = -1`; the instar that and `theta[0, 1, 1] = -1`. One
-    product sums all powers, A B times as large as Hebb's. A neuron that takes no part in a patch adds nothing, not even
-    by `y^0`. Such series are learned by Mehta et al. (MetaLearnPlasticity).
-
-    Args:
-        theta: [A, B, C] numbers, traced or not: differentiate, or map over them.
-        compete: a competition, or so many winners; None: everyone by their drive, `y = u`.
-        reduce: how patches are added up.
+    Hebb is `theta[1, 1, 0] = 1`; Oja that and `theta[0, 2, 1] = -1`; the instar that and `theta[0, 1, 1] = -1`. Theta
+    may be traced: differentiate, or map over it. One product sums all powers, A B times as large as Hebb's. A neuron
+    that takes no part in a patch adds nothing, not even by `y^0`. `compete`: a competition, or so many winners; None:
+    everyone by their drive. Such series are learned by Mehta et al. (MetaLearnPlasticity).
 
     Example:
         >>> theta = jnp.zeros((2, 3, 2)).at[1, 1, 0].set(1).at[0, 2, 1].set(-1)  # y (x - y w), Oja's
@@ -38,14 +33,15 @@ def taylor(
         >>> jax.jit(rule.update)(jax.random.key(0), x, x @ w.T, w, ())[0]
         Array([[0.5 , 1.75]], dtype=float32)
     """
-    shape = jnp.shape(theta)
+    shape = np.shape(theta)
     way = 'give [A, B, C], such as jnp.zeros((3, 3, 3)) for powers from 0 to 2 of each'
     fits = len(shape) == 3 and 0 not in shape
     checks.require(fits, f'theta has an axis of powers for each of x, y and w, and not the shape {shape}; {way}.')
 
     def finalize(stats: UpdateStats, w: Array, state):
-        coefficients = jnp.asarray(theta, w.dtype)
-        return reduce(jnp.einsum('abc,abnd,cnd->nd', coefficients, stats.pull, powers(w, shape[2], 0)), stats), state
+        sums = stats.pull.reshape(shape[1], len(w), shape[0], -1)  # [B, N, A, D]
+        dw = jnp.einsum('abc,bnad,cnd->nd', jnp.asarray(theta, w.dtype), sums, powers(w, shape[2], 0))
+        return reduce(dw, stats), state
 
     return sums_of_powers(*shape[:2], compete)._replace(finalize=finalize)
 
@@ -73,16 +69,16 @@ def mlp(params: MlpParams, compete: Competition | int | None = None) -> Learning
 
     `<.>` is the mean over patches; who takes part in a share of them moves by as large a share. `compete`: as `taylor`.
     """
-    shapes = tuple(map(jnp.shape, params)) if isinstance(params, tuple | list) else jnp.shape(params)
+    shapes = tuple(map(np.shape, params)) if isinstance(params, tuple | list) else np.shape(params)
     fits = len(shapes) == 3 and shapes == ((5, *shapes[2]), shapes[2], shapes[2]) and len(shapes[2]) == 1
     way = 'make them with mlp_params(key, hidden)'
     checks.require(fits, f'params of a network are w_in [5, H], b [H], w_out [H], not of shapes {shapes}; {way}.')
 
     def finalize(stats: UpdateStats, w: Array, state):
         w_in, b, w_out = (jnp.asarray(a, w.dtype) for a in params)
-        mean = mean_over_patches(stats.pull, stats)  # [2, 3, N, D]
-        z = jnp.stack([mean[1, 1], mean[0, 1], mean[0, 2], mean[1, 0], w], -1)  # [N, D, 5]
-        return mean[0, 0] * matmul(jnp.tanh(matmul(z, w_in) + b[None, None]), w_out), state
+        mean = mean_over_patches(stats.pull, stats).reshape(3, len(w), 2, -1)  # [B, N, A, D]
+        z = jnp.stack([mean[1, :, 1], mean[1, :, 0], mean[2, :, 0], mean[0, :, 1], w], -1)  # [N, D, 5]
+        return mean[0, :, 0] * matmul(jnp.tanh(matmul(z, w_in) + b[None, None]), w_out), state
 
     return sums_of_powers(2, 3, compete)._replace(finalize=finalize)
 
@@ -93,13 +89,11 @@ def powers(z: Array, count: int, axis: int) -> Array:
 
 
 def sums_of_powers(x_powers: int, y_powers: int, compete: Competition | int | None) -> LearningRule:
-    """Build the rule that adds up `pull[a, b] = sum_p x_pd^a y_pi^b` [A, B, N, D] and makes no change of it yet."""
-    known = f'neurons compete by a competition, or by a number of winners, not by {checks.show(compete)}.'
-    checks.require(compete is None or callable(compete) or isinstance(compete, numbers.Integral), known)
-    compete = linear() if compete is None else compete if callable(compete) else k_wta(compete)
+    """Build the rule that adds up `sum_p y_pi^b x_pd^a`, as `pull` [B N, A D], and makes no change of it yet."""
+    compete = as_competition(compete)
 
     def init_stats(w: Array) -> UpdateStats:
-        return zero_stats(w)._replace(pull=jnp.zeros((x_powers, y_powers, *w.shape), w.dtype))
+        return zero_stats(w)._replace(pull=jnp.zeros((y_powers * len(w), x_powers * w.shape[1]), w.dtype))
 
     def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
         v = competing_drives(u, teacher, threshold)  # [P, N]
@@ -109,11 +103,7 @@ def sums_of_powers(x_powers: int, y_powers: int, compete: Competition | int | No
         xs, ys = powers(x, x_powers, 1), powers(y, y_powers, 1)  # [P, A, D], [P, B, N]
         if teacher is not None or threshold is not None:  # 0^0 is 1, and who takes no part adds nothing
             ys = ys.at[:, 0].set(zero_absent(ys[:, 0], v))
-        pull = matmul(ys.reshape(len(y), -1).T, xs.reshape(len(x), -1))  # [B N, A D]
-        pull = pull.reshape(y_powers, -1, x_powers, x.shape[1]).transpose(2, 0, 1, 3)  # [A, B, N, D]
-        first = drop_absent(*top_k(v, 1), v.shape[1])[:, 0]  # [P]; N where nobody takes part
-        win_counts = stats.win_counts + count_wins(x, first, v.shape[1])
-        weight = stats.weight + jnp.abs(y).sum(0)
-        return UpdateStats(stats.pull + pull, stats.leak, weight, win_counts, stats.patches + len(x))
+        xs, ys, count = xs.reshape(len(x), -1), ys.reshape(len(y), -1), lambda _, *of: count_wins(x, *of)
+        return add_dense(stats, xs, v, ys, 0, jnp.abs(y).sum(0), count)
 
     return LearningRule(lambda w: (), lambda w: w, accumulate, lambda stats, w, state: (0 * w, state), init_stats)

@@ -74,8 +74,7 @@ def local(
         >>> from hebbjax.rules import soft_wta
         >>> softhebb = local(soft_wta(0.1), lambda u, y: Credit(y, y * u, y))  # dw_i = y_i (x - u_i w_i)
     """
-    known = f'neurons compete by a competition, or by a number of winners, not by {checks.show(compete)}.'
-    checks.require(compete is None or callable(compete), known)
+    compete = None if compete is None else as_competition(compete)
 
     def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
         needs = 'a rule without competition imposes its teacher and got None; give the layer a teacher.'
@@ -90,6 +89,15 @@ def local(
     return LearningRule(lambda w: (), lambda w: w, accumulate, finalizer(reduce))
 
 
+def as_competition(compete: Competition | int | None) -> Competition:
+    """Give a competition as it is, so many winners as `k_wta`, None as everyone by their drive."""
+    known = f'neurons compete by a competition, or by a number of winners, not by {checks.show(compete)}.'
+    checks.require(compete is None or callable(compete) or isinstance(compete, numbers.Integral), known)
+    if isinstance(compete, numbers.Integral):
+        return k_wta(compete)
+    return linear() if compete is None else compete
+
+
 def from_leak(
     compete: Competition | int | None,
     leak: Callable[[Array], Array],
@@ -102,8 +110,7 @@ def from_leak(
     `compete` is a competition, or so many winners; None: everyone, by their drive. `reduce`, `count`: see `local`.
     """
     counted = isinstance(compete, numbers.Integral)
-    competition = k_wta(compete) if counted else linear() if compete is None else compete
-    dense = local(competition, lambda u, y: Credit(y, leak(y), jnp.abs(y)), reduce=reduce, count=count)
+    dense = local(as_competition(compete), lambda u, y: Credit(y, leak(y), jnp.abs(y)), reduce=reduce, count=count)
     if not counted:
         return dense
     k = int(compete)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from hebbjax.base import Array
+from hebbjax.base import Array, Key
+from hebbjax.rules.local import matmul
 from hebbjax.support import checks
 
 Teacher = Callable[[Array, tuple[Array, ...]], Array]
@@ -59,11 +60,26 @@ def feedback(classes: int, features: int) -> Teacher:
             way = 'give feedback the features of the layer that it teaches'
             checks.require(w.shape[1] % neurons == 0, f'{misfit}; {way}.')
             listening = w.reshape(len(w), -1, neurons).sum(1)  # [N', kh kw N] -> [N', N], N last as in patches
-            t = jnp.matmul(t, listening, precision=jax.lax.Precision.HIGHEST)  # [B, N]
+            t = matmul(t, listening)  # [B, N]
         largest = jnp.max(jnp.abs(t), 1, keepdims=True)
         return t / jnp.where(largest > 0, largest, 1)
 
     return _of_classes(classes, teach)
+
+
+def random_feedback(classes: int, features: int, key: Key) -> Teacher:
+    """Teach `features` neurons through connections of their own, drawn once and kept: `t = onehot(label) B`.
+
+    B [K, N] is normal, each row divided by its largest absolute value: about half the neurons take part for a class.
+    It is tied to no weights upward, and gates learning alone, never what is sent; Lindsey and Litwin-Kumar 2020,
+    "Learning to Learn with Feedback and Local Plasticity", learn such connections, which here stay as the key draws.
+    """
+    checks.check_count('classes', classes)
+    checks.check_count('features', features)
+    checks.check_key(key)
+    b = jax.random.normal(key, (classes, features))  # [K, N]
+    b = b / jnp.max(jnp.abs(b), 1, keepdims=True)
+    return _of_classes(classes, lambda labels, above: matmul(jax.nn.one_hot(labels, classes, dtype=b.dtype), b))
 
 
 def _of_classes(classes: int, teach: Teacher) -> Teacher:

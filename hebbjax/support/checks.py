@@ -119,7 +119,8 @@ def check_image_shape(image_shape) -> tuple[int, int, int]:
     """Return (H, W, C) as whole numbers, or refuse what is no shape of one image."""
     sizes = tuple(image_shape) if isinstance(image_shape, tuple | list) else ()
     if len(sizes) != 3 or not all(map(is_count, sizes)):
-        way = 'images.shape[1:]' if len(sizes) == 4 else '(H, W, C), channels last, grey images with C = 1'
+        ways = {4: 'images.shape[1:], of sequences images.shape[2:]', 5: 'images.shape[2:]'}
+        way = ways.get(len(sizes), '(H, W, C), channels last, grey images with C = 1')
         raise ValueError(f'an image shape is three numbers (H, W, C), not {show(image_shape)}; give {way}.')
     h, w, c = map(int, sizes)
     is_channels_first = h in (1, 3) and w == c and w > 4
@@ -128,28 +129,33 @@ def check_image_shape(image_shape) -> tuple[int, int, int]:
     return h, w, c
 
 
-def check_pixels(images) -> None:
-    """Refuse what is no array of pixels [n, H, W, C] by its shape and dtype, traced or not."""
+def check_pixels(images, *, in_time: bool = False) -> None:
+    """Refuse what is no array of pixels, traced or not, by shape and dtype: [n, H, W, C], `in_time` [n, T, H, W, C]."""
     if not isinstance(images, np.ndarray | jax.Array):
         way = 'numpy.stack' if isinstance(images, list | tuple) else 'numpy.asarray'
         raise ValueError(f'images are one array [n, H, W, C], not of type {type(images).__name__}; make one by {way}.')
     shape, dtype = tuple(images.shape), images.dtype
-    ways = {2: 'images.reshape(-1, H, W, C)', 3: 'images[None] for one image, images[..., None] for grey ones'}
+    wants, ways = 'images are [n, H, W, C] with n >= 1', {2: 'images.reshape(-1, H, W, C)'}
+    ways[3] = 'images[None] for one image, images[..., None] for grey ones'
+    ways[5] = 'images.reshape(-1, H, W, C), frames as images, since no rule with memory learns here'
+    if in_time:
+        wants = 'images for a rule with memory are sequences, [n, T, H, W, C]'
+        ways = {4: 'images.reshape(-1, T, H, W, C), T frames that follow each other'}
     way = ways.get(len(shape), 'as many dimensions, none of them empty')
-    fits = len(shape) == 4 and 0 not in shape
-    require(fits, f'images are [n, H, W, C] with n >= 1, not of shape {shape}; use {way}.')
-    check_image_shape(shape[1:])
+    fits = len(shape) == 4 + in_time and 0 not in shape
+    require(fits, f'{wants}, not of shape {shape}; use {way}.')
+    check_image_shape(shape[-3:])
     has_range = dtype in (np.uint8, np.uint16, np.bool_) or jnp.issubdtype(dtype, jnp.floating)
     require(has_range, f'{dtype} images do not say what white is; use uint8 (0-255), uint16, bool or floats (0-1).')
 
 
-def check_images(images):
-    """Return images [n, H, W, C] as they are; NaN is refused, floats far outside [0, 1] are warned about."""
-    check_pixels(images)
+def check_images(images, *, in_time: bool = False):
+    """Return images as they are, if `check_pixels` takes them; NaN is refused, floats far from [0, 1] warned about."""
+    check_pixels(images, in_time=in_time)
     if is_traced(images) or not jnp.issubdtype(images.dtype, jnp.floating) or id(images) in _finite_images:
         return images
     xp = jnp if isinstance(images, jax.Array) else np
-    bad = np.asarray((~xp.isfinite(images)).sum((1, 2, 3)))  # [n]
+    bad = np.asarray((~xp.isfinite(images)).sum((*range(1, images.ndim),)))  # [n]
     require(not bad.any(), f'images hold {bad.sum()} non-finite values, the first in image {bad.argmax()}.')
     low, high = float(images.min()), float(images.max())
     if (low >= 0 and high > BRIGHT) or max(-low, high) > EXTREME:
@@ -160,7 +166,7 @@ def check_images(images):
     return images
 
 
-def check_labels(labels, classes: int | None = None, count: int | None = None):
+def check_labels(labels, classes: int | None = None, count: int | None = None, of: str = 'images'):
     """Give labels as one integer per image [B]: an integer array as it is, other clear forms as int32.
 
     Clear are columns [B, 1], whole floats, booleans, one-hot rows [B, K], and lists; `classes` is K, `count` is B.
@@ -179,7 +185,7 @@ def check_labels(labels, classes: int | None = None, count: int | None = None):
             require(classes in (None, shape[1]), f'one-hot labels of {shape[1]} classes do not fit {classes} classes.')
             labels = rows.argmax(1).astype(np.int32)
     require(labels.ndim == 1, f'labels are one class for each image, [B], or one-hot [B, K], not of shape {shape}.')
-    require(count in (None, shape[0]), f'{shape[0]} labels do not fit {count} images; give one for each.')
+    require(count in (None, shape[0]), f'{shape[0]} labels do not fit {count} {of}; give one for each.')
     if is_traced(labels):
         return labels if labels.dtype.kind in 'iu' else labels.astype(jnp.int32)
     values = np.asarray(labels)

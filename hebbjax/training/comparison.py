@@ -23,7 +23,7 @@ import numpy as np
 from hebbjax import diagnostics
 from hebbjax.base import Array, Key
 from hebbjax.layers.chain import apply_chain
-from hebbjax.layers.layer import Layer, LayerState, layer_patches, matmul_drives, to_intensities
+from hebbjax.layers.layer import Layer, LayerState, layer_patches, matmul_drives, settled_drive, to_intensities
 from hebbjax.layers.network import TrainState, init
 from hebbjax.readout.gradient import best_epoch
 from hebbjax.readout.probe import Probe, ProbeFit, probe_accuracy
@@ -182,7 +182,8 @@ def diversity(layer: Layer, state: LayerState, images: Array, p: float = 2.0) ->
     """
     x, w = layer_patches(layer, apply_chain(layer.pre, state.pre, to_intensities(images))[0]), state.w
     x = x.reshape(-1, w.shape[1])
-    winner = top_k(matmul_drives(layer, x, layer.rule.effective_weights(w)), 1)[1][:, 0]
+    u = matmul_drives(layer, x, layer.rule.effective_weights(w))  # [P, N]
+    winner = top_k(u if layer.lateral is None else settled_drive(layer, state, u), 1)[1][:, 0]
     wins, cosine = count_wins(x, winner, len(w)), diagnostics.nearest_cosine(w)
     measures = {'distinct_winners': diagnostics.distinct_winners(wins), 'win_entropy': diagnostics.win_entropy(wins)}
     measures |= {'nearest_cosine_max': cosine.max(), 'nearest_cosine_median': jnp.median(cosine)}

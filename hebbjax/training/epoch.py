@@ -1,5 +1,6 @@
 """An epoch of learning in one program: shuffled on the device, scanned over batches, watched on the way."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -28,14 +29,15 @@ def make_train_epoch(
 ) -> Program:
     """Build the jitted epoch `(state, images, labels=None) -> (state, info)`: one program, scanned over batches.
 
-    The images [n, H, W, C] stay on the device and are shuffled there, by the state's key and step. Its info is one
-    `StepInfo` per layer: wins summed, the largest change, finite only if every step was, mean rates, and the `Trace` of
-    what is watched; for layers that do not learn None, or their trace alone.
+    The images [n, H, W, C], or sequences of them as for `train_step`, stay on the device and are shuffled there, whole
+    ones, by the state's key and step. Its info is one `StepInfo` per layer: wins summed, the largest change, finite
+    only if every step was, mean rates, and the `Trace` of what is watched; for layers that do not learn None, or their
+    trace alone.
 
     Args:
-        batch: images per step.
+        batch: images per step, or sequences.
         stage: who learns, fed in which order; None: every layer that is not frozen, at once.
-        augment: (key, images of a batch) -> images, such as `random_flip`.
+        augment: (key, images of a batch) -> images, such as `random_flip`; frames of a sequence change alike.
         keep_last: learn from the last, smaller batch too; else the images left over, other ones each time, sit out.
         donate: let the new state be written over the old one, which is then gone.
     """
@@ -58,7 +60,8 @@ def _epoch(program: Program, state, images, labels=None):
             observation = observe_every(watch, net, state.step - first, state.layers, images, chosen)
         x = images[chosen]
         if program.augment is not None:
-            x = program.augment(key_of(state, AUGMENT_SALT), x)
+            change = functools.partial(program.augment, key_of(state, AUGMENT_SALT))
+            x = jax.vmap(change, 1, 1)(x) if x.ndim == 5 else change(x)  # one draw for all frames of a sequence
         state, infos = sweep(net, state, x, None if labels is None else labels[chosen], program.stage)
         return state, (infos, observation)
 

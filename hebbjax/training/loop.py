@@ -105,8 +105,9 @@ def fit(
 ) -> FitResult:
     """Train a network through its stages, such as `plan_stages('greedy', net, 10)`, on images [n, H, W, C].
 
-    After Ctrl-C or SIGTERM it gives the last epoch that was whole, callbacks included. Metrics of many seeds are means,
-    `max_update` the largest.
+    Where a rule has memory they are sequences, as for `train_step`, with a label each; those that callbacks judge are
+    single images. After Ctrl-C or SIGTERM it gives the last epoch that was
+    whole, callbacks included. Metrics of many seeds are means, `max_update` the largest.
 
     Args:
         state: from `init`; from `parallel.init_seeds`, whose seeds are trained each as if it were alone; or from a
@@ -197,7 +198,7 @@ def epoch_metrics(info: Sequence[StepInfo | None]) -> dict[str, float]:
         values, trace = {}, getattr(layer, 'trace', None)
         learned = layer is not None and layer.win_counts is not None
         if learned:
-            why = 'the images hold NaN, or its rate is too large'
+            why = 'the images hold NaN, its rate is too large, or its lateral connections do not settle'
             require(np.all(layer.is_finite), f'weights of layer {number} are no longer finite: {why}.')
             values['max_update'] = np.max(layer.max_update)
         if trace is not None:

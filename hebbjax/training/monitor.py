@@ -76,9 +76,9 @@ def observe_every(
     monitor: Monitor, net: Sequence[Layer], number: Array, states: Sequence[LayerState], images: Array, chosen: Array
 ) -> tuple[Observation, ...]:
     """Look in steps 0, n, 2n ... of an epoch, at the first few of the `chosen` images; else give zeros."""
-    positions = math.prod(lay_grid(net[0].window, images.shape[1:]).out)
-    chosen = chosen[: -(-monitor.windows // positions)]
-    look = lambda states, chosen: observe(net, states, images[chosen])  # noqa: E731
+    windows = math.prod(lay_grid(net[0].window, images.shape[-3:]).out) * math.prod(images.shape[1:-3])  # of a sequence
+    chosen = chosen[: -(-monitor.windows // windows)]
+    look = lambda states, chosen: observe(net, states, images[chosen].reshape(-1, *images.shape[-3:]))  # noqa: E731
     if monitor.every == 1:
         return look(states, chosen)
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(look, states, chosen))

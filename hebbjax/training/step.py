@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from hebbjax.base import Array, Key, StepInfo
 from hebbjax.layers.layer import Layer, check_image_size, forward, to_intensities
@@ -18,7 +19,11 @@ from hebbjax.training.stages import Stage, learning_layers
 def train_step(
     net: Network, state: TrainState, images: Array, labels=None, *, stage: Stage | None = None
 ) -> tuple[TrainState, tuple[StepInfo | None, ...]]:
-    """Sweep upward once: every layer that learns in this stage learns from what reaches it, and sends on."""
+    """Sweep upward once: every layer that learns in this stage learns from what reaches it, and sends on.
+
+    Images are [B, H, W, C] with labels [B]; where a rule of the network has memory (`LearningRule.sequential`), B
+    sequences of T frames, [B, T, H, W, C], with a label each. To all else frames are images like any others.
+    """
     net = check_network(net)
     images, labels = check_inputs(net, state, images, labels)
     return sweep(net, state, images, labels, stage)
@@ -30,6 +35,9 @@ def sweep(net, state, images, labels, stage):
     learns = learning_layers(stage, net)
     top = len(net) - learns[::-1].index(True)  # nothing above the highest layer that learns is computed
     keys = jax.random.split(jax.random.fold_in(state.key, state.step), len(net))
+    frames = images.shape[1] if images.ndim == 5 else None
+    if frames is not None:  # of a sequence, which stay next to each other
+        images, labels = fold(images), None if labels is None else jnp.repeat(labels, frames)
     x, states, infos = to_intensities(images), list(state.layers), [None] * len(net)
     for number, layer in enumerate(net[:top]):
         before, signal = state.layers[number], None
@@ -40,11 +48,16 @@ def sweep(net, state, images, labels, stage):
             needs = f'layer {number + 1} has a teacher, which needs labels; call with (state, images, labels).'
             checks.require(labels is not None, needs)
             signal = layer.teacher(labels, tuple(above.w for above in state.layers[number + 1 :]))
-        states[number], sent, infos[number] = update_layer(layer, keys[number], before, x, signal)
+        states[number], sent, infos[number] = update_layer(layer, keys[number], before, x, signal, frames)
         if stage is not None and stage.order == 'sequential' and number + 1 < top:
             sent = forward(layer, states[number], x)
         x = sent
     return TrainState(state.step + 1, state.key, tuple(states)), tuple(infos)
+
+
+def fold(images: Array) -> Array:
+    """Lay frames of sequences side by side, as images; images stay as they are. [B, T, H, W, C] -> [B T, H, W, C]."""
+    return images.reshape(-1, *images.shape[-3:])
 
 
 def check_inputs(net: tuple[Layer, ...], state: TrainState, images: Array, labels, look=False) -> tuple[Array, Any]:
@@ -52,11 +65,13 @@ def check_inputs(net: tuple[Layer, ...], state: TrainState, images: Array, label
     way = f'training goes on from the TrainState that init makes, not from {type(state).__name__}.'
     checks.require(isinstance(state, TrainState), way)
     check_states(net, state.layers)
-    (checks.check_images if look else checks.check_pixels)(images)
-    check_image_size(state.layers[0], images.shape[1:])
+    in_time = any(layer.rule.sequential for layer in net)
+    (checks.check_images if look else checks.check_pixels)(images, in_time=in_time)
+    check_image_size(state.layers[0], images.shape[-3:])
     if labels is not None:
         classes = [layer.teacher.classes for layer in net if hasattr(layer.teacher, 'classes')]
-        labels = checks.check_labels(labels, min(classes, default=None), len(images))
+        of = 'sequences' if in_time else 'images'
+        labels = checks.check_labels(labels, min(classes, default=None), len(images), of)
     return images, labels
 
 

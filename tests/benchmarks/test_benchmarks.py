@@ -26,6 +26,7 @@ import amato_layers  # noqa: E402
 import cold_start  # noqa: E402
 import conv_layer  # noqa: E402
 import kills  # noqa: E402
+import learned_gradient  # noqa: E402
 import miconi_cifar10  # noqa: E402
 import miconi_step  # noqa: E402
 import monitors  # noqa: E402
@@ -256,6 +257,17 @@ def test_the_cost_of_watching_is_a_ratio_of_the_same_turns(tmp_path, monkeypatch
     assert rows['not_watched'].more['times_not_watched'] == 1
     ratio = rows['default'].seconds[0] / rows['not_watched'].seconds[0]
     assert read_rows(file)['default']['times_not_watched'] == pytest.approx(ratio) and rows['default'].steps == 2
+
+
+def test_gradients_through_learning_are_measured_beside_the_learning(tmp_path):
+    file = tmp_path / 'x.json'
+    config = learned_gradient.Config(repetitions=1, features=3, side=8, batch=2, steps=4, timed=2, json=file)
+    learned_gradient.run(config, QUIET)
+    rows = read_rows(file)
+    assert [row['steps'] for row in rows.values()] == [1, 2, 2, 2, 2]
+    assert rows['training']['times_training'] == rows['one_step']['times_memory_of_a_step'] == 1
+    memory = {name: row['temporary_mebibytes'] for name, row in rows.items()}
+    assert 0 < memory['one_step'] <= memory['gradient'] < memory['gradient_not_rematerialised']
 
 
 def test_a_kill_is_told_where_it_struck(tmp_path, monkeypatch):

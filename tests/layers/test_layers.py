@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 import reference
-from table import RULES
+from table import ASSOCIATIVE, RULES
 
 import hebbjax
 from hebbjax import layers, readout, rules, transforms
@@ -186,26 +186,28 @@ def test_precision_is_chosen_in_one_place(rng):
     np.testing.assert_allclose(matmul_drives(conv(precision='bfloat16'), x, w), rounded[0] @ rounded[1].T, rtol=1e-5)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def learn_in_parts(rule, output, sizes, images):
+@partial(jax.jit, static_argnums=(0, 1, 2, 4))
+def learn_in_parts(rule, output, sizes, images, neurons):
     """What a layer learns, sends and tells for microbatches of several sizes, and what it answers before, in all."""
     found = []
     for size in sizes:
         how = {'microbatch': size, 'output': output, 'post': (layers.relu, layers.max_pool(2))}
-        layer = Layer(6, rule, transforms.scale_by_rate(0.1), Window(3), **how)
+        layer = Layer(neurons, rule, transforms.scale_by_rate(0.1), Window(3), **how)
         state = layers.init_layer(layer, jax.random.key(0), (6, 5, 3))
         after, sent, info = layers.update_layer(layer, jax.random.key(1), state, images)
         found.append((after.w, sent, info.win_counts))
     return found, layers.forward(layer, state, images)
 
 
-PARTS = [(row, 'weights', (7, 3)) for row in RULES] + [(RULES[-1], 'effective', (7, 1, 4))]
+WITHOUT_MEMORY = RULES + [row for row in ASSOCIATIVE if not row.make().sequential]
+PARTS = [(row, 'weights', (7, 3)) for row in WITHOUT_MEMORY] + [(RULES[-1], 'effective', (7, 1, 4))]
 
 
 @pytest.mark.parametrize('row, output, sizes', PARTS, ids=lambda value: getattr(value, 'name', str(value)))
 def test_a_batch_may_be_seen_in_microbatches(row, output, sizes, rng):
     """What is learned, info and sent on does not depend on how many images are looked at together."""
-    ((w, sent, wins), *others), answer = learn_in_parts(row.make(), output, sizes, images_of(rng, 7))
+    neurons = 27 if row.square else 6
+    ((w, sent, wins), *others), answer = learn_in_parts(row.make(), output, sizes, images_of(rng, 7), neurons)
     np.testing.assert_allclose(sent, answer, rtol=1e-5, atol=1e-6)
     for other in others:
         np.testing.assert_allclose(other[0], w, rtol=2e-5, atol=1e-5 * np.abs(w).max())

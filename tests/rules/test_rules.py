@@ -15,7 +15,7 @@ from hebbjax.base import Credit
 from hebbjax.layers import Layer, Window
 from hebbjax.rules import k_wta, krotov_ranks
 
-every_rule = pytest.mark.parametrize('row', table.RULES, ids=lambda row: row.name)
+every_rule = pytest.mark.parametrize('row', table.RULES + table.MEMORY + table.ASSOCIATIVE, ids=lambda row: row.name)
 update_layer = jax.jit(layers.update_layer, static_argnums=0)
 
 
@@ -41,8 +41,9 @@ def learn_for(rule, tx, x, w, steps):
 @every_rule
 def test_a_rule_equals_its_loops(row, rng, x64):
     """Neurons compete by what exceeds their threshold. Only a sum grows with the number of patches."""
-    (x, w), rule, none = bank(rng), row.make(), np.zeros(7)
-    for patches, threshold in ((x, none), (x, rng.normal(size=7)), (x[rng.permutation(11)], none), (0 * x, none)):
+    neurons = 6 if row.square else 7
+    (x, w), rule, none = bank(rng, neurons=neurons), row.make(), np.zeros(neurons)
+    for patches, threshold in ((x, none), (x, rng.normal(size=neurons)), (x[rng.permutation(11)], none), (0 * x, none)):
         expected = row.reference(patches, w, threshold=threshold)
         np.testing.assert_allclose(change(rule, patches, w, threshold=threshold), expected, rtol=1e-11, atol=1e-12)
     twice = change(rule, x, w, threshold=none, stats=stats_of(rule, x, w, threshold=none))
@@ -62,32 +63,36 @@ def images_and_patches(rng, image_shape, window):
 
 @every_rule
 def test_a_layer_learns_what_the_loops_learn_under_vmap_and_compiles_once(row, rng, x64):
-    """Three channels, and windows that reach over the edge."""
-    layer = Layer(7, row.make(), transforms.scale_by_rate(0.1), Window(3, 2, 1))
+    """Three channels, and windows that reach over the edge; to a rule that remembers, the images are one sequence."""
+    neurons = 27 if row.square else 7
+    layer = Layer(neurons, row.make(), transforms.scale_by_rate(0.1), Window(3, 2, 1))
 
     @jax.jit
     @jax.vmap
     def learn(w, images):
         state = layers.init_layer(layer, jax.random.key(0), (5, 5, 3), w)
-        state, _, info = layers.update_layer(layer, jax.random.key(1), state, images)
+        state, _, info = layers.update_layer(layer, jax.random.key(1), state, images, frames=len(images))
         return state.w - w, info
 
     for _ in range(2):
-        w = 0.3 * rng.normal(size=(2, 7, 27))
+        w = 0.3 * rng.normal(size=(2, neurons, 27))
         images, x = zip(*(images_and_patches(rng, (3, 5, 5, 3), layer.window) for _ in w))
+        if layer.rule.sequential:  # frame after frame, at each of 9 places
+            x = [rows.reshape(3, 9, 27).swapaxes(0, 1) for rows in x]
         moved, info = learn(w, np.stack(images))
         expected = np.array([0.1 * row.reference(*seed) for seed in zip(x, w)])
         np.testing.assert_allclose(moved, expected, rtol=1e-11, atol=1e-12)
         np.testing.assert_allclose(info.max_update, np.abs(expected).max((1, 2)), rtol=1e-10)
-        assert np.abs(expected).max() > 1e-3 and np.all(info.win_counts.sum(1) == len(x[0]))
+        assert np.abs(expected).max() > 1e-3 and np.all(info.win_counts.sum(1) == 27)
     assert learn._cache_size() == 1
 
 
 @every_rule
 def test_a_rule_keeps_float32(row):
-    x, w, rule = jnp.ones((11, 6)), jnp.ones((7, 6)), row.make()
+    x, w, rule = jnp.ones((11, 6)), jnp.ones((6 if row.square else 7, 6)), row.make()
+    x = x[None] if rule.sequential else x
     dw, state = jax.eval_shape(lambda x, w: rule.update(jax.random.key(0), x, x @ w.T, w, rule.init(w)), x, w)
-    assert dw.dtype == jnp.float32 and state == ()
+    assert dw.dtype == jnp.float32 and state == jax.eval_shape(rule.init, w)
 
 
 # Krotov and Hopfield's rule as published: against the loops, through a layer

@@ -1,5 +1,7 @@
 """Teachers: what each neuron is told of an image, and refusals."""
 
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,3 +68,47 @@ def test_a_signal_that_does_not_fit_is_refused(shape, says):
     with pytest.raises(ValueError, match=says):
         jax.eval_shape(update, jnp.ones(shape))
     jax.eval_shape(update, jnp.ones((4, 128)))
+
+
+# Random feedback
+
+
+def test_random_feedback_is_a_fixed_row_for_each_class_of_size_1():
+    teach = teachers.random_feedback(3, 20, jax.random.key(0))
+    found = np.asarray(jax.jit(lambda labels: teach(labels, ()))(jnp.array([2, 0, 1, 2, 7, -1])))
+    b = np.asarray(jax.random.normal(jax.random.key(0), (3, 20)))
+    for row, label in zip(found, (2, 0, 1, 2)):
+        np.testing.assert_allclose(row, [value / max(abs(b[label])) for value in b[label]], rtol=1e-6)
+    np.testing.assert_array_equal(found[4:], 0)
+    np.testing.assert_array_equal(np.abs(found[:4]).max(1), 1)
+    np.testing.assert_array_equal(teach(jnp.array([1]), (TOP, MIDDLE))[0], found[2])  # whatever lies above
+
+
+def test_random_feedback_is_a_spec_of_its_settings():
+    def layer(seed, classes=3):
+        teacher = teachers.random_feedback(classes, 8, jax.random.key(seed))
+        return layers.Layer(8, rules.instar(1), transforms.scale_by_rate(0.1), teacher=teacher)
+
+    assert (
+        layer(0) == layer(0) and hash(layer(0)) == hash(layer(0)) and pickle.loads(pickle.dumps(layer(0))) == layer(0)
+    )
+    assert layer(0) != layer(1) and layer(0) != layer(0, 4)
+    assert layer(0).teacher.classes == 3
+    with pytest.raises(ValueError, match=r'one key is wanted, such as jax.random.key\(0\), not 5'):
+        teachers.random_feedback(3, 8, 5)
+
+
+def test_random_feedback_gates_who_learns_and_never_what_is_sent(rng):
+    """Neurons with a positive signal take part; the others stay, and answers are those of no teacher."""
+    layer = layers.Layer(
+        8, rules.instar(1), transforms.scale_by_rate(0.1), teacher=teachers.random_feedback(2, 8, jax.random.key(0))
+    )
+    images = jnp.asarray(rng.uniform(size=(30, 2, 2, 1)), jnp.float32)
+    state = layers.init((layer,), jax.random.key(0), (2, 2, 1)).layers[0]
+    signal = layer.teacher(jnp.zeros(30, jnp.int32), ())
+    update = jax.jit(layers.update_layer, static_argnums=0)
+    taught, sent, info = update(layer, jax.random.key(1), state, images, signal)
+    moved = np.any(np.asarray(taught.w != state.w), 1)
+    assert moved.any() and not moved[np.asarray(signal[0] <= 0)].any()
+    assert info.win_counts.sum() == 30
+    np.testing.assert_array_equal(sent, update(layer, jax.random.key(1), state, images)[1])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hebbjax import data, layers, learned, readout, rules, training, transforms
 from hebbjax.data import random_shift
-from hebbjax.layers import Homeostasis, Layer, Window, initializers, patches
+from hebbjax.layers import Homeostasis, Lateral, Layer, Window, initializers, patches
 from hebbjax.plots import filters
 from hebbjax.support import checks
 from hebbjax.training.epoch import make_train_epoch
@@ -52,7 +52,7 @@ def test_numbers_that_do_not_say_what_white_is_are_refused(dtype, n, high):
 def test_other_shapes_are_refused_with_a_way_out(shape):
     said = sentence(checks.check_images, np.zeros(shape, np.uint8))
     assert f'not of shape {tuple(shape)}; use' in said
-    assert ('images[None]' in said) == (len(shape) == 3) and ('reshape' in said) == (len(shape) == 2)
+    assert ('images[None]' in said) == (len(shape) == 3) and ('reshape' in said) == (len(shape) in (2, 5))
 
 
 @given(n=SIZES, channels=st.sampled_from([1, 3]), side=st.integers(5, 40))
@@ -306,6 +306,13 @@ def layer_with(**settings):
     return Layer(**{'features': 4, 'rule': rules.krotov(), 'tx': RATE} | settings)
 
 
+def settle(**settings):
+    """Settle a network of two layers."""
+    states = layers.init(NET, jax.random.key(0), (8, 8, 1)).layers
+    return layers.settled_activations(NET, states, BLANK, **{'gain': 0.1, 'steps': 1} | settings)
+
+
+BLANK = np.zeros((1, 8, 8, 1), np.float32)
 HOSTILE = [np.nan, np.inf, -1.0, np.float32(-1), np.float64('nan'), jnp.float32(np.nan), None, 'fast']
 
 
@@ -324,6 +331,9 @@ SETTINGS = {
     'instar winners': lambda value: rules.instar(-2 if value is None else value),
     'soft_wta': rules.soft_wta,
     'k_wta': rules.k_wta,
+    'trace winners': lambda value: rules.trace(0 if value is None else value),
+    'trace eta': lambda value: rules.trace(1, value),
+    'bcm eta': rules.bcm,
     'som tau': lambda value: rules.som(6, tau=value),
     'som radius': lambda value: rules.som(6, radius=-1 if value is None else value),
     'one_hot classes': rules.one_hot,
@@ -331,6 +341,12 @@ SETTINGS = {
     'groups per_class': lambda value: rules.groups(3, value),
     'groups common': lambda value: rules.groups(3, 2, value),
     'feedback classes': lambda value: rules.feedback(value, 2),
+    'random_feedback classes': lambda value: rules.random_feedback(value, 2, jax.random.key(0)),
+    'random_feedback features': lambda value: rules.random_feedback(2, value, jax.random.key(0)),
+    'settling gain': lambda value: settle(gain=value),
+    'settling steps': lambda value: settle(steps=value),
+    'settling upto': lambda value: settle(upto=-1 if value is None else value),
+    'recall steps': lambda value: layers.recall(LAYER, None, BLANK, value),
     'rate': transforms.scale_by_rate,
     'linear rate': lambda value: transforms.linear_by_epoch(value, 2, 2),
     'linear epochs': lambda value: transforms.linear_by_epoch(1.0, value, 2),
@@ -343,6 +359,10 @@ SETTINGS = {
     'momentum': lambda value: layers.BatchNorm(momentum=value),
     'homeostasis': Homeostasis,
     'homeostasis winners': lambda value: Homeostasis(winners=-1 if value is None else value),
+    'lateral rate': Lateral,
+    'lateral steps': lambda value: Lateral(0.1, value),
+    'lateral pace': lambda value: Lateral(0.1, pace=value),
+    'lateral target': lambda value: Lateral(0.1, target=-1 if value is None else value),
     'features': lambda value: layer_with(features=value),
     'patches_per_image': lambda value: layer_with(patches_per_image=-2 if value is None else value),
     'microbatch': lambda value: layer_with(microbatch=-2 if value is None else value),
@@ -382,13 +402,14 @@ COUNTS = {
     'krotov k', 'krotov_ranks k', 'k_wta', 'hebb winners', 'instar winners', 'linear epochs', 'linear steps',
     'max_pool', 'features', 'patches_per_image', 'microbatch', 'stage', 'plan', 'batch', 'seeds at once', 'patience',
     'monitor every', 'monitor windows', 'every_epochs', 'evaluate epochs', 'checkpoints epochs', 'checkpoints keep',
-    'log epochs', 'pictures epochs', 'tensorboard epochs', 'probe block', 'filters drawn', 'evolve generations',
+    'log epochs', 'pictures epochs', 'tensorboard epochs', 'probe block', 'filters drawn', 'random_feedback features',
+    'settling steps', 'settling upto', 'recall steps', 'trace winners', 'lateral steps', 'evolve generations',
     'evolve at_once', 'gaussian population', 'search terms', 'search population',
     *(name for name in SETTINGS if 'classes' in name or 'groups' in name),
 }  # fmt: skip
 MAY_BE_ZERO = {
     'krotov delta', 'krotov_ranks delta', 'rate', 'linear rate', 'dropout', 'momentum', 'homeostasis', 'groups common',
-    'shift', 'ridge penalty', 'probe penalty',
+    'shift', 'ridge penalty', 'probe penalty', 'settling gain', 'settling steps', 'lateral rate',
 }  # fmt: skip
 
 

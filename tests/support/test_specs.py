@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import joblib
 import numpy as np
 import optax
-from table import RULES
+from table import ASSOCIATIVE, MEMORY, RULES
 
 from hebbjax import layers, rules, transforms
 from hebbjax.base import Credit
@@ -29,7 +29,7 @@ MORE = {
     'abstaining': lambda: rules.random_abstention(rules.instar(2, metric='euclidean')),
     'own': lambda: rules.local(lambda key, u: 2 * u, lambda u, y: Credit(y, y, y)),
 }
-MAKE = {row.name: row.make for row in RULES} | MORE
+MAKE = {row.name: row.make for row in RULES + MEMORY + ASSOCIATIVE} | MORE
 
 
 def network(rate=0.1, scale=2.0, zca=None):
