@@ -67,7 +67,7 @@ def experiment(settings: Config) -> bool:
         rows[f'{name}: {learned.expression_text(expression)}, rate {rate:.2g}'] = rule, rate, spent
     table = evolve_digits.measure_rows(settings, rows, train)
     common.report_measures(settings, table, f'digits, {settings.features} units, accuracy in percent')
-    figure = evolve_digits.draw_generations({'expressions': found.fitness}, learned.expression_text(found.theta))
+    figure = evolve_digits.draw_generations({'expressions': found.fitness}, 'A search over losses on digits')
     common.write_figure(settings.figure, figure)
     return False
 

@@ -146,7 +146,7 @@ class NoMean:
         ({'at_once': 0}, 'at_once=0 is out of range'),
         ({'population': 3}, 'population=3 is out of range; use a whole number from 4 on.'),
         ({'generations': 0}, 'generations=0 is out of range'),
-        ({'strategy': NoMean()}, 'lacks get_mean.'),
+        ({'strategy': NoMean()}, 'no get_mean.'),
         ({'strategy': gaussian(32, START)}, 'a strategy of 32 members evolves no 16; use population=32.'),
         ({'theta': {'a': jnp.zeros(2, jnp.int32)}}, 'a rule evolves by a pytree of floats'),
         ({'theta': ()}, 'a rule evolves by a pytree of floats, at least one'),

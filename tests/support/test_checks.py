@@ -415,7 +415,8 @@ COUNTS = {
     'monitor every', 'monitor windows', 'every_epochs', 'evaluate epochs', 'checkpoints epochs', 'checkpoints keep',
     'log epochs', 'pictures epochs', 'tensorboard epochs', 'probe block', 'filters drawn', 'random_feedback features',
     'settling steps', 'settling upto', 'recall steps', 'trace winners', 'lateral steps', 'evolve generations',
-    'mlp_params hidden', 'fit_rule steps', 'fit_rule every', 'evolve at_once', 'gaussian population', 'search terms', 'search population',
+    'mlp_params hidden', 'fit_rule steps', 'fit_rule every', 'evolve at_once', 'gaussian population', 'search terms',
+    'search population',
     *(name for name in SETTINGS if 'classes' in name or 'groups' in name),
 }  # fmt: skip
 MAY_BE_ZERO = {
