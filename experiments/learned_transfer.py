@@ -125,11 +125,11 @@ def train(config: Config, family: str, theta, setting, rate, key, images):
     return learn(layer, key, images, config.length, config.batch)
 
 
-def start(config: Config, row: str, key, images):
+def start(config: Config, row: str, seed: int, images):
     """Give filters that nothing trained."""
     layer = make_layer(images.shape[1], config.features, rules.oja())
-    cut = layers.from_patches(layer, key, images)
-    return cut if row == 'image patches' else layer.init(key, cut.shape)
+    cut = layers.from_patches(layer, jax.random.key(seed), images)
+    return cut if row == 'image patches' else layer.init(jax.random.key(seed), cut.shape)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -171,13 +171,13 @@ def candidates(config: Config, theta) -> dict[str, list[tuple]]:
 
 def run_seed(config: Config, seed: int, theta, train_split, validation, test) -> dict[str, list[float]]:
     """Train all rows of a seed and choose on validation, then read the test split. -> row: test, validation."""
-    key, chosen = jax.random.key(seed), {}
+    chosen = {}
     for row in ('untrained', 'image patches'):
-        w = start(config, row, key, train_split[0])
+        w = start(config, row, seed, train_split[0])
         chosen[row] = (score(config, w, train_split, validation)[0], w)
     for row, tries in candidates(config, theta).items():
         for family, *numbers in tries:
-            w = train(config, family, *numbers, key, train_split[0])
+            w = train(config, family, *numbers, jax.random.key(seed), train_split[0])
             found = (score(config, w, train_split, validation)[0], w)
             chosen[row] = max(found, chosen.get(row, (-1.0,)), key=lambda pair: pair[0])
     return {row: [*score(config, w, train_split, test), value] for row, (value, w) in chosen.items()}
@@ -192,7 +192,8 @@ def draw(fits: list):
         axes.imshow(theta[:, :, c], cmap='RdBu_r', vmin=-abs(theta).max(), vmax=abs(theta).max())
         axes.set(xticks=range(3), yticks=range(3))
         for a, b in np.ndindex(3, 3):
-            axes.text(b, a, f'{theta[a, b, c]:.2f}', ha='center', va='center', fontsize=8)
+            dark = abs(theta[a, b, c]) > 0.6 * abs(theta).max()
+            axes.text(b, a, f'{theta[a, b, c]:.2f}', ha='center', va='center', color='w' if dark else 'k', fontsize=8)
     axes = figure.add_subplot(1, 4, 4, xlabel='step of the search on digits', ylabel='held-out error')
     for seed, fit in enumerate(fits):
         size = max(1, len(fit.losses) // 30)

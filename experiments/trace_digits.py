@@ -101,12 +101,9 @@ def learn(settings: Config, seed: int, maps: jax.Array, choice: Choice | None, d
 def answer_by(settings: Config, look: Callable, w: jax.Array) -> Callable:
     """Make complex cells above simple cells answer by these weights; how they learned is no longer asked."""
     net = complex_cells(settings, FIRST, 1)  # one program for all rows
-
-    def answer(images):
-        maps = look(images)
-        return layers.features(net, hebbjax.init(net, jax.random.key(0), maps.shape[1:], [w]).layers, maps)
-
-    return answer
+    shape = look(jnp.zeros((1, SIDE, SIDE, 1))).shape[1:]
+    states = hebbjax.init(net, jax.random.key(0), shape, [w]).layers
+    return lambda images: layers.features(net, states, look(images))
 
 
 def accuracies(answer: Callable, train: data.Split, turned: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:

@@ -125,7 +125,6 @@ MEMORY = [
     row('trace-1', rules.trace, reference.trace, 1, ONE, eta=0.3),
     row('trace-2-weighted', rules.trace, reference.trace, 2, TWO, CREDIT, eta=0.6),
     row('trace-soft_wta-total', rules.trace, reference.trace, SOFT, reference.shared, SUM, eta=0.2),
-    row('trace-linear', rules.trace, reference.trace, eta=0.5),
     Row('bcm', lambda: rules.bcm(0.3), reference.bcm, MEAN),
     Row('bcm-total', lambda: rules.bcm(reduce=rules.sum_over_patches), partial(reference.bcm, reduce=SUM), SUM),
 ]

@@ -60,9 +60,8 @@ class Lateral:
     def settle(self, m: Array | None, u: Array) -> Array:
         """Settle drives less thresholds under connections M: `y += pace (activation(u - M y) - y)`. [..., N]."""
         rows, wanted = u.reshape(-1, u.shape[-1]), (u.shape[-1],) * 2
-        came = 'no lateral connections' if m is None else f'lateral connections {m.shape}'
-        way = f'a layer of {u.shape[-1]} neurons that inhibit each other needs {wanted}; make its state with init'
-        checks.require(m is not None and m.shape == wanted, f'{came} in a state: {way}.')
+        came = f'lateral connections {getattr(m, "shape", m)} in a state: a layer of {wanted[0]} neurons that inhibit'
+        checks.require(m is not None and m.shape == wanted, f'{came} each other needs {wanted}; make it with init.')
         first = self.pace * self.activation(rows)  # [P, N], the step from y = 0
 
         def step(_, moved):

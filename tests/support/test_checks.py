@@ -316,6 +316,11 @@ BLANK = np.zeros((1, 8, 8, 1), np.float32)
 HOSTILE = [np.nan, np.inf, -1.0, np.float32(-1), np.float64('nan'), jnp.float32(np.nan), None, 'fast']
 
 
+def descend(**how):
+    """Find the coefficients of nothing."""
+    return learned.fit_rule(lambda theta, key: theta, jnp.zeros(()), jax.random.key(0), **{'steps': 2} | how)
+
+
 def evolve(**how):
     """Evolve nothing."""
     return learned.evolve_rule(lambda theta, key: theta, jnp.zeros(()), jax.random.key(0), population=8, **how)
@@ -390,6 +395,12 @@ SETTINGS = {
     'probe penalty': readout.ridge_probe,
     'probe block': lambda value: readout.ridge_probe(1.0, value),
     'confusion classes': lambda value: readout.probe_confusion(ANSWERS, *PAIR, value),
+    'mlp_params hidden': lambda value: rules.mlp_params(jax.random.key(0), value),
+    'fit_rule steps': lambda value: descend(steps=value),
+    'fit_rule every': lambda value: descend(every=value),
+    'fit_rule clip': lambda value: descend(clip=value),
+    'held_out penalty': lambda value: learned.ridge_outputs(jnp.eye(3), jnp.eye(3), jnp.eye(3), value),
+    'held_out classes': lambda value: learned.held_out_error((np.eye(3), [0, 1, 2]), (np.eye(3), [0, 1, 2]), value),
     'evolve generations': lambda value: evolve(generations=value),
     'evolve at_once': lambda value: evolve(at_once=0 if value is None else value),
     'gaussian population': lambda value: learned.gaussian(value, jnp.zeros(2)),
@@ -404,7 +415,8 @@ COUNTS = {
     'monitor every', 'monitor windows', 'every_epochs', 'evaluate epochs', 'checkpoints epochs', 'checkpoints keep',
     'log epochs', 'pictures epochs', 'tensorboard epochs', 'probe block', 'filters drawn', 'random_feedback features',
     'settling steps', 'settling upto', 'recall steps', 'trace winners', 'lateral steps', 'evolve generations',
-    'evolve at_once', 'gaussian population', 'search terms', 'search population',
+    'mlp_params hidden', 'fit_rule steps', 'fit_rule every', 'evolve at_once', 'gaussian population', 'search terms',
+    'search population',
     *(name for name in SETTINGS if 'classes' in name or 'groups' in name),
 }  # fmt: skip
 MAY_BE_ZERO = {
