@@ -42,7 +42,8 @@ def ridge_outputs(features: Array, targets: Array, others: Array, penalty=1.0) -
     """Fit ridge regression to features [b, F], targets [b, K], and give its outputs for others [n, F]. -> [n, K].
 
     `x w + b` of `readout.solve_ridge`, in the features' precision: `w = (Xc' Xc + penalty I)^(-1) Xc' Yc`, centred, by
-    Cholesky. In float32 a penalty far below the features' variance times b leaves few digits, or NaN.
+    Cholesky. In float32 a penalty far below the features' variance times b leaves few digits, or NaN. On two cores
+    jaxlib 0.10.2 may wait forever for two of these that `vmap` batches in one program; one is safe, as is `lax.map`.
     """
     checks.check_number('penalty', penalty, above=0)
     mean, level = features.mean(0, keepdims=True), targets.mean(0, keepdims=True)

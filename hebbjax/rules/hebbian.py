@@ -69,7 +69,7 @@ def krotov(k: int = 2, delta=0.4, p=2.0) -> LearningRule:
     checks.check_number('p', p, above=1)
 
     def effective_weights(w: Array) -> Array:
-        return w if not checks.is_traced(p) and p == 2 else jnp.sign(w) * jnp.abs(w) ** (p - 1)
+        return w if not checks.is_traced(p) and float(p) == 2 else jnp.sign(w) * jnp.abs(w) ** (p - 1)
 
     def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
         drive, order = top_k(competing_drives(u, teacher, threshold), k)  # [P, k]

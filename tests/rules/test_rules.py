@@ -142,6 +142,13 @@ def test_krotov_sees_signed_powers(p):
     )
 
 
+def test_an_exponent_may_be_an_array_as_a_search_gives_it(rng):
+    x, w = (a.astype(np.float32) for a in bank(rng))
+    for p in (2.0, 3.0):
+        given, plain = (change(rules.krotov(3, 0.2, exponent), x, w) for exponent in (jnp.float32(p), p))
+        np.testing.assert_allclose(given, plain, rtol=1e-5, atol=1e-5)
+
+
 def test_of_equal_neurons_the_first_wins_and_the_second_is_second():
     w, x = np.tile(np.array([[1.0, -0.5]], np.float32), (3, 1)), np.array([[1.0, 0.0]], np.float32)
     step = x[0] - w[0]
