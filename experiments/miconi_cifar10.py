@@ -172,7 +172,7 @@ def make_network(variant: Variant, config: Config, first: dict) -> tuple[Layer, 
                 post=(send, layers.avg_pool(2)),
                 init=initializers.pruned(variant.density if number else 1.0),
                 homeostasis=Homeostasis(winners=k) if variant.learns == 'winners' else None,
-                lateral=Lateral(variant.lateral, steps=4, pace=0.3) if number and variant.lateral else None,
+                lateral=Lateral(variant.lateral, steps=6, pace=0.15) if number and variant.lateral else None,
             )
         )
     return tuple(net)
