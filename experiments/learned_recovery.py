@@ -127,8 +127,8 @@ def experiment(config: Config) -> bool:
     """Recover, print and draw."""
     errors = []
     for seed in range(config.seeds):
-        told = lambda done, loss, theta, seed=seed: common.tell_status(f'seed {seed}: step {done}, loss {loss:.2e}')  # noqa: E731
-        errors.append(recover(config, seed, told))
+        watch = lambda done, loss, theta, seed=seed: common.tell_status(f'seed {seed}: step {done}, loss {loss:.2e}')  # noqa: E731
+        errors.append(recover(config, seed, watch))
     errors = np.stack(errors)  # [seeds, L, R]
     rows = {
         f'noise {share:g}': {name: errors[:, level, number].tolist() for number, name in enumerate(TERMS)}

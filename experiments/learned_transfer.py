@@ -34,6 +34,7 @@ import optax
 from hebbjax import Layer, Window, features, init, layers, learned, plots, readout, rules, transforms
 from hebbjax.cli import flags
 from hebbjax.layers.patches import centred_l2
+from hebbjax.readout.blocks import over_blocks
 
 INSTAR = jnp.zeros((3, 3, 3)).at[1, 1, 0].set(1).at[0, 1, 1].set(-1)
 TEMPERATURES, DELTAS = (0.05, 0.1, 0.2), (0.0, 0.1, 0.4)
@@ -132,21 +133,12 @@ def start(config: Config, row: str, seed: int, images):
     return cut if row == 'image patches' else layer.init(jax.random.key(seed), cut.shape)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _answers(layer, w, images):
-    """Answer block by block, in one program."""
-    states = init((layer,), jax.random.key(0), images.shape[2:], [w]).layers
-    return jax.lax.map(lambda block: features((layer,), states, block), images)
-
-
 def score(config: Config, w, train, *others) -> list[float]:
     """Read filters out by ridge regression: accuracies in percent on other (images, labels)."""
-    layer = make_layer(train[0].shape[1], config.features, rules.oja())
-
-    def of(images):
-        whole = images.reshape(-1, next(n for n in range(500, 0, -1) if len(images) % n == 0), *images.shape[1:])
-        return np.asarray(_answers(layer, w, whole)).reshape(len(images), -1)
-
+    net = (make_layer(train[0].shape[1], config.features, rules.oja()),)
+    states = init(net, jax.random.key(0), train[0].shape[1:], [w]).layers
+    look = functools.partial(features, net, states)
+    of = lambda images: np.concatenate([*over_blocks(look, images, 500)])  # noqa: E731
     x = of(train[0])
     scale = np.sqrt(x.var(0).mean()) + 1e-12
     model = readout.fit_ridge([(x / scale, train[1])], 10, config.penalty * len(x))

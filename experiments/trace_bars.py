@@ -77,7 +77,7 @@ def answers(settings: Config, seed: int, eta: float | None) -> np.ndarray:
     return np.asarray(u).reshape(4, SIDE, -1)
 
 
-def told(winner: np.ndarray, axis: int, neurons: int) -> float:
+def mutual_information(winner: np.ndarray, axis: int, neurons: int) -> float:
     """Give the bits that a bar's winner [orientation, position] tells of where the bar lies along an axis."""
     counts = (winner[..., None] == np.arange(neurons)).sum(1 - axis)  # [along the axis, N]
     joint = counts / counts.sum()
@@ -89,7 +89,9 @@ def measure(u: np.ndarray) -> dict[str, float]:
     """Measure whether winners go by orientation, and by nothing else; u: [orientation, position, N]."""
     winner = u.argmax(-1)
     own = [(row == row[0]).all() and not (np.delete(winner, o, 0) == row[0]).any() for o, row in enumerate(winner)]
-    bits = {name: told(winner, axis, u.shape[-1]) for axis, name in enumerate(('orientation', 'position'))}
+    bits = {
+        name: mutual_information(winner, axis, u.shape[-1]) for axis, name in enumerate(('orientation', 'position'))
+    }
     shares = {'invariant orientations %': 100 * float(np.mean(own))}
     return shares | {f'bits of {name}': value for name, value in bits.items()}
 

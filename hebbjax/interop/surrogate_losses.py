@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from hebbjax.base import Array
-from hebbjax.support.checks import require, show
+from hebbjax.support.checks import is_one_float, require, show
 
 
 def hebb_loss(u: Array, y: Array, kernel: Array) -> Array:
@@ -91,8 +91,8 @@ def _check_expression(s, x, y, w):
     asked, value = [], jax.custom_jvp(lambda value: value)
     value.defjvp(lambda primals, tangents: asked.append(True) or (primals[0], tangents[0]))
     came = jax.eval_shape(s, x, y, w)
-    is_one = isinstance(came, jax.ShapeDtypeStruct) and came.shape == () and jnp.issubdtype(came.dtype, jnp.floating)
-    require(is_one, f'an expression s(x, y, w) of one neuron and one patch is one float, not {show(came)}; sum over D.')
+    wants = f'an expression s(x, y, w) of one neuron and one patch is one float, not {show(came)}'
+    require(is_one_float(came), f'{wants}; sum over D.')
     try:
         jax.eval_shape(jax.grad(lambda w: value(s(x, y, w))), w)
     except (TypeError, ValueError) as error:

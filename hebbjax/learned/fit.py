@@ -95,8 +95,8 @@ def fit_rule(
         interrupted = True
     losses = np.asarray(reached[2][:done])
     skipped, way = int(np.isnan(losses).sum()), 'start smaller, lower the rates of the layers, or scale their images'
-    told = f'{skipped} of {len(losses)} steps had a loss or gradient that was not finite'
-    checks.require(not skipped or skipped < len(losses), f'{told}, and none had one that was; {way}.')
+    came = f'{skipped} of {len(losses)} steps had a loss or gradient that was not finite'
+    checks.require(not skipped or skipped < len(losses), f'{came}, and none had one that was; {way}.')
     if skipped:
-        warnings.warn(f'{told}, and changed nothing; {way}.', stacklevel=2)
+        warnings.warn(f'{came}, and changed nothing; {way}.', stacklevel=2)
     return RuleFit(reached[0], losses, skipped, interrupted)

@@ -16,10 +16,8 @@ from hebbjax.support import checks
 def check_objective(objective: Callable[[Any, Key], Array], theta: Any, key: Key) -> None:
     """Refuse what is no objective by its types: (theta, key) -> one float, a loss."""
     loss = jax.eval_shape(objective, theta, key)
-    is_loss = isinstance(loss, jax.ShapeDtypeStruct) and loss.shape == () and jnp.issubdtype(loss.dtype, jnp.floating)
-    checks.require(
-        is_loss, f'an objective gives one float, a loss, not {checks.show(loss)}; give its mean, as a float.'
-    )
+    came = f'an objective gives one float, a loss, not {checks.show(loss)}'
+    checks.require(checks.is_one_float(loss), f'{came}; give its mean, as a float.')
 
 
 def trajectory_error(w: Array, target: Array, start: Array) -> Array:

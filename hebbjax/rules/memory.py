@@ -20,7 +20,7 @@ def running_trace(y: Array, eta) -> Array:
 
 
 def trace(compete: Competition | int | None = 1, eta=0.2, *, reduce: Reduction = mean_over_patches) -> LearningRule:
-    """Földiák's trace rule: who answered a moment ago learns what comes next, as if it were the same thing.
+    """Földiák's trace rule: who answered the frames before learns what comes next, as if it were the same thing.
 
         dw_i = ybar_i (x - w_i)          ybar_t = (1 - eta) ybar_{t-1} + eta y_t
 

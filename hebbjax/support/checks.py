@@ -35,6 +35,11 @@ def is_traced(value) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
+def is_one_float(outcome) -> bool:
+    """Say whether what `jax.eval_shape` foretells is one float."""
+    return getattr(outcome, 'shape', None) == () and jnp.issubdtype(outcome.dtype, jnp.floating)
+
+
 def show(value) -> str:
     """Show a value in a few words, on one line, for a sentence; numbers plainly, all else as Python writes it."""
     words = str(value) if isinstance(value, float | np.generic) else _short.repr(value)

@@ -37,7 +37,8 @@ def sweep(net, state, images, labels, stage):
     keys = jax.random.split(jax.random.fold_in(state.key, state.step), len(net))
     frames = images.shape[1] if images.ndim == 5 else None
     if frames is not None:  # of a sequence, which stay next to each other
-        images, labels = fold(images), None if labels is None else jnp.repeat(labels, frames)
+        images = images.reshape(-1, *images.shape[2:])
+        labels = None if labels is None else jnp.repeat(labels, frames)
     x, states, infos = to_intensities(images), list(state.layers), [None] * len(net)
     for number, layer in enumerate(net[:top]):
         before, signal = state.layers[number], None
@@ -53,11 +54,6 @@ def sweep(net, state, images, labels, stage):
             sent = forward(layer, states[number], x)
         x = sent
     return TrainState(state.step + 1, state.key, tuple(states)), tuple(infos)
-
-
-def fold(images: Array) -> Array:
-    """Lay frames of sequences side by side, as images; images stay as they are. [B, T, H, W, C] -> [B T, H, W, C]."""
-    return images.reshape(-1, *images.shape[-3:])
 
 
 def check_inputs(net: tuple[Layer, ...], state: TrainState, images: Array, labels, look=False) -> tuple[Array, Any]:
