@@ -8,11 +8,12 @@ from rich.console import Console
 
 from hebbjax import data, layers, readout
 from hebbjax.cli import flags, tables
-from hebbjax.cli.presets import TUNED, Krotov, check_fits
+from hebbjax.cli.presets import Krotov, check_fits
 from hebbjax.layers.initializers import fan_in
 from hebbjax.support import files
 from hebbjax.training import Stage, progress_bar
 from hebbjax.training.comparison import Entry, Trained, score_entries, train_entries
+from hebbjax.training.presets import TUNED
 
 COMPARED = ('raw_pixels', 'untrained', 'hebbian', 'backprop')
 COLUMNS = {'distinct_winners': 'winners', 'win_entropy': 'win entropy', 'nearest_cosine_max': 'cosine max',

@@ -1,53 +1,21 @@
 """Networks, their settings as flags; those left out were chosen on validation splits (experiments/RESULTS.md)."""
 
 import dataclasses
-import functools
 import math
 import pathlib
 from typing import Self
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from hebbjax import data, layers, rules, transforms
+from hebbjax import data, layers
 from hebbjax.base import Array
 from hebbjax.cli import flags
-from hebbjax.layers import Layer, Window
-from hebbjax.layers.initializers import pruned
+from hebbjax.layers import Layer
 from hebbjax.layers.layer import OUTPUTS, PRECISIONS
 from hebbjax.layers.patches import PATCH_TRANSFORMS
-from hebbjax.readout import Schedule
 from hebbjax.support.checks import check_images, device_memory, require
-
-# of schedules: epochs, batch, rate, its factor after so many epochs without a better accuracy, epochs that end training
-CNN = {
-    'seeds': 3, 'epochs': 300, 'backprop_seeds': 1, 'features': 400, 'window': 5, 'pool': 4, 'k': 2, 'delta': 0.4,
-    'p': 2.0, 'patch_transform': 'centred_l2', 'maximum': 'layer', 'spread': 1.0, 'start': 'drawn', 'rate': 0.04,
-    'batch': 1000, 'patches_per_image': 1, 'power': 1.0, 'threshold': 1.5, 'shift': 0, 'validation': 1 / 12,
-    'head': Schedule(20, 256, 1e-3, 0.3, 2, 5, average=1000), 'twin': Schedule(15, 256, 3e-4, 0.3, 2, 5),
-}  # fmt: skip
-DENSE = CNN | {
-    'epochs': 25, 'features': 2000, 'window': 0, 'pool': 1, 'patch_transform': 'l2', 'maximum': 'unit', 'power': 2.0,
-    'patches_per_image': 0, 'threshold': 0.0, 'head': Schedule(30, 256, 3e-4, 0.3, 2, 5, average=1000),
-    'twin': Schedule(20, 256, 3e-4, 0.3, 2, 5),
-}  # fmt: skip
-DIGITS, CIFAR10 = {'seeds': 5, 'backprop_seeds': 5, 'batch': 100, 'validation': 1 / 6}, {'validation': 1 / 10}
-CNN_DIGITS = CNN | DIGITS | {
-    'epochs': 60, 'features': 32, 'window': 6, 'pool': 3, 'patch_transform': 'contrast', 'patches_per_image': 8,
-    'threshold': 0.0, 'head': Schedule(60, 50, 1e-2, 0.3, 5, 11), 'twin': Schedule(60, 50, 3e-3, 0.3, 5, 11),
-}  # fmt: skip
-DENSE_DIGITS = DENSE | DIGITS | {
-    'features': 100, 'head': Schedule(30, 50, 3e-3, 0.3, 2, 5), 'twin': Schedule(20, 50, 3e-3, 0.3, 2, 5),
-}  # fmt: skip
-DENSE_MNIST = DENSE | {
-    'epochs': 5, 'start': 'patches', 'delta': 1.0, 'maximum': 'layer', 'power': 3.0, 'threshold': -1.0, 'shift': 1,
-    'head': Schedule(50, 256, 1e-3, 0.3, 3, 7, average=1000), 'twin': Schedule(30, 256, 3e-4, 0.3, 3, 7),
-}  # fmt: skip
-TUNED = {
-    'cnn': {'digits': CNN_DIGITS, 'mnist': CNN, 'fashion_mnist': CNN, 'cifar10': CNN | CIFAR10},
-    'dense': {'digits': DENSE_DIGITS, 'mnist': DENSE_MNIST, 'fashion_mnist': DENSE, 'cifar10': DENSE | CIFAR10},
-}
+from hebbjax.training.presets import TUNED, krotov_layer, miconi_network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,13 +77,11 @@ class Krotov(OnData):
         return full
 
     def layer(self, count: int, post: tuple) -> Layer:
-        """Build the layer for `count` training images: the rule, one maximum, a rate that falls over the epochs."""
-        rate = transforms.linear_by_epoch(self.rate, self.epochs, count // self.batch)
-        tx = optax.chain(transforms.scale_by_max_abs(self.maximum), transforms.scale_by_rate(rate))
-        rule, init = rules.krotov(self.k, self.delta, self.p), jax.nn.initializers.normal(self.spread)
-        how = {'patch_transform': PATCH_TRANSFORMS[self.patch_transform], 'post': post, 'init': init}
-        how |= {'output': self.output, 'patches_per_image': self.patches_per_image or None, 'precision': self.precision}
-        return Layer(self.features, rule, tx, Window(self.window or None), **how)
+        """Build the layer for `count` training images."""
+        names = 'features', 'window', 'k', 'delta', 'p', 'patch_transform', 'maximum', 'spread', 'rate'
+        names += 'patches_per_image', 'output', 'precision'
+        settings = {name: getattr(self, name) for name in names}
+        return krotov_layer(self.epochs, count // self.batch, post=post, **settings)
 
     def net(self, count: int, images: Array | None = None) -> layers.Network:
         """Build the network for so many images."""
@@ -139,24 +105,10 @@ class Miconi(OnData):
 
     def net(self, count: int, images: Array | None = None) -> layers.Network:
         """Build the network for so many images, with its whitening fitted to them; without, its shapes are right."""
-        steps, first = self.epochs * (count // self.batch), ()
+        steps = self.epochs * (count // self.batch)
         require(self.burn_in < steps, f'--burn-in {self.burn_in} leaves nothing of {steps} steps to learn in.')
-        if images is not None:  # in equal steps, as the authors' notebook does
-            images = images[:: max(1, len(images) // self.whitening_images)][: self.whitening_images]
-            images = layers.standardise(layers.to_intensities(images))
-            whitening = data.fit_whitening(images, **data.WHITENING_SETTINGS['miconi_notebook'])
-            first = functools.partial(data.whiten, whitening), layers.standardise
-        net, rule = [], rules.instar(1, reduce=rules.sum_over_patches)
-        post, homeostasis = (layers.triangle, layers.avg_pool(2)), layers.Homeostasis(winners=1)
-        how = {'patch_transform': layers.raw, 'post': post, 'homeostasis': homeostasis}
-        published = zip(self.features, (5, 3, 3), (1e-4, 1e-4, 1e-3), (1.0, 0.01, 0.01), (first, (), ()))
-        for features, size, rate, density, white in published:
-            rates = optax.constant_schedule(0.0), optax.constant_schedule(self.rate * rate)
-            step = transforms.scale_by_rate(optax.join_schedules(rates, [self.burn_in]))
-            tx = optax.chain(step, transforms.keep_pruned(), transforms.project_unit_rows())
-            window, pre = Window(size), (layers.standardise, *white)
-            net.append(Layer(features, rule, tx, window, pre=pre, init=pruned(density), **how))
-        return tuple(net)
+        names = 'features', 'rate', 'burn_in', 'whitening_images'
+        return miconi_network(steps, images, **{name: getattr(self, name) for name in names})
 
 
 def check_fits(net: layers.Network, image_shape: tuple[int, int, int]) -> None:

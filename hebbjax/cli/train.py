@@ -12,12 +12,13 @@ from rich.console import Console
 
 from hebbjax import data, training
 from hebbjax.cli import flags, run_folder
-from hebbjax.cli.presets import TUNED, Krotov, Miconi, check_fits
+from hebbjax.cli.presets import Krotov, Miconi, check_fits
 from hebbjax.cli.tables import surroundings
 from hebbjax.layers import Network, TrainState, init
 from hebbjax.readout import ProbeFit, Schedule, gradient_probe, linear_head, ridge_probe
 from hebbjax.support import files
 from hebbjax.support.checks import require
+from hebbjax.training.presets import TUNED
 
 CALLBACKS = ('evaluate', 'early_stop', 'log', 'plot', 'tensorboard', 'checkpoint')  # in the order they are called
 METRIC = 'validation_accuracy'

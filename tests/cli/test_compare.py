@@ -8,9 +8,10 @@ import pytest
 
 import hebbjax.training.comparison as comparison
 from hebbjax import data
-from hebbjax.cli import compare, presets, tables
+from hebbjax.cli import compare, tables
 from hebbjax.layers import from_patches
 from hebbjax.support import files
+from hebbjax.training import presets
 
 SMALL = ['compare', '--seeds', '1', '--features', '6', '--epochs', '3', '--head-epochs', '2', '--backprop-epochs', '2']
 
