@@ -33,7 +33,13 @@ copybutton_prompt_text = '>>> '
 myst_enable_extensions, myst_heading_anchors = ['dollarmath'], 3
 nb_execution_mode, nb_execution_raise_on_error, nb_execution_timeout = 'force', True, 120
 nb_merge_streams = True
-os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])  # of kernels
+# Kernels compile small programs that run once: without much optimising, and each of them once for all pages.
+os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(ROOT / 'build' / 'compiled'))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 
 default_role = 'code'  # one backtick in a docstring
 autodoc_member_order, autodoc_preserve_defaults = 'bysource', True
