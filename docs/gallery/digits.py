@@ -21,14 +21,14 @@ x = layers.centred_l2(layers.to_intensities(images).reshape(len(images), -1))  #
 rate = transforms.scale_by_rate
 
 
-def learn(rule, *tx, neurons=16, epochs=20, labels=None, spread=1.0):
+def learn(rule, *tx, images=images, neurons=16, epochs=20, batch=50, spread=1.0):
     """Let dense neurons learn from the digits by a rule and optax transformations. -> weights w [N, 64]."""
     init = jax.nn.initializers.normal(spread)
     net = (Layer(neurons, rule, optax.chain(*tx), patch_transform=layers.centred_l2, init=init),)
-    state = hebbjax.init(net, jax.random.key(0), images.shape[1:])
-    epoch = hebbjax.make_train_epoch(net, batch=50)
+    state = hebbjax.init(net, jax.random.key(0), images.shape[-3:])
+    epoch = hebbjax.make_train_epoch(net, batch=batch)
     for _ in range(epochs):
-        state, _ = epoch(state, images, labels)
+        state, _ = epoch(state, images)
     return np.asarray(state.layers[0].w)
 
 
