@@ -19,7 +19,7 @@ SMALL = ['compare', '--seeds', '1', '--features', '6', '--epochs', '3', '--head-
 @pytest.fixture
 def trained(monkeypatch):
     """All that a comparison trains, (row, seed) -> network; its test split is loaded when that is done."""
-    networks, train, load = {}, compare.train_entries, data.load
+    networks, train, load = {}, compare.train_entries, data.read
 
     def guarded(name, split='train', **how):
         assert split == 'train' or networks, 'the test split was read before all networks were trained'
@@ -30,7 +30,7 @@ def trained(monkeypatch):
         networks.update(reached)
         return reached, interrupted
 
-    monkeypatch.setattr(data, 'load', guarded)
+    monkeypatch.setattr(data, 'read', guarded)
     monkeypatch.setattr(compare, 'train_entries', train_and_keep)
     return networks
 
@@ -54,14 +54,14 @@ def test_a_comparison_ends_in_a_table_and_a_file_of_results(few_digits, relaxed,
 
 
 def test_no_number_depends_on_the_test_split_but_its_own(few_digits, relaxed, trained, tmp_path, monkeypatch, call):
-    results, load = [], data.load
+    results, load = [], data.read
     for shift in (0, 1):
 
         def other_labels(name, split='train', shift=shift, **how):
-            images, labels = load(name, split, **how)
-            return data.Split(images, (labels + shift) % 10 if split == 'test' else labels)
+            reading = load(name, split, **how)
+            return reading._replace(labels=(reading.labels + shift) % 10) if split == 'test' else reading
 
-        monkeypatch.setattr(data, 'load', other_labels)
+        monkeypatch.setattr(data, 'read', other_labels)
         assert call(SMALL, '--rows', 'hebbian', '--json', tmp_path / 'x.json')[0] == 0
         results.append(json.loads((tmp_path / 'x.json').read_text())['rows'][0])
     one, other = results

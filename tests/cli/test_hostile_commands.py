@@ -44,7 +44,7 @@ def no_data(tmp_path, monkeypatch):
         asked.append(args)
         raise ValueError('data was asked for')
 
-    monkeypatch.setattr(data, 'load', load)
+    monkeypatch.setattr(data, 'read', load)
     monkeypatch.chdir(tmp_path)
     return asked
 
@@ -179,14 +179,14 @@ def test_settings_of_another_type_or_size_are_damage(edited, look_at):
 
 
 def test_other_images_than_the_run_began_with_are_refused(edited, monkeypatch, look_at):
-    load = data.load
+    load = data.read
 
     def brighter(name, split='train', **where):
-        images, labels = load(name, split, **where)
-        return data.Split(images ^ 1, labels)
+        reading = load(name, split, **where)
+        return reading._replace(images=reading.images ^ 1)
 
     with monkeypatch.context() as patched:
-        patched.setattr(data, 'load', brighter)
+        patched.setattr(data, 'read', brighter)
         for command in ('evaluate', 'train --resume'):
             assert 'began with other training or validation images' in look_at(edited, command)
     config = files.read_json(edited / 'config.json')

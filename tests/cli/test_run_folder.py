@@ -231,8 +231,8 @@ def test_folders_that_are_no_runs_or_damaged_are_refused(folder, tmp_path, refus
 
 def test_a_stack_is_whitened_and_trained_as_published(tmp_path, monkeypatch, call):
     rng, fits = np.random.default_rng(0), []
-    split = data.Split(rng.integers(0, 256, (60, 24, 24, 1), np.uint8), np.arange(60, dtype=np.int32) % 2)
-    monkeypatch.setattr(data, 'load', lambda *args, **how: split)
+    split = data.Reading(rng.integers(0, 256, (60, 24, 24, 1), np.uint8), np.arange(60, dtype=np.int32) % 2, (), ())
+    monkeypatch.setattr(data, 'read', lambda *args, **how: split)
     result = training.FitResult(None, (), False, 0.0, 0.0)
     monkeypatch.setattr(training, 'fit', lambda *args, **how: fits.append((args, how)) or result)
     flags = '--features 3 4 5 --epochs 1 --batch 20 --burn-in 1 --callbacks log checkpoint --monitor-every 0'
