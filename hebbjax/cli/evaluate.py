@@ -34,6 +34,7 @@ class Evaluate(Source):
     readout: flags.choice('ridge', 'gradient') | None = None  # ridge or gradient; left out: the run's own
     head_epochs: flags.Count | None = None  # Of classifiers trained by gradient; left out: the run's own
     out: pathlib.Path | None = None  # Folder for evaluation.json, made if it is missing; left out: the run's own
+    _: dataclasses.KW_ONLY
     dataset: str | None = None  # Other images to judge it on, see `hebbjax train cnn --help`; left out: the run's own
 
 

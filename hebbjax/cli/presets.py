@@ -22,7 +22,7 @@ from hebbjax.training.presets import TUNED, krotov_layer, miconi_network, settin
 HOW = ('resize', 'shape', 'images_key', 'labels_key', 'channels_first', 'white', 'skip_unreadable')  # of `data.read`
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
     """Which images there are, and how they are read."""
 
@@ -30,7 +30,7 @@ class Source:
     data_dir: pathlib.Path | None = None  # Of named data; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, ~/tensorflow_datasets
     test: flags.Part = 1 / 6  # Share of your own images that is held out as test images, where there are none
     resize: tuple[flags.Count, ...] | None = None  # Side in pixels, or height and width, that images are brought to
-    shape: tuple[flags.Count, flags.Count, flags.Count] | None = None  # Height, width, channels of a table's rows
+    shape: tuple[flags.Count, ...] | None = None  # Height, width, channels of a table's rows
     images_key: str | None = None  # Entry of an .npz file that holds the images; left out: found
     labels_key: str | None = None  # Entry of an .npz file, or column of a table, that holds labels; left out: found
     channels_first: bool | None = None  # Whether arrays are [n, C, H, W]; left out: told by their shape

@@ -60,7 +60,7 @@ class Watched:
         schedule = Schedule(self.head_epochs, self.head_batch, 3e-3, 0.3, 2, 5)
         return gradient_probe(linear_head(classes, power=None), schedule, start)
 
-    def start(self, console: Console, about: dict | None = None) -> Start:
+    def start(self, console: Console | None = None, about: dict | None = None) -> Start:
         """Load and check data, and build the network as it begins; `about` is what a run keeps of its data."""
         settings, train, validation = self.open(console)
         count, shape = len(train.images), train.images.shape[1:]

@@ -75,7 +75,7 @@ def test_a_dense_network_starts_from_patches_and_learns_from_shifted_images(few_
     monkeypatch.setattr(data, 'random_shift', pixels.append)
     monkeypatch.setitem(presets.TUNED['dense'], 'digits', presets.DENSE_DIGITS | {'start': 'patches', 'shift': 1})
     settings = compare.Compare(network='dense').resolve()
-    entries = compare.make_entries(settings, settings.load_training()[0])
+    entries = compare.make_entries(settings, settings.open()[1])
     starts = {row: entry.start for row, entry in entries.items()}
     assert starts == dict.fromkeys(starts) | {'untrained': from_patches, 'hebbian': from_patches} and set(pixels) == {1}
     assert entries['hebbian'].stages and not any(entries[row].stages for row in entries if row != 'hebbian')

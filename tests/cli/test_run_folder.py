@@ -137,7 +137,7 @@ def test_usage_names_every_command_and_others_are_refused(call, refuse, folder):
         code, printed, _ = call(flags)
         commands = ('compare', 'train', 'evaluate', 'plot', 'data', '--resume')
         assert code == 0 and all(name in printed for name in commands)
-    assert 'there are compare, train, evaluate, plot, data.' in refuse('dance')
+    assert 'there are compare, train, evaluate, plot, features, data.' in refuse('dance')
     assert call('--seads', '3')[0] == 2
     assert "'tea' is no network; there are cnn, dense, miconi" in refuse('train', 'tea')
     assert "'nothing' is no network" in refuse('train')
