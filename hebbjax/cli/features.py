@@ -32,7 +32,7 @@ class Features(Source):
     It is trained here (--recipe), or comes from a run (--run) or from a file of weights (--weights). An .npz file holds
     `features` [n, F], `labels` [n] and `classes`, and of test images, where there are such, `test_features` and
     `test_labels`; beside an .npy file of features lies NAME-labels.npy. Where there are labels, a linear probe (ridge
-    regression) says how well features tell images apart that it has not seen.
+    regression) says how well features tell images apart that it has not seen, a sixth of them or the test images.
     """
 
     dataset: str | None = None  # digits, mnist, ..., a folder, .npz, .npy, .csv or .parquet; left out: the run's own
@@ -113,7 +113,7 @@ def from_run(settings: Features, run, about: Mapping[str, Any], console: Console
 
 
 def probe(arrays: Mapping[str, np.ndarray], reading: data.Reading) -> str:
-    """Say how many images that it has not seen a linear classifier tells apart by their features; '' if it cannot."""
+    """Say how well a linear classifier tells held-out images apart by their features; nothing where there is none."""
     features, labels = arrays['features'], arrays.get('labels')
     if labels is None or features.shape[1] > WIDEST or labels.max() == 0:
         return ''
@@ -123,4 +123,4 @@ def probe(arrays: Mapping[str, np.ndarray], reading: data.Reading) -> str:
         train, test = ((features[part], labels[part]) for part in hold_out(reading, 1 / 6, seed=1))
     model = readout.fit_ridge([train], classes=int(labels.max()) + 1)
     accuracy = 100 * readout.ridge_accuracy(model, [test])
-    return f'; a linear probe tells {accuracy:.2f} % of {len(test[1])} images apart that it has not seen'
+    return f'; linear probe: {accuracy:.2f} % of {len(test[1])} held-out images'
