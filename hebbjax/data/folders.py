@@ -64,6 +64,7 @@ def read_folder(
         pixels = None if path in unreadable else _take(path, lambda image: pictures.decode(image, told), skipped)
         if pixels is None:
             continue
+        told[pictures.GREY_AMONG_RGB] += pixels.shape[2] < channels
         pixels = pixels if resize is None else pictures.resize_pixels(pixels, size)
         images[row] = pixels * np.uint16(257) if pixels.dtype.itemsize < dtype.itemsize == 2 else pixels
         labels[row] = label
@@ -71,10 +72,12 @@ def read_folder(
     require(row > 0, f'none of the images in {spell(root)} can be read; put others there.')
     notes = pictures.tell(told)
     if skipped:
-        notes.append(f'{len(skipped)} images could not be read and were skipped, the first {spell(skipped[0])}.')
+        notes.append(
+            f'images that could not be read were skipped ({len(skipped)} of them, the first {spell(skipped[0])}).'
+        )
     if ignored:
         kinds = ', '.join(f'{count} {kind}' for kind, count in ignored.most_common(5))
-        notes.append(f'{ignored.total()} other files were left out ({kinds}).')
+        notes.append(f'files that are no images by name were left out ({kinds}).')
     return assemble(images[:row], labels[:row] if classes else None, classes, notes, white=white, channels_first=False)
 
 

@@ -13,9 +13,10 @@ import numpy as np
 from hebbjax.support.checks import check_count, require
 
 _ORIENTATION = 0x0112  # the EXIF tag
-_ANIMATED = 'are animated, and their first frame was taken'
-_TRANSPARENT = 'are transparent in places, and were composed on black'
-_DEEP = 'are of 16 bits a colour, of which pillow reads 8'
+_ANIMATED = 'of animated images the first frame was taken'
+_TRANSPARENT = 'images that are transparent in places were composed on black'
+_DEEP = 'of images with 16 bits a colour pillow read 8'
+GREY_AMONG_RGB = 'grey images among RGB ones became RGB'
 
 
 class Look(NamedTuple):
@@ -105,7 +106,7 @@ def fits(pixels: np.ndarray, others: np.ndarray) -> bool:
 
 def tell(told: collections.Counter) -> list[str]:
     """Make a sentence each of what was counted."""
-    return [f'{count} images {what}.' for what, count in told.items() if count]
+    return [f'{what} ({count} of them).' for what, count in told.items() if count]
 
 
 def _orientation(image) -> int:
