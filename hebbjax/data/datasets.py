@@ -122,8 +122,8 @@ def splits_of(source, *, data_dir: str | os.PathLike | None = None, **how) -> tu
     if kind == 'folder':
         return tuple(folders.splits_of_folder(source))
     if kind == 'mapping':
-        names = [*tables.open_arrays(source)]
-        return tuple(tables.splits_of_arrays(names, how.get('images_key'), how.get('labels_key')))
+        with tables.opening_arrays(source) as entries:
+            return tuple(tables.splits_of_arrays(entries, how.get('images_key'), how.get('labels_key')))
     return ('train', 'test') if kind == 'named' else ('train',)
 
 

@@ -76,7 +76,7 @@ def read_folder(
             f'images that could not be read were skipped ({len(skipped)} of them, the first {spell(skipped[0])}).'
         )
     if ignored:
-        kinds = ', '.join(f'{count} {kind}' for kind, count in ignored.most_common(5))
+        kinds = ', '.join(f'{count} {kind}' for kind, count in sorted(ignored.items(), key=lambda item: -item[1])[:5])
         notes.append(f'files that are no images by name were left out ({kinds}).')
     return assemble(images[:row], labels[:row] if classes else None, classes, notes, white=white, channels_first=False)
 

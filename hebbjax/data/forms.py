@@ -181,7 +181,7 @@ def _recognise(low, high, is_float, name) -> int:
     if is_float and (low < 0 or high <= checks.BRIGHT):
         return 1
     white = next((white for white in _WHITES.values() if high <= white), 0)
-    fits = low >= 0 and high > white / 2
+    fits = low >= 0 and white >= high > white / 2
     require(fits, f'images of {name} run from {low:g} to {high:g} and do not say what white is; {_HINT}{high:g}, say.')
     return white
 

@@ -1,5 +1,6 @@
 """Files of arrays (.npz, .npy) and tables of pixels (.csv, .parquet), a row for each image."""
 
+import contextlib
 import csv
 import math
 import os
@@ -11,22 +12,25 @@ from hebbjax.data.forms import KEYS, Reading, assemble, check_part, find_key, nu
 from hebbjax.support.checks import check_count, require, show
 from hebbjax.support.files import reading
 
+_ANEW = 'write it anew with numpy.savez(file, images=images, labels=labels)'
 _PARTS = {'train': 'train', 'training': 'train', 'test': 'test', 'testing': 'test', 'val': 'val', 'valid': 'val'}
 _PARTS |= {'validation': 'val'}
 
 
-def open_arrays(source: str | os.PathLike | Mapping) -> Mapping:
+@contextlib.contextmanager
+def opening_arrays(source: str | os.PathLike | Mapping) -> Iterator[Mapping]:
     """Open an .npz, or an .npy as images alone; what is a mapping already stays. Nothing is ever unpickled."""
     if isinstance(source, Mapping):
-        return source
-    with reading(source, 'write it anew with numpy.savez(file, images=images, labels=labels)'):
-        opened = np.load(source, allow_pickle=False)
-    if isinstance(opened, np.ndarray):
-        return {'images': opened}
-    names = [name.removesuffix('.npy') for name in opened.zip.namelist()]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    require(not twice, f'{source} holds {show(twice)[1:-1]} twice; write each array once.')
-    return opened
+        yield source
+        return
+    with contextlib.ExitStack() as stack:
+        with reading(source, _ANEW):
+            entries = np.load(stack.enter_context(open(source, 'rb')), allow_pickle=False)
+            entries = {'images': entries} if isinstance(entries, np.ndarray) else stack.enter_context(entries)
+        names = [*entries]
+        twice = [name for name in names if names.count(name) > 1]
+        require(not twice, f'{source} holds {show(twice[:1])[1:-1]} twice; write each array once.')
+        yield entries
 
 
 def splits_of_arrays(names, images_key=None, labels_key=None) -> dict[str, tuple[str, str | None]]:
@@ -37,7 +41,9 @@ def splits_of_arrays(names, images_key=None, labels_key=None) -> dict[str, tuple
         part = next((_PARTS[word] for word in words if word in _PARTS), None)
         bare = '_'.join(word for word in words if word not in _PARTS)
         groups.setdefault(part, {}).setdefault(bare, name)
+    require('' not in groups.get('train', ()), "these are splits; give one of them, such as source['train'].")
     if images_key is not None or labels_key is not None:
+        names = [*names]
         images = find_key('images', names, images_key)
         rest = [name for name in names if name != images]
         return {'train': (images, find_key('labels', rest, labels_key, needed=False))}
@@ -52,18 +58,19 @@ def read_mapping(
     source: str | os.PathLike | Mapping, split='train', *, images_key=None, labels_key=None, shape=None, **how
 ) -> Reading:
     """Read an .npz, an .npy or a mapping of arrays; names of classes are numbered as those of training sort."""
-    entries, where = open_arrays(source), 'the mapping' if isinstance(source, Mapping) else os.fspath(source)
-    names, notes = [*entries], []
-    parts = splits_of_arrays(names, images_key, labels_key)
-    check_part(split, [*parts], where)
-    used = {key for keys in parts.values() for key in keys}
-    if unused := [str(name) for name in names if name not in used]:
-        notes.append(f'{", ".join(unused[:5])} of {where} {"were" if len(unused) > 1 else "was"} left out.')
-    with reading(where, 'write it anew with numpy.savez(file, images=images, labels=labels)'):
-        images, labels = (None if key is None else to_numpy(entries[key]) for key in parts[split])
-        trained = parts['train'][1]
-        numbers_names = split == 'test' and trained is not None and labels is not None and labels.dtype.kind in 'US'
-        classes = number_labels(entries[trained])[1] if numbers_names else ()
+    where, notes = 'the mapping' if isinstance(source, Mapping) else os.fspath(source), []
+    with opening_arrays(source) as entries:
+        parts = splits_of_arrays(entries, images_key, labels_key)
+        check_part(split, [*parts], where)
+        used = {key for keys in parts.values() for key in keys}
+        if unused := [str(name) for name in entries if name not in used]:
+            notes.append(f'{", ".join(unused[:5])} of {where} {"were" if len(unused) > 1 else "was"} left out.')
+        read = lambda key: None if key is None else to_numpy(entries[key])  # noqa: E731
+        with contextlib.nullcontext() if isinstance(source, Mapping) else reading(where, _ANEW):
+            images, labels = map(read, parts[split])
+            trained = read(parts['train'][1]) if split == 'test' and labels is not None else labels
+    is_named = labels is not None and trained is not None and labels.dtype.kind in 'USO'
+    classes = number_labels(trained)[1] if is_named else ()
     return assemble(to_shape(images, shape, where, notes), labels, classes, notes, **how)
 
 
