@@ -98,8 +98,8 @@ def resize_images(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return resized
 
 
-def fits(pixels: np.ndarray, others: np.ndarray) -> bool:
-    """Say whether pixels go into an array of others: the same but for grey ones, which fit RGB."""
+def fits_into(pixels: np.ndarray, others: np.ndarray) -> bool:
+    """Say whether pixels fit into an array of others: of one kind, but grey ones fit RGB too."""
     same = pixels.shape[:2] == others.shape[:2] and pixels.dtype == others.dtype
     return same and pixels.shape[2] in (1, others.shape[2])
 

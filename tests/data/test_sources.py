@@ -225,6 +225,11 @@ def test_splits_are_found_where_a_source_has_them(tmp_path):
         images, labels, classes, _ = data.read(source, 'test')
         assert classes == NAMES and labels.tolist() == of_test  # numbered as in training
         np.testing.assert_array_equal(images, GREY[4:8])
+    folder(tmp_path / 'set' / 'test 2', GREY[:1]).parent.joinpath('val').mkdir()
+    assert data.read(tmp_path / 'set').notes[1:] == ('folders beside train and test were left out (test 2, val).',)
+    for name in ('train', 'test'):
+        folder(tmp_path / 'no classes' / name, GREY[:2], labelled=False)
+    assert data.load(tmp_path / 'no classes', 'test').labels is None
     assert 'x_val of' in data.read(place).notes[1] and 'was left out' in data.read(place).notes[1]
     assert data.splits_of('digits') == data.splits_of('mnist') == ('train', 'test')
     assert data.splits_of(csv(tmp_path, GREY)) == data.splits_of(GREY) == data.splits_of(place, images_key='x_val')
