@@ -71,7 +71,7 @@ def gather(examples, notes: list[str], *, resize=None, channels_first=None, imag
             images = np.empty((len(examples), *pixels.shape), pixels.dtype)
         elif images.shape[3] == 1 and pixels.shape[2] == 3 and hasattr(image, 'getbands'):
             images = np.repeat(images, 3, 3)
-        fits = pictures.fits(pixels, images[0])
+        fits = pictures.fits_into(pixels, images[0])
         what = f'image {index} is {_shape(pixels)} and image 0 {_shape(images[0])}'
         require(fits, f'{what}; give images of one kind, or resize=28, say, where sizes differ.')
         images[index] = pixels
@@ -110,5 +110,5 @@ def _class_names(examples, keys) -> tuple[str, ...]:
     """Names of classes where a data set has them, as torchvision's and Hugging Face's do."""
     features = getattr(examples, 'features', None)
     feature = features.get(keys[1]) if keys and isinstance(features, Mapping) else None
-    names = getattr(feature, 'names', None) or getattr(examples, 'classes', None) or ()
-    return tuple(names) if all(isinstance(name, str) for name in names) else ()
+    names = getattr(feature, 'names', None) or getattr(examples, 'classes', None)
+    return tuple(names) if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) else ()

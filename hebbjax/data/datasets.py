@@ -17,13 +17,12 @@ import numpy as np
 
 from hebbjax.data import folders, tables
 from hebbjax.data.arrays import read_arrays
-from hebbjax.data.forms import Reading, Split, check_part
+from hebbjax.data.forms import Reading, Split, check_part, spell
 from hebbjax.data.pictures import resize_images, sides_of
 from hebbjax.support import checks
 
 PREPARED = ('mnist', 'fashion_mnist', 'cifar10')
 NAMES = ('digits', *PREPARED)
-
 
 _FITS = {  # which settings say something about which kind of source
     'named': ('resize',),
@@ -90,12 +89,10 @@ def read(
     kind, source = _recognise(source)
     checks.check_choice('split', split, ('train', 'test'))
     how = {'resize': resize, 'shape': shape, 'images_key': images_key, 'labels_key': labels_key}
-    how |= {'channels_first': channels_first, 'white': white, 'skip_unreadable': skip_unreadable}
-    how = {name: value for name, value in how.items() if value is not None and value is not False}
+    how |= {'channels_first': channels_first, 'white': white, 'skip_unreadable': skip_unreadable or None}
+    how = {name: value for name, value in how.items() if value is not None}
     strange = [name for name in how if name not in _FITS[kind]]
     checks.require(not strange, f'{", ".join(strange)} says nothing about {_spell(source)}; leave it out.')
-    if channels_first is False and 'channels_first' in _FITS[kind]:
-        how['channels_first'] = False
     if kind == 'named':
         found = _load_digits(split) if source == 'digits' else _load_prepared(source, split, data_dir)
         images = found.images
@@ -122,8 +119,8 @@ def splits_of(source, *, data_dir: str | os.PathLike | None = None, **how) -> tu
     if kind == 'folder':
         return tuple(folders.splits_of_folder(source))
     if kind == 'mapping':
-        names = [*tables.open_arrays(source)]
-        return tuple(tables.splits_of_arrays(names, how.get('images_key'), how.get('labels_key')))
+        with tables.opening_arrays(source) as entries:
+            return tuple(tables.splits_of_arrays(entries, how.get('images_key'), how.get('labels_key')))
     return ('train', 'test') if kind == 'named' else ('train',)
 
 
@@ -141,14 +138,14 @@ def _recognise(source) -> tuple[str, object]:
         return 'folder', path
     way = f'name a folder of images, a file {", ".join(_SUFFIXES)}, or one of {", ".join(NAMES)}'
     if not os.path.exists(path):
-        raise FileNotFoundError(f'{folders.spell(path)} does not exist; {way}.')
+        raise FileNotFoundError(f'{spell(path)} does not exist; {way}.')
     fits = suffix in _SUFFIXES and os.path.isfile(path)
-    checks.require(fits, f'{folders.spell(path)} is no data set; {way}.')
+    checks.require(fits, f'{spell(path)} is no data set; {way}.')
     return _SUFFIXES[suffix], path
 
 
 def _spell(source) -> str:
-    return folders.spell(source) if isinstance(source, str) else f'this {type(source).__name__}'
+    return spell(source) if isinstance(source, str) else f'this {type(source).__name__}'
 
 
 def data_dir_of(data_dir: str | os.PathLike | None = None) -> pathlib.Path:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hebbjax.data import pictures
-from hebbjax.data.forms import Reading, assemble, check_part, sort_names
+from hebbjax.data.forms import Reading, assemble, check_part, sort_names, spell
 from hebbjax.support.checks import check_memory, require
 from hebbjax.support.files import reading
 
@@ -22,7 +22,7 @@ class Folder(NamedTuple):
 
     path: str
     names: list[str]  # sorted
-    label: int
+    label: int  # -1: none
 
 
 def splits_of_folder(root: str | os.PathLike) -> dict[str, str]:
@@ -51,8 +51,7 @@ def read_folder(
     """
     parts = splits_of_folder(root)
     check_part(split, [*parts], spell(root))
-    ignored, told = collections.Counter(), collections.Counter()
-    skipped = [] if skip_unreadable else None
+    ignored, told, skipped = collections.Counter(), collections.Counter(), [] if skip_unreadable else None
     classes = tuple(sort_names(_scan(parts['train'])[0]))
     folders = list(_list_folders(parts[split], classes, ignored))
     size, channels, dtype = _survey(folders, None if resize is None else pictures.sides_of(resize), skipped)
@@ -64,6 +63,7 @@ def read_folder(
         pixels = None if path in unreadable else _take(path, lambda image: pictures.decode(image, told), skipped)
         if pixels is None:
             continue
+        told[pictures.GREY_AMONG_RGB] += pixels.shape[2] < channels
         pixels = pixels if resize is None else pictures.resize_pixels(pixels, size)
         images[row] = pixels * np.uint16(257) if pixels.dtype.itemsize < dtype.itemsize == 2 else pixels
         labels[row] = label
@@ -71,16 +71,16 @@ def read_folder(
     require(row > 0, f'none of the images in {spell(root)} can be read; put others there.')
     notes = pictures.tell(told)
     if skipped:
-        notes.append(f'{len(skipped)} images could not be read and were skipped, the first {spell(skipped[0])}.')
+        what = f'{len(skipped)} of them, the first {spell(skipped[0])}'
+        notes.append(f'images that could not be read were skipped ({what}).')
+    if parts['train'] != os.fspath(root) and (beside := [name for name in _scan(root)[0] if name not in parts]):
+        notes.append(f'folders beside train and test were left out ({spell(", ".join(beside[:5]))}).')
     if ignored:
-        kinds = ', '.join(f'{count} {kind}' for kind, count in ignored.most_common(5))
-        notes.append(f'{ignored.total()} other files were left out ({kinds}).')
-    return assemble(images[:row], labels[:row] if classes else None, classes, notes, white=white, channels_first=False)
-
-
-def spell(path: str | os.PathLike) -> str:
-    """Spell a path on one line that can be printed, whatever bytes it is of."""
-    return ' '.join(os.fsencode(path).decode(errors='replace').split())
+        kinds = ', '.join(f'{count} {kind}' for kind, count in sorted(ignored.items(), key=lambda item: -item[1])[:5])
+        notes.append(f'files that are no images by name were left out ({kinds}).')
+    is_labelled = folders[0].label >= 0
+    labels = labels[:row] if is_labelled else None
+    return assemble(images[:row], labels, classes, notes, white=white, channels_first=False)
 
 
 def _scan(folder, ignored=None) -> tuple[list[str], list[str]]:
@@ -114,7 +114,7 @@ def _list_folders(root, classes, ignored) -> Iterator[Folder]:
         suffixes = ', '.join(kind for kind, _ in ignored.most_common(3))
         among = f' among its {ignored.total()} files ({suffixes})' if ignored else ''
         require(bool(names), f'{spell(root)} holds no images that pillow reads{among}; {way}.')
-        yield Folder(root, names, 0)
+        yield Folder(root, names, -1)
         return
     strange = [name for name in found if name not in classes]
     require(not strange, f'{spell(root)} holds {spell(", ".join(strange[:3]))}, which train lacks; make them one set.')

@@ -4,6 +4,7 @@ Folders, files and arrays are read by their own modules; what they read ends her
 """
 
 import math
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -40,15 +41,7 @@ class Reading(NamedTuple):
 
 
 def assemble(
-    images: np.ndarray,
-    labels=None,
-    classes=(),
-    notes=(),
-    *,
-    channels_first=None,
-    white=None,
-    resize=None,
-    is_typed=True,
+    images, labels=None, classes=(), notes=(), *, channels_first=None, white=None, resize=None, is_typed=True
 ) -> Reading:
     """Make what was read a `Reading`: channels last, white known, sizes as asked for, classes numbered, all checked."""
     notes = [*notes]
@@ -57,14 +50,18 @@ def assemble(
         images = pictures.resize_images(images, pictures.sides_of(resize))
     checks.check_images(images)
     n, h, w, c = images.shape
+    count, kind = 'no labels', {1: 'grey', 3: 'RGB'}.get(c, f'{c} channels')
     if labels is not None:
         labels, classes = number_labels(labels, classes)
         require(len(labels) == n, f'{len(labels)} labels do not fit {n} images; give one for each.')
-    kind = {1: 'grey', 3: 'RGB'}.get(c, f'{c} channels')
-    count = f'{len(classes) or labels.max() + 1} classes' if labels is not None else 'no labels'
-    return Reading(
-        images, labels, tuple(classes), (f'{n} images of {h} x {w}, {kind}, {images.dtype}; {count}.', *notes)
-    )
+        count = f'{len(classes) or labels.max() + 1} classes'
+    summary = f'{n} images of {h} x {w}, {kind}, {images.dtype}; {count}.'
+    return Reading(images, labels, () if labels is None else tuple(classes), (summary, *notes))
+
+
+def spell(path: str | os.PathLike) -> str:
+    """Spell a path on one line that can be printed, whatever bytes it is of."""
+    return ' '.join(os.fsencode(path).decode(errors='replace').split())
 
 
 def check_part(split: str, parts: Sequence[str], source: str) -> None:
@@ -127,9 +124,8 @@ def scale(images: np.ndarray, white: float | None, notes: list[str], is_typed: b
         is_typed: whether uint8 and uint16 were chosen as such, and do not merely hold small numbers.
     """
     kind, name = images.dtype.kind, images.dtype.name if is_typed else 'numbers'
-    require(
-        kind in 'buif', f'images are numbers, not {images.dtype}; give uint8 (0-255), uint16, bool or floats (0-1).'
-    )
+    way = 'give uint8 (0-255), uint16, bool or floats (0-1)'
+    require(kind in 'buif', f'images are numbers, not {images.dtype}; {way}.')
     low, high = float(images.min()), float(images.max())
     own = _WHITES.get(images.dtype) if is_typed else None
     if white is not None:
@@ -165,9 +161,8 @@ def number_labels(labels, names: Sequence[str] = ()) -> tuple[np.ndarray, tuple[
     found = set(labels.astype(str).tolist())
     classes = tuple(names) or tuple(sort_names(found))
     strange = sorted(found - {*classes})
-    require(
-        not strange, f'class {show(strange[:1])[1:-1]} is not among the {len(classes)} that training has; rename it.'
-    )
+    what = f'class {show(strange[:1])[1:-1]} is not among the {len(classes)} that training has'
+    require(not strange, f'{what}; rename it, or make it one set.')
     number = {name: index for index, name in enumerate(classes)}
     return np.array([number[label] for label in labels.astype(str).tolist()], np.int32), classes
 
@@ -181,7 +176,7 @@ def _recognise(low, high, is_float, name) -> int:
     if is_float and (low < 0 or high <= checks.BRIGHT):
         return 1
     white = next((white for white in _WHITES.values() if high <= white), 0)
-    fits = low >= 0 and high > white / 2
+    fits = low >= 0 and white >= high > white / 2
     require(fits, f'images of {name} run from {low:g} to {high:g} and do not say what white is; {_HINT}{high:g}, say.')
     return white
 

@@ -13,9 +13,10 @@ import numpy as np
 from hebbjax.support.checks import check_count, require
 
 _ORIENTATION = 0x0112  # the EXIF tag
-_ANIMATED = 'are animated, and their first frame was taken'
-_TRANSPARENT = 'are transparent in places, and were composed on black'
-_DEEP = 'are of 16 bits a colour, of which pillow reads 8'
+_ANIMATED = 'of animated images the first frame was taken'
+_TRANSPARENT = 'images that are transparent in places were composed on black'
+_DEEP = 'of images with 16 bits a colour pillow read 8'
+GREY_AMONG_RGB = 'grey images among RGB ones became RGB'
 
 
 class Look(NamedTuple):
@@ -97,15 +98,15 @@ def resize_images(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return resized
 
 
-def fits(pixels: np.ndarray, others: np.ndarray) -> bool:
-    """Say whether pixels go into an array of others: the same but for grey ones, which fit RGB."""
+def fits_into(pixels: np.ndarray, others: np.ndarray) -> bool:
+    """Say whether pixels fit into an array of others: of one kind, but grey ones fit RGB too."""
     same = pixels.shape[:2] == others.shape[:2] and pixels.dtype == others.dtype
     return same and pixels.shape[2] in (1, others.shape[2])
 
 
 def tell(told: collections.Counter) -> list[str]:
     """Make a sentence each of what was counted."""
-    return [f'{count} images {what}.' for what, count in told.items() if count]
+    return [f'{what} ({count} of them).' for what, count in told.items() if count]
 
 
 def _orientation(image) -> int:
