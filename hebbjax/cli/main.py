@@ -19,6 +19,7 @@ USAGE = """usage: hebbjax [COMMAND] [flags]
   train --resume RUN            go on with one that was interrupted
   evaluate RUN                  judge it by a classifier, beside controls
   plot RUN                      draw all that the folder holds
+  show RUN                      the same and all numbers as one HTML page
   data NAME                     download and prepare mnist, fashion_mnist or cifar10, without TensorFlow
 
 hebbjax compare --help, and likewise for the others, lists the flags; hebbjax --version tells the version.
@@ -48,13 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'hebbjax {sys.modules["hebbjax"].__version__}' if argv == ['--version'] else USAGE)
         return 0
     name, flags = (argv[0], argv[1:]) if argv and not argv[0].startswith('-') else ('compare', argv)
-    from hebbjax.cli import compare, evaluate, plot, train  # late: --version and --help need none of them
+    from hebbjax.cli import compare, evaluate, plot, show, train  # late: --version and --help need none of them
 
     commands = {
         'compare': lambda: (compare.Compare, compare.run_compare),
         'train': lambda: train.find_train(flags),
         'evaluate': lambda: (evaluate.Evaluate, evaluate.run_evaluate),
         'plot': lambda: (plot.Plot, plot.run_plot),
+        'show': lambda: (show.Show, show.run_show),
         'data': lambda: (PrepareData, prepare_data),
     }
     try:
