@@ -49,26 +49,29 @@ def run_plot(settings: Plot, console: Console) -> None:
     """Draw every picture there is material for, all of them or none."""
     flags.check_settings(settings)
     plots.check_figure_format(pathlib.Path(f'x.{settings.format}'))
+    run = read_run(settings.folder, None)
     run_folder.check_output(folder := settings.out or settings.folder / run_folder.PICTURES)
-    figures = draw_run(settings.folder, settings.epoch, settings.count, settings.out).figures
+    figures = draw_run(*run, settings.epoch, settings.count, settings.out).figures
     folder.mkdir(exist_ok=True)
     for title, figure in figures.items():
         files.write_whole(folder / f'{title}.{settings.format}', figure.savefig)
     console.print(f'{len(figures)} pictures in {folder}')
 
 
-def draw_run(folder: pathlib.Path, epoch: int | None, count: int, out: pathlib.Path | None, apart=False) -> Drawn:
-    """Read a run folder and draw it; an evaluation in the folder `out` goes before the run's own.
+def draw_run(
+    settings: Watched, about: dict, epoch: int | None, count: int, out: pathlib.Path | None, apart: bool = False
+) -> Drawn:
+    """Read and draw what `train.read_run` found to be a run; an evaluation in the folder `out` goes before its own.
 
     `epoch` is that of the checkpoint, None: the last; `count` bounds the units per sheet; `apart`: see `draw_logs`.
     """
-    run_settings, about = read_run(folder, None)
+    folder = settings.run
     # a network of the right shapes, without its data, is enough to read a checkpoint
-    net, shape = run_settings.net(about['count']), tuple(about['shape'])
+    net, shape = settings.net(about['count']), tuple(about['shape'])
     checkpoints = training.Checkpoints(folder / run_folder.CHECKPOINTS)
     state, position = training.resume(checkpoints, layers.init(net, jax.random.key(0), shape), epoch)
 
-    name = f'{run_settings.network} on {run_settings.dataset}'
+    name = f'{settings.network} on {settings.dataset}'
     path, way = folder / training.Log.DETAILS, 'delete it, and the rest is drawn'
     details = files.read_lines(path)
     with files.reading(path, way, files.NONSENSE):
@@ -81,7 +84,7 @@ def draw_run(folder: pathlib.Path, epoch: int | None, count: int, out: pathlib.P
     for depth in range(1, len(net) + 1):
         how = {'count': count, 'title': f'{name}: layer {depth}, epoch {len(position.history)}'}
         figures[f'layer{depth}_fields'] = plots.receptive_field_grid(net, state.layers, shape, depth=depth, **how)
-    return Drawn(name, run_settings, about, net, position.history, evaluation, path, figures)
+    return Drawn(name, settings, about, net, position.history, evaluation, path, figures)
 
 
 def draw_logs(

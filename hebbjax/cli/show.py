@@ -15,6 +15,7 @@ from rich.console import Console
 from hebbjax import training
 from hebbjax.cli import flags, plot, run_folder, tables
 from hebbjax.cli.evaluate import JUDGED
+from hebbjax.cli.train import read_run
 from hebbjax.plots import Figure
 from hebbjax.support import files
 from hebbjax.training.loggers import COUNTERS
@@ -41,11 +42,10 @@ class Show:
 def run_show(settings: Show, console: Console) -> None:
     """Draw the run and write the page, whole or not at all; say where it lies."""
     flags.check_settings(settings)
-    out = settings.out or settings.folder / REPORT
-    if settings.out or settings.folder.is_dir():  # else it is no run, which is said below
-        files.check_writable(out)
-    page = render(plot.draw_run(settings.folder, settings.epoch, settings.count, out.parent, apart=True), settings)
-    # a name may hold bytes that are no text
+    run, out = read_run(settings.folder, None), settings.out or settings.folder / REPORT
+    files.check_writable(out)
+    page = render(plot.draw_run(*run, settings.epoch, settings.count, out.parent, apart=True), settings)
+    # JSON may name halves of characters, which are no text
     files.write_whole(out, lambda file: file.write_bytes(page.encode(errors='backslashreplace')))
     console.print(f'{out}\n{out.absolute().as_uri()}')
 
@@ -135,8 +135,14 @@ def sort_pictures(run: plot.Drawn) -> dict[str, dict[str, dict]]:
 
 
 def plain(value) -> str:
-    """Give a setting as it is written on the command line."""
-    return ' '.join(map(str, value)) if isinstance(value, list) else str(value)
+    """Give a setting in plain words, a list without brackets."""
+    return (
+        ' '.join(map(plain, value))
+        if isinstance(value, list)
+        else f'{value:.6g}'
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def embed(figure: Figure) -> dict:
