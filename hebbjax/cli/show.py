@@ -32,9 +32,7 @@ class Show:
     """
 
     folder: tyro.conf.Positional[pathlib.Path]  # The run
-    out: pathlib.Path | None = (
-        None  # File for the page; left out: report.html in the run. An evaluation beside it counts
-    )
+    out: pathlib.Path | None = None  # File for the page; left out: the run's report.html. An evaluation there is shown
     epoch: flags.CountOrZero | None = None  # Which checkpoint; left out: the last
     count: flags.Count = 100  # Units per sheet of receptive fields at most, evenly spaced
 
@@ -102,10 +100,8 @@ def say_missing(run: plot.Drawn, rows: list[dict], settings: Show) -> Iterator[t
     at = '' if settings.epoch is None else f' --epoch {epoch}'
     absent = [row for row in JUDGED if row not in {row['row'] for row in rows}]
     if not rows:
-        yield (
-            'No classifier has judged this run yet, so test accuracies and confusions are missing.',
-            (f'hebbjax evaluate {folder}{at}'),
-        )
+        words = 'No classifier has judged this run yet, so test accuracies and confusions are missing.'
+        yield words, f'hebbjax evaluate {folder}{at}'
     elif judged_epoch != epoch:
         words = f'Accuracies and confusions are those of epoch {judged_epoch}, all else of epoch {epoch}.'
         yield words, f'hebbjax evaluate {folder}{at}'
@@ -136,13 +132,9 @@ def sort_pictures(run: plot.Drawn) -> dict[str, dict[str, dict]]:
 
 def plain(value) -> str:
     """Give a setting in plain words, a list without brackets."""
-    return (
-        ' '.join(map(plain, value))
-        if isinstance(value, list)
-        else f'{value:.6g}'
-        if isinstance(value, float)
-        else str(value)
-    )
+    if isinstance(value, list):
+        return ' '.join(map(plain, value))
+    return f'{value:.6g}' if isinstance(value, float) else str(value)
 
 
 def embed(figure: Figure) -> dict:
