@@ -19,6 +19,7 @@ USAGE = """usage: hebbjax [COMMAND] [flags]
   train --resume RUN            go on with one that was interrupted
   evaluate RUN                  judge it by a classifier, beside controls
   plot RUN                      draw all that the folder holds
+  show RUN                      the same and all numbers as one HTML page
   features --dataset IMAGES     write features of images and their labels, as .npz or .npy
   data NAME                     download and prepare mnist, fashion_mnist or cifar10, without TensorFlow
 
@@ -49,13 +50,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'hebbjax {sys.modules["hebbjax"].__version__}' if argv == ['--version'] else USAGE)
         return 0
     name, words = (argv[0], argv[1:]) if argv and not argv[0].startswith('-') else ('compare', argv)
-    from hebbjax.cli import compare, evaluate, features, plot, train  # late: --version and --help need none of them
+    from hebbjax.cli import (
+        compare,
+        evaluate,
+        features,
+        plot,
+        show,
+        train,
+    )  # late: --version and --help need none of them
 
     commands = {
         'compare': lambda: (compare.Compare, compare.run_compare),
         'train': lambda: train.find_train(words),
         'evaluate': lambda: (evaluate.Evaluate, evaluate.run_evaluate),
         'plot': lambda: (plot.Plot, plot.run_plot),
+        'show': lambda: (show.Show, show.run_show),
         'features': lambda: (features.Features, features.run_features),
         'data': lambda: (PrepareData, prepare_data),
     }

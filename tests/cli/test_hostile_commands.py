@@ -10,7 +10,7 @@ import typing
 import pytest
 
 from hebbjax import data
-from hebbjax.cli import compare, evaluate, flags, plot, presets, run_folder, train
+from hebbjax.cli import compare, evaluate, flags, plot, presets, run_folder, show, train
 from hebbjax.plots import Figure
 from hebbjax.support import files
 
@@ -21,8 +21,9 @@ COMMANDS = {
     'train': train.Resume,
     'evaluate': evaluate.Evaluate,
     'plot': plot.Plot,
+    'show': show.Show,
 }
-NEEDED = {'train': ['--resume', 'nowhere'], 'evaluate': ['nowhere'], 'plot': ['nowhere']}
+NEEDED = {'train': ['--resume', 'nowhere'], 'evaluate': ['nowhere'], 'plot': ['nowhere'], 'show': ['nowhere']}
 NO_FLOATS = ('nan', 'inf', '-inf', '1e400', '-1e400', '1e31', '-1e31')
 NO_INTS = ('9' * 20, '-' + '9' * 20, '-1', '1000001')
 WORDS = ('[/red]', 'a[/b]', 'ü', 'x' * 5000, '', ':smile:', '日本\n', '-1', 'nan', '../..', '[bold]')

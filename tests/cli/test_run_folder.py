@@ -120,10 +120,12 @@ def test_runs_get_a_folder_of_their_own(few_digits, tmp_path, monkeypatch, call)
     assert code == 0 and f'hebbjax evaluate {tmp_path}/runs/dense-digits-2' in printed and '2 of 2 epochs' in printed
 
 
-@pytest.mark.parametrize('command', ['train cnn', 'train miconi', 'train --resume x', 'evaluate', 'plot', 'compare'])
+@pytest.mark.parametrize(
+    'command', ['train cnn', 'train miconi', 'train --resume x', 'evaluate', 'plot', 'show', 'compare']
+)
 def test_help_explains(command, call):
     code, printed, _ = call(*command.split(), '--help')
-    assert code == 0 and ('--data-dir' in printed or command == 'plot')
+    assert code == 0 and ('--data-dir' in printed or command in ('plot', 'show'))
     for flag in ('--callbacks', '--batch', '--run') if command in ('train cnn', 'train miconi') else ():
         assert flag in printed
     for words in {'train cnn': ['Draws weights, order and all else'], 'compare': ['N, the number of neurons']}.get(
@@ -135,9 +137,9 @@ def test_help_explains(command, call):
 def test_usage_names_every_command_and_others_are_refused(call, refuse, folder):
     for flags in (['--help'], ['train', '--help']):
         code, printed, _ = call(flags)
-        commands = ('compare', 'train', 'evaluate', 'plot', 'data', '--resume')
+        commands = ('compare', 'train', 'evaluate', 'plot', 'show', 'features', 'data', '--resume')
         assert code == 0 and all(name in printed for name in commands)
-    assert 'there are compare, train, evaluate, plot, features, data.' in refuse('dance')
+    assert 'there are compare, train, evaluate, plot, show, features, data.' in refuse('dance')
     assert call('--seads', '3')[0] == 2
     assert "'tea' is no network; there are cnn, dense, miconi" in refuse('train', 'tea')
     assert "'nothing' is no network" in refuse('train')
