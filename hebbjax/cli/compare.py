@@ -8,7 +8,7 @@ from rich.console import Console
 
 from hebbjax import data, layers, readout
 from hebbjax.cli import flags, tables
-from hebbjax.cli.presets import Krotov, check_batch, check_fits
+from hebbjax.cli.settings import Krotov, check_batch, check_fits
 from hebbjax.layers.initializers import fan_in
 from hebbjax.support import files
 from hebbjax.support.checks import require

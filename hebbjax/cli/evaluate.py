@@ -9,7 +9,7 @@ from rich.console import Console
 
 from hebbjax import data
 from hebbjax.cli import flags, run_folder, tables
-from hebbjax.cli.presets import OnData, Source
+from hebbjax.cli.settings import OnData, Source
 from hebbjax.cli.train import Start, read_run
 from hebbjax.readout import probe_accuracy, probe_confusion
 from hebbjax.support.checks import require

@@ -13,7 +13,7 @@ from rich.console import Console
 from hebbjax import data, interop, layers, readout, training
 from hebbjax.base import Array
 from hebbjax.cli import flags, run_folder
-from hebbjax.cli.presets import Source, check_fits, hold_out
+from hebbjax.cli.settings import Source, check_fits, hold_out
 from hebbjax.cli.train import read_run
 from hebbjax.layers import LayerState, Network
 from hebbjax.readout.blocks import over_blocks

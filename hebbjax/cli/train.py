@@ -12,7 +12,7 @@ from rich.console import Console
 
 from hebbjax import data, training
 from hebbjax.cli import flags, run_folder
-from hebbjax.cli.presets import Krotov, Miconi, check_batch, check_fits
+from hebbjax.cli.settings import Krotov, Miconi, check_batch, check_fits
 from hebbjax.cli.tables import surroundings
 from hebbjax.layers import Network, TrainState, init
 from hebbjax.readout import ProbeFit, Schedule, gradient_probe, linear_head, ridge_probe

@@ -10,9 +10,10 @@ import typing
 import pytest
 
 from hebbjax import data
-from hebbjax.cli import compare, evaluate, flags, plot, presets, run_folder, show, train
+from hebbjax.cli import compare, evaluate, flags, plot, run_folder, settings, show, train
 from hebbjax.plots import Figure
 from hebbjax.support import files
+from hebbjax.training.presets import TUNED
 
 COMMANDS = {
     'compare': compare.Compare,
@@ -66,7 +67,7 @@ def test_values_that_nothing_can_be_done_with_are_refused_before_data_is_read(co
 
 def test_every_number_has_bounds_and_every_setting_of_its_own_passes():
     assert len(NUMBERS) > 50
-    for network, tuned in presets.TUNED.items():
+    for network, tuned in TUNED.items():
         assert set(tuned) == set(data.NAMES)
         for dataset in tuned:
             compare.Compare(network=network, dataset=dataset).resolve()
@@ -234,7 +235,7 @@ def test_a_read_only_run_is_evaluated_and_plotted_into_another_folder(folder, tm
 
 @pytest.mark.parametrize('command', [['compare', '--network', 'dense'], ['train', 'cnn', '--patches-per-image', '0']])
 def test_networks_larger_than_memory_are_refused(command, few_digits, tmp_path, monkeypatch, refuse):
-    monkeypatch.setattr(presets, 'device_memory', lambda: 10**7)
+    monkeypatch.setattr(settings, 'device_memory', lambda: 10**7)
     monkeypatch.chdir(tmp_path)
     said = refuse(command, '--features', random.Random(0).randint(100_000, 10**6))
     assert 'GB cannot learn in a memory of 0.01 GB; use fewer --features.' in said
