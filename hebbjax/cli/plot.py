@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from rich.console import Console
 from hebbjax import layers, plots, training
 from hebbjax.cli import flags, run_folder
 from hebbjax.cli.evaluate import JUDGED
-from hebbjax.cli.train import read_run
+from hebbjax.cli.train import Watched, read_run
 from hebbjax.support import files
 from hebbjax.training.loggers import COUNTERS
 
@@ -31,40 +32,70 @@ class Plot:
     out: pathlib.Path | None = None  # Folder for pictures; left out: the run's own. An evaluation there is drawn first
 
 
+class Drawn(NamedTuple):
+    """What a run folder holds, and all pictures that there is material for."""
+
+    name: str  # network and data set
+    settings: Watched
+    about: dict  # what the run keeps of its data
+    net: layers.Network
+    history: Sequence[Mapping[str, float]]  # metrics up to the checkpoint that was read
+    evaluation: dict  # as `hebbjax evaluate` wrote it; 'rows' is empty where it did not
+    place: pathlib.Path  # of the evaluation
+    figures: dict[str, plots.Figure]  # file name -> picture
+
+
 def run_plot(settings: Plot, console: Console) -> None:
     """Draw every picture there is material for, all of them or none."""
     flags.check_settings(settings)
     plots.check_figure_format(pathlib.Path(f'x.{settings.format}'))
-    run_settings, about = read_run(settings.folder, None)
+    run = read_run(settings.folder, None)
     run_folder.check_output(folder := settings.out or settings.folder / run_folder.PICTURES)
-    # a network of the right shapes, without its data, is enough to read a checkpoint
-    net, shape = run_settings.net(about['count']), tuple(about['shape'])
-    checkpoints = training.Checkpoints(settings.folder / run_folder.CHECKPOINTS)
-    state, position = training.resume(checkpoints, layers.init(net, jax.random.key(0), shape), settings.epoch)
-
-    name = f'{run_settings.network} on {run_settings.dataset}'
-    path, way = settings.folder / training.Log.DETAILS, 'delete it, and the rest is drawn'
-    details = files.read_lines(path)
-    with files.reading(path, way, files.NONSENSE):
-        figures = draw_logs(name, len(net), position.history, details)
-    places = [place / run_folder.EVALUATION for place in (settings.out, settings.folder) if place is not None]
-    path = next((path for path in places if path.is_file()), places[-1])
-    evaluation = files.read_json(path) if path.is_file() else {'rows': []}
-    with files.reading(path, way, files.NONSENSE):
-        figures |= draw_evaluation(name, {row['row']: row for row in evaluation['rows']})
-    for depth in range(1, len(net) + 1):
-        how = {'count': settings.count, 'title': f'{name}: layer {depth}, epoch {len(position.history)}'}
-        figures[f'layer{depth}_fields'] = plots.receptive_field_grid(net, state.layers, shape, depth=depth, **how)
+    figures = draw_run(*run, settings.epoch, settings.count, settings.out).figures
     folder.mkdir(exist_ok=True)
     for title, figure in figures.items():
         files.write_whole(folder / f'{title}.{settings.format}', figure.savefig)
     console.print(f'{len(figures)} pictures in {folder}')
 
 
-def draw_logs(name: str, depth: int, history: Sequence[Mapping], details: Sequence[Mapping]) -> dict[str, plots.Figure]:
-    """Draw what a training of `depth` layers wrote down: file name -> picture."""
+def draw_run(
+    settings: Watched, about: dict, epoch: int | None, count: int, out: pathlib.Path | None, apart: bool = False
+) -> Drawn:
+    """Read and draw what `train.read_run` found to be a run; an evaluation in the folder `out` goes before its own.
+
+    `epoch` is that of the checkpoint, None: the last; `count` bounds the units per sheet; `apart`: see `draw_logs`.
+    """
+    folder = settings.run
+    # a network of the right shapes, without its data, is enough to read a checkpoint
+    net, shape = settings.net(about['count']), tuple(about['shape'])
+    checkpoints = training.Checkpoints(folder / run_folder.CHECKPOINTS)
+    state, position = training.resume(checkpoints, layers.init(net, jax.random.key(0), shape), epoch)
+
+    name = f'{settings.network} on {settings.dataset}'
+    path, way = folder / training.Log.DETAILS, 'delete it, and the rest is drawn'
+    details = files.read_lines(path)
+    with files.reading(path, way, files.NONSENSE):
+        figures = draw_logs(name, len(net), position.history, details, apart)
+    places = [place / run_folder.EVALUATION for place in (out, folder) if place is not None]
+    path = next((path for path in places if path.is_file()), places[-1])
+    evaluation = files.read_json(path) if path.is_file() else {'rows': []}
+    with files.reading(path, way, files.NONSENSE):
+        figures |= draw_evaluation(name, {row['row']: row for row in evaluation['rows']})
+    for depth in range(1, len(net) + 1):
+        how = {'count': count, 'title': f'{name}: layer {depth}, epoch {len(position.history)}'}
+        figures[f'layer{depth}_fields'] = plots.receptive_field_grid(net, state.layers, shape, depth=depth, **how)
+    return Drawn(name, settings, about, net, position.history, evaluation, path, figures)
+
+
+def draw_logs(
+    name: str, depth: int, history: Sequence[Mapping], details: Sequence[Mapping], apart: bool = False
+) -> dict[str, plots.Figure]:
+    """Draw what a training of `depth` layers wrote down: file name -> picture; metrics in one, or each `apart`."""
     metrics = [metric for metric in dict.fromkeys(key for row in history for key in row) if metric not in COUNTERS]
-    figures = {'metrics': plots.metric_curves(history, metrics, title=name)} if metrics else {}  # none before epoch 1
+    sheets = {metric: [metric] for metric in metrics} if apart else {'metrics': metrics} if metrics else {}
+    figures = {
+        sheet: plots.metric_curves(history, names, title='' if apart else name) for sheet, names in sheets.items()
+    }
     series, shares, wins = {}, {}, {}
     for number in range(1, depth + 1 if details else 1):
         layer, rows = f'layer {number}', [row for row in details if row['layer'] == number]

@@ -109,15 +109,16 @@ def recipe(name: str, images: Array, **settings: Any) -> Recipe:
 def settings_by_size(network: str, image_shape: Shape, count: int) -> dict[str, Any]:
     """Choose settings of a 'cnn' or 'dense' network for images of no known data set, by their size and number.
 
-    Windows, pooling blocks and batches fit; about 6 x 6 maxima of each neuron are left, as of Fashion-MNIST; few images
-    (below 20,000) are learned from in as many steps as digits are, by fewer neurons.
+    Windows, pooling blocks and batches fit; about 6 x 6 maxima of each neuron are left, as of Fashion-MNIST. Few images
+    (below 20,000) are learned from in as many steps as digits are, by fewer neurons with about 4 x 4 maxima each.
     """
     checks.check_choice('network', network, TUNED)
     side = min(checks.check_image_shape(image_shape)[:2])
     chosen = TUNED[network]['digits' if side <= SMALL else 'fashion_mnist']
     if network == 'cnn':
         window = min(chosen['window'], side)
-        pool = chosen['pool'] if side <= SMALL else max(1, round((side - window + 1) / 6))
+        maxima = 4 if count < FEW else 6  # a side; on 2,000 images 4 are as good
+        pool = chosen['pool'] if side <= SMALL else max(1, round((side - window + 1) / maxima))
         chosen = chosen | {'window': window, 'pool': min(pool, side - window + 1)}
     if count < FEW:
         batch = max(1, min(100, count // 2))  # half of them may be held out
