@@ -4,6 +4,7 @@
 """
 
 import importlib
+import importlib.metadata
 import inspect
 import os
 import pathlib
@@ -33,11 +34,12 @@ copybutton_prompt_text = '>>> '
 myst_enable_extensions, myst_heading_anchors = ['dollarmath'], 3
 nb_execution_mode, nb_execution_raise_on_error, nb_execution_timeout = 'force', True, 120
 nb_merge_streams = True
-# Kernels compile small programs that run once: without much optimising, and each of them once for all pages.
-os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+# Kernels of code cells: programs are compiled once for all pages, and by the emitters that compile fastest.
+os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT), str(ROOT / 'docs'), os.environ.get('PYTHONPATH', '')])
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
+if importlib.metadata.version('jaxlib').startswith('0.10.'):  # a flag that XLA does not know ends the process
+    os.environ.setdefault('XLA_FLAGS', '--xla_cpu_use_fusion_emitters=false')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(ROOT / 'build' / 'compiled'))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 

@@ -1,7 +1,4 @@
-"""What every page of the gallery does: learn from the same 1,200 digits, and read a number that was measured."""
-
-import json
-import pathlib
+"""What the pages of the gallery share: the same 1,200 digits, learning from them, and a picture of what was learned."""
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +6,13 @@ import numpy as np
 import optax
 
 import hebbjax
+from gallery.results import measured
 from hebbjax import Layer, data, layers, plots, rules, transforms
 
 __all__ = ['Layer', 'data', 'draw', 'images', 'jax', 'jnp', 'labels', 'layers', 'learn', 'measured', 'np', 'optax',
            'plots', 'rate', 'rules', 'transforms', 'x']  # fmt: skip
 
-RESULTS = pathlib.Path(hebbjax.__file__).parents[1] / 'experiments' / 'results'
-
-images, labels = map(jnp.asarray, data.load('digits', 'train'))  # uint8 [1198, 8, 8, 1]
+images, labels = map(jnp.asarray, data.load('digits', 'train'))  # uint8 [1200, 8, 8, 1]
 x = layers.centred_l2(layers.to_intensities(images).reshape(len(images), -1))  # [P, 64], as neurons see them
 rate = transforms.scale_by_rate
 
@@ -35,11 +31,3 @@ def learn(rule, *tx, images=images, neurons=16, epochs=20, batch=50, spread=1.0)
 def draw(w, title=' '):
     """Draw weights as pictures of 8 x 8 pixels: red pulls the neuron's drive up, blue down."""
     return plots.filter_grid(w, (8, 8, 1), title=title)
-
-
-def measured(file, row, measure='test_accuracy'):
-    """Read what an experiment measured over its seeds, as mean ± standard deviation, from experiments/results."""
-    rows = json.loads((RESULTS / file).read_text())['rows']
-    found = next(line for line in rows if line['row'] == row)
-    values = np.atleast_1d(found[measure] if measure in found else found['measures'][measure])
-    return f'{values.mean():.4g}' + (f' ± {values.std(ddof=1):.2g}' if len(values) > 1 else '')
