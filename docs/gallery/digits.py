@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from gallery.results import measured
 
 import hebbjax
-from gallery.results import measured
 from hebbjax import Layer, data, layers, plots, rules, transforms
 
 __all__ = ['Layer', 'data', 'draw', 'images', 'jax', 'jnp', 'labels', 'layers', 'learn', 'measured', 'np', 'optax',
