@@ -21,6 +21,7 @@ from hebbjax.readout.probe import WIDEST
 from hebbjax.support import files
 from hebbjax.support.checks import check_choice, require
 from hebbjax.training import presets
+from hebbjax.training.comparison import initial_state
 
 BLOCK = 500  # images that are answered in one call
 
@@ -89,19 +90,18 @@ def from_recipe(settings: Features, images: Array, console: Console) -> tuple[Ne
     if settings.recipe == 'krotov' and 'features' in given:
         require(len(given['features']) == 1, '--features of krotov are one number, the neurons of its layer.')
         given['features'] = given['features'][0]
-    net, epochs, batch, augment, start = presets.recipe(settings.recipe, images, **given)
-    check_fits(net, images.shape[1:])
-    key, images = jax.random.key(settings.seed), jnp.asarray(images)
-    first = [start(net[0], jax.random.fold_in(key, 2), images), *[None] * len(net[1:])] if start else None
-    state = layers.init(net, key, images.shape[1:], first)
+    recipe = presets.recipe(settings.recipe, images, **given)
+    check_fits(recipe.net, images.shape[1:])
+    state = initial_state(recipe, jax.random.key(settings.seed), images := jnp.asarray(images))
     if settings.weights is not None:
-        return net, interop.load_weights(settings.weights, net, state.layers)
-    console.print(f'{settings.recipe}: {epochs} epochs of {len(images)} images')
-    how = {'stages': (training.Stage(epochs),), 'batch': batch, 'augment': augment, 'watch': None}
-    result = training.fit(net, state, images, callbacks=[training.Progress(console, epochs, len(images))], **how)
+        return recipe.net, interop.load_weights(settings.weights, recipe.net, state.layers)
+    console.print(f'{settings.recipe}: {recipe.epochs} epochs of {len(images)} images')
+    how = {'stages': (training.Stage(recipe.epochs),), 'batch': recipe.batch, 'augment': recipe.augment, 'watch': None}
+    progress = training.Progress(console, recipe.epochs, len(images))
+    result = training.fit(recipe.net, state, images, callbacks=[progress], **how)
     if result.interrupted:
         raise KeyboardInterrupt
-    return net, result.state.layers
+    return recipe.net, result.state.layers
 
 
 def from_run(settings: Features, run, about: Mapping[str, Any], console: Console):

@@ -13,12 +13,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from hebbjax.base import Array
 from hebbjax.layers.layer import Layer
-from hebbjax.layers.network import check_network, features, init
+from hebbjax.layers.network import check_network, features
 from hebbjax.readout.blocks import over_blocks
 from hebbjax.readout.ridge import fit_ridge
 from hebbjax.support import checks
 from hebbjax.support.checks import require
 from hebbjax.training import presets
+from hebbjax.training.comparison import initial_state
 from hebbjax.training.loop import fit
 from hebbjax.training.stages import Stage
 
@@ -140,11 +141,7 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         if self.upto is not None:
             checks.check_count('upto', self.upto, 1, len(recipe.net))
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        init_key, start_key = jax.random.split(jax.random.key(seed))
-        weights = [None] * len(recipe.net)
-        if recipe.start is not None:
-            weights[0] = recipe.start(recipe.net[0], start_key, images)
-        self.recipe_, self.state_ = recipe, init(recipe.net, init_key, shape, weights)
+        self.recipe_, self.state_ = recipe, initial_state(recipe, jax.random.key(seed), images)
         if y is not None:
             self.classes_ = np.unique(y if classes is None else classes)
 
