@@ -76,10 +76,10 @@ def read_table(path: str, *, labels_key=None, shape=None, **how) -> Reading:
 
     A .csv without a line of names has labels first, if there is a column more than pixels; columns are then numbered.
     """
-    where, blocks, labels, count = spell(path), [], [], 0
+    where, labels, row = spell(path), [], 0
     way = 'all columns but one of labels, named by labels_key, hold numbers'
     with reading(where, way):
-        names, has_names = _names_of_columns(path)
+        names, has_names, most = _look_at(path)
     require(len({*names}) == len(names), f'{where} holds columns of the same name; rename them.')
     label = find_key('labels', names, labels_key, needed=False)
     if (
@@ -88,23 +88,25 @@ def read_table(path: str, *, labels_key=None, shape=None, **how) -> Reading:
         and len(names) == 1 + (math.prod(shape) if shape else math.isqrt(len(names)) ** 2)
     ):
         label = names[0]
+    pixels = [name for name in names if name != label]
+    images = np.empty((most, len(pixels)), np.uint8)
     with reading(where, way):
         for batch in _batches(path, names, label, has_names):
-            columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in names if name != label]
-            block = np.stack(columns, 1).astype(np.float32, copy=False)
+            columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in pixels]
+            block = _narrow(np.stack(columns, 1).astype(np.float32, copy=False))
             lacking = ~np.isfinite(block).all(1)
-            require(not lacking.any(), f'row {count + lacking.argmax() + 1} lacks values')
-            blocks.append(_narrow(block))
+            require(not lacking.any(), f'row {row + lacking.argmax() + 1} lacks values')
+            images = images.astype(np.result_type(images, block), copy=False)  # wider, if a block needs it
+            images[row : row + len(block)] = block
+            row += len(block)
             labels += [] if label is None else batch.column(label).to_pylist()
-            count += len(block)
-        require(count > 0, 'it has no rows')
+        require(row > 0, 'it has no rows')
         require(not {None, ''} & {*labels}, 'a row has no label')
         names_classes = any(isinstance(name, str) and not _is_number(name) for name in labels)
         labels = None if label is None else np.array(labels, None if names_classes else float)
     found = 'no column was taken for labels; name it by labels_key'
     notes = [f'{found}.' if label is None else f'column {label} was taken for labels.']
-    images = to_shape(np.concatenate(blocks), shape, where, notes)
-    return assemble(images, labels, (), notes, is_typed=False, **how)
+    return assemble(to_shape(images[:row], shape, where, notes), labels, (), notes, is_typed=False, **how)
 
 
 def to_shape(images: np.ndarray, shape, where: str, notes: list[str]) -> np.ndarray:
@@ -133,16 +135,20 @@ def _find_pair(group) -> tuple[str, str | None]:
     return tuple(group.get(key) for key in keys)
 
 
-def _names_of_columns(path) -> tuple[list[str], bool]:
-    """Give the names of columns, and whether these are the file's own."""
+def _look_at(path) -> tuple[list[str], bool, int]:
+    """Give the names of columns, whether these are the file's own, and how many rows there are at most."""
     if path.lower().endswith('.parquet'):
         import pyarrow.parquet
 
-        return pyarrow.parquet.read_schema(path).names, True
+        with pyarrow.parquet.ParquetFile(path) as file:
+            return file.schema_arrow.names, True, file.metadata.num_rows
     with open(path, encoding='utf-8-sig', newline='') as file:
         names = [name.strip() for name in next(csv.reader(file), [])]
+    with open(path, 'rb') as file:
+        parts = iter(lambda: file.read(2**20), b'')
+        most = 1 + sum(max(part.count(b'\n'), part.count(b'\r')) for part in parts)
     has_names = not all(map(_is_number, names))
-    return names if has_names else [*map(str, range(len(names)))], has_names
+    return names if has_names else [*map(str, range(len(names)))], has_names, most
 
 
 def _batches(path, names, label, has_names) -> Iterator:

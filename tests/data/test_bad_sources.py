@@ -323,7 +323,8 @@ def test_settings_and_splits_of_arrays():
     assert 'has no test part' in refusal(IMAGES, 'test')
     assert 'shape says nothing about this ndarray' in refusal(IMAGES, shape=(10, 10))
     assert 'white says nothing about digits' in refusal('digits', white=16)
-    assert 'white=nan is out of range' in refusal(IMAGES, white=np.nan)
+    for white in (np.nan, np.inf, -1.0, 0, True, 'fast'):
+        assert f'white={white!r} is out of range' in refusal(IMAGES, white=white)
     with pytest.raises(TypeError, match='colour'):
         data.load(IMAGES, colour=True)
 
