@@ -313,7 +313,7 @@ class Opaque:
         ({'train': [1], 'test': [2]}, "these are splits; give one of them, such as source['train']"),
         (([(IMAGES[0], 1)], [1]), 'come with labels of their own'),
     ],
-    ids=str,
+    ids=lambda part: part if isinstance(part, str) else type(part).__name__,
 )
 def test_arrays(source, says):
     assert says in refusal(source)
