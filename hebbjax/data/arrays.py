@@ -53,7 +53,8 @@ def gather(examples, notes: list[str], *, resize=None, channels_first=None, imag
 
     An example is (image, label), a dict that holds both, or an image alone. Grey pictures among RGB ones become RGB.
     """
-    fits = hasattr(examples, '__len__') and hasattr(examples, '__getitem__') and not isinstance(examples, str | bytes)
+    fits = hasattr(examples, '__len__') and hasattr(examples, '__getitem__')
+    fits = fits and not isinstance(examples, str | bytes | Mapping)  # which data.load takes for paths and arrays
     require(fits, f'{type(examples).__name__} holds no images; give an array, or what has len() and [i].')
     require(len(examples) > 0, 'there are no images among 0 examples; give some.')
     told, images, labels, keys = collections.Counter(), None, [], None

@@ -88,6 +88,8 @@ def read(
     """
     kind, source = _recognise(source)
     checks.check_choice('split', split, ('train', 'test'))
+    fits = isinstance(skip_unreadable, bool)
+    checks.require(fits, f'skip_unreadable={checks.show(skip_unreadable)} is unknown; give True or False.')
     how = {'resize': resize, 'shape': shape, 'images_key': images_key, 'labels_key': labels_key}
     how |= {'channels_first': channels_first, 'white': white, 'skip_unreadable': skip_unreadable or None}
     how = {name: value for name, value in how.items() if value is not None}

@@ -100,6 +100,8 @@ def to_nhwc(images: np.ndarray, channels_first: bool | None, notes: list[str]) -
 
     Channels are first where that is told, or where axis 1 is 1 or 3 and the last is longer than 4.
     """
+    is_told = channels_first is None or isinstance(channels_first, bool)
+    require(is_told, f'channels_first={show(channels_first)} is unknown; give True or False, or leave it out.')
     shape = images.shape
     way = 'give [n, H, W], [n, H, W, C] or [n, C, H, W]; rows of pixels by reshape(-1, H, W, C)'
     require(images.ndim in (3, 4) and 0 not in shape, f'images of shape {shape} are none; {way}.')
