@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from hebbjax import data, interop, layers, readout, training
+from hebbjax import interop, layers, readout, training
 from hebbjax.base import Array
 from hebbjax.cli import flags, run_folder
 from hebbjax.cli.settings import Source, check_fits, hold_out
@@ -75,7 +75,7 @@ def run_features(settings: Features, console: Console) -> None:
         arrays[f'{prefix}features'] = np.concatenate([*over_blocks(answer, jnp.asarray(part.images), BLOCK)])
         arrays |= {} if part.labels is None else {f'{prefix}labels': part.labels}
     count, width = arrays['features'].shape
-    console.print(f'{settings.out}: {width} features of {count} images' + probe(arrays, parts['train']))
+    console.print(f'{settings.out}: {width} features of {count} images' + probe(arrays))
     if ending == '.npz':
         names = {'classes': np.array(parts['train'].classes)} if parts['train'].classes else {}
         files.write_whole(settings.out, lambda file: files.write_npz(file, arrays | names))
@@ -112,7 +112,7 @@ def from_run(settings: Features, run, about: Mapping[str, Any], console: Console
     return net, training.resume(checkpoints, state, settings.epoch)[0].layers
 
 
-def probe(arrays: Mapping[str, np.ndarray], reading: data.Reading) -> str:
+def probe(arrays: Mapping[str, np.ndarray]) -> str:
     """Say how well a linear classifier tells held-out images apart by their features; nothing where there is none."""
     features, labels = arrays['features'], arrays.get('labels')
     if labels is None or features.shape[1] > WIDEST or labels.max() == 0:
@@ -120,7 +120,7 @@ def probe(arrays: Mapping[str, np.ndarray], reading: data.Reading) -> str:
     if 'test_labels' in arrays:
         train, test = (features, labels), (arrays['test_features'], arrays['test_labels'])
     else:
-        train, test = ((features[part], labels[part]) for part in hold_out(reading, 1 / 6, seed=1))
+        train, test = ((features[part], labels[part]) for part in hold_out(labels, len(labels), 1 / 6, seed=1))
     model = readout.fit_ridge([train], classes=int(labels.max()) + 1)
     accuracy = 100 * readout.ridge_accuracy(model, [test])
     return f'; linear probe: {accuracy:.2f} % of {len(test[1])} held-out images'
