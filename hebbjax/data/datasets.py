@@ -10,7 +10,7 @@ import os
 import pathlib
 import shlex
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,7 @@ class Split(NamedTuple):
     labels: np.ndarray  # [n] int32, classes 0 .. K - 1
 
 
-def load(name: str, split: str = 'train', *, data_dir: str | os.PathLike | None = None) -> Split:
+def load(name: str, split: str = 'train', *, data_dir: str | os.PathLike[str] | None = None) -> Split:
     """Load one split into memory, decoded, in an order that is always the same.
 
     Args:
@@ -46,13 +46,13 @@ def load(name: str, split: str = 'train', *, data_dir: str | os.PathLike | None 
     return _load_digits(split) if name == 'digits' else _load_prepared(name, split, data_dir)
 
 
-def data_dir_of(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
+def data_dir_of(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
     """Give the data directory: the argument, else HEBBJAX_DATA_DIR, else TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     environment = os.environ.get('HEBBJAX_DATA_DIR') or os.environ.get('TFDS_DATA_DIR')
     return pathlib.Path(data_dir or environment or '~/tensorflow_datasets').expanduser()
 
 
-def split_validation(labels, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_validation(labels: Any, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Hold out ceil(fraction * n) images of a training set, every class in proportion; the same for the same seed.
 
     labels [n] -> indices to train on and indices to validate on, each ascending, int64.
@@ -70,7 +70,7 @@ def split_validation(labels, fraction: float, seed: int) -> tuple[np.ndarray, np
     return np.sort(train), np.sort(validation)
 
 
-def digest(*arrays) -> str:
+def digest(*arrays: Any) -> str:
     """Tell these arrays, images and labels, from others: a checksum of each."""
     return ' '.join(f'{zlib.crc32(np.ascontiguousarray(array)):08x}' for array in arrays)
 

@@ -17,7 +17,7 @@ from hebbjax.data.datasets import NAMES, PREPARED, Split, calling_tfds, data_dir
 from hebbjax.support.checks import check_choice, require
 
 
-def prepare_dataset(name: str, data_dir: str | os.PathLike | None = None) -> pathlib.Path:
+def prepare_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
     """Prepare 'mnist', 'fashion_mnist' or 'cifar10' as array_record files, unless it is there; gives its directory.
 
     Checksums are verified, progress is shown on stderr, downloads stay in `data_dir_of(data_dir)`, made if missing.

@@ -22,7 +22,7 @@ def relu(u: Array) -> Array:
 identity.rising = relu.rising = True  # so that they commute with maxima
 
 
-def repu(n) -> Callable[[Array], Array]:
+def repu(n: float) -> Callable[[Array], Array]:
     """Build the rectified power unit: `max(u, 0)^n`, n >= 1 (Krotov & Hopfield 2019, Grinberg et al. 2019)."""
     checks.check_number('n', n, least=1)  # below it the slope at 0 is not finite
     if not checks.is_traced(n) and n == 1:

@@ -21,7 +21,10 @@ class Figure(matplotlib.figure.Figure):
         return file.getvalue()
 
 
-def accuracy_curves(lines: Mapping, *, epochs: Sequence | None = None, title='', over='head epoch') -> Figure:
+def accuracy_curves(
+    lines: Mapping[str, Mapping[str, Sequence[float]]], *, epochs: Sequence[float] | None = None, title: str = '',
+    over: str = 'head epoch',
+) -> Figure:  # fmt: skip
     """Draw accuracy over epochs: a colour per network, solid for test, dashed for training, dotted for validation.
 
     Args:

@@ -111,14 +111,14 @@ class _Pickler(cloudpickle.Pickler):
         return super().reducer_override(thing)
 
 
-def specs_equal(spec, other) -> bool:
+def specs_equal(spec: Any, other: object, /) -> bool:
     """Say whether two specs, NamedTuples or dataclasses, have the same settings: their `__eq__`."""
     if spec is other:
         return True
     return _value(spec) == _value(other) if type(spec) is type(other) else NotImplemented
 
 
-def spec_hash(spec) -> int:
+def spec_hash(spec: Any, /) -> int:
     """Hash a spec by its settings: its `__hash__`. A dataclass keeps it, since jit asks for it at every call."""
     attributes = getattr(spec, '__dict__', {})
     if '_hash' not in attributes:
@@ -126,7 +126,7 @@ def spec_hash(spec) -> int:
     return attributes['_hash']
 
 
-def spec_reduce(spec):
+def spec_reduce(spec: Any, /) -> tuple[Callable, tuple]:
     """Take a spec apart for pickle, and for copy: its `__reduce__`."""
     _Pickler(file := io.BytesIO()).dump(_settings(spec))
     return _rebuild, (type(spec), file.getvalue())
