@@ -4,13 +4,11 @@ Rules say what a synapse can know, this is the economy around it. All ascend: `w
 that waits while thresholds settle: `optax.join_schedules([constant_schedule(0.0), constant_schedule(rate)], [steps])`.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import optax
 
-from hebbjax.base import Array, Scalar
+from hebbjax.base import Scalar
 from hebbjax.support import checks
 
 
@@ -21,7 +19,7 @@ def scale_by_rate(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     return optax.scale_by_learning_rate(rate, flip_sign=False)
 
 
-def linear_by_epoch(rate: Scalar, epochs: int, steps_per_epoch: int) -> Callable[[Array], Array]:
+def linear_by_epoch(rate: Scalar, epochs: int, steps_per_epoch: int) -> optax.Schedule:
     """Build Krotov and Hopfield's schedule: constant within an epoch, falling linearly between epochs.
 
     `rate (1 - e / E)` in epoch `e = step // steps_per_epoch` of E: the first epoch runs at `rate`, the last one, and

@@ -180,7 +180,7 @@ def from_patches(layer: Layer, key: Key, images: AnyArray) -> Array:
     return layer.patch_transform(sample_patches(place_key, layer.window, x, 1))
 
 
-def to_intensities(images: AnyArray) -> Array:
+def to_intensities(images: AnyArray) -> Any:
     """Turn uint8 and uint16 pixels into float32 intensities in [0, 1]; floats pass, half precision as float32."""
     checks.check_pixels(images)
     if jnp.issubdtype(images.dtype, jnp.unsignedinteger):

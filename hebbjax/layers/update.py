@@ -102,7 +102,7 @@ def accumulate_layer(
 
     def look(carry, number, images, teacher):
         maps = layer_patches(layer, images)  # [b, H', W', D]
-        x = maps.reshape(-1, maps.shape[-1])  # [P, D]
+        x, u, v = maps.reshape(-1, maps.shape[-1]), None, None  # [P, D]
         if drawn is None:
             carry, (u, v) = learn(carry, jax.random.fold_in(rule_key, number), x, teacher)
         if drawn is not None or w_out is not w:

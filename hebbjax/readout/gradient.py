@@ -28,6 +28,7 @@ class Model(Protocol):
 
     def apply(self, params: Any, stats: Any, inputs: Any, key: Key | None = None) -> tuple[Array, Any]:
         """Compute logits [B, K], and where running averages stand then; with a key, in training."""
+        ...
 
 
 class Carry(NamedTuple):

@@ -4,7 +4,7 @@ All of it is computed in float64, on the host: products of float32 features diff
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +21,7 @@ class RidgeStats(NamedTuple):
     """All that ridge regression needs of the data, on the host in float64: its size does not grow with the data."""
 
     origin: np.ndarray  # [F] the first features; of all that follow they are subtracted, so a constant one becomes 0
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]  no tuple is searched for values
     x: np.ndarray  # [F] mean of the features less the origin
     y: np.ndarray  # [K] and of the one-hot labels
     xx: np.ndarray  # [F, F] sum of products of the features' deviations from their mean
@@ -40,7 +40,7 @@ def ridge_stats(batches: Iterable[tuple[AnyArray, AnyArray]], classes: int) -> R
 
     No two batches need to lie in memory at once.
     """
-    stats = None
+    stats: Any = None
     for features, labels in _pairs(batches):
         stats = add_batch(stats, features, labels, classes)
     require(stats is not None, 'ridge regression needs at least one batch of features and labels.')
@@ -77,7 +77,7 @@ def add_batch(stats: RidgeStats | None, features: AnyArray, labels: AnyArray, cl
     return stats
 
 
-def _pairs(batches) -> Iterator[tuple[AnyArray, AnyArray]]:
+def _pairs(batches) -> Iterator[Any]:
     for batch in batches if isinstance(batches, Iterable) else (batches,):
         came = f'batches are pairs of features [b, F] and labels [b], not {type(batch).__name__}'
         is_pair = isinstance(batch, tuple | list) and len(batch) == 2

@@ -102,7 +102,7 @@ def as_competition(compete: Competition | int | None) -> Competition:
     checks.require(compete is None or callable(compete) or isinstance(compete, numbers.Integral), known)
     if isinstance(compete, numbers.Integral):
         return k_wta(compete)
-    return linear() if compete is None else compete
+    return compete if callable(compete) else linear()
 
 
 def from_leak(

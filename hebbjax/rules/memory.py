@@ -1,5 +1,6 @@
 """Rules with memory: of what a neuron answered to the frames before, or of how much it answers on the whole."""
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -48,7 +49,7 @@ def trace(
             ybar = running_trace(y.reshape(u.shape), eta).reshape(y.shape)  # [P, N] by way of [S, T, N]
             return Credit(ybar, ybar, jnp.abs(ybar))
 
-        x, drive, teacher = (a if a is None else a.reshape(-1, a.shape[-1]) for a in (x, u, teacher))  # [P, ...]
+        x, drive, teacher = jax.tree.map(lambda a: a.reshape(-1, a.shape[-1]), (x, u, teacher))  # [P, ...]
         return local(as_competition(compete), credit).accumulate(stats, key, x, drive, teacher, threshold)
 
     return instar._replace(accumulate=accumulate, sequential=True)

@@ -144,9 +144,10 @@ class Checkpoints:
 def resume(checkpoints: Checkpoints, like: TrainState, epoch: int | None = None) -> tuple[TrainState, Position]:
     """Read a checkpoint, by default the last, for `fit(..., position=...)`, into the structure of another state."""
     kept, folder = checkpoints.epochs(), checkpoints.folder
-    epoch = max(kept, default='any') if epoch is None else epoch
+    epoch = max(kept, default=None) if epoch is None else epoch
     if epoch not in kept:
-        raise FileNotFoundError(f'{folder} has no checkpoint of epoch {epoch}; there are those of epochs {kept}.')
+        which = 'any epoch' if epoch is None else f'epoch {epoch}'
+        raise FileNotFoundError(f'{folder} has no checkpoint of {which}; there are those of epochs {kept}.')
     path, others = folder / str(epoch), [other for other in kept if other != epoch]
     with files.reading(path, f'there are others, of epochs {others}' if others else 'there is no other'):
         # before orbax, which is loud about damage; a save that was killed at its end has written none

@@ -30,7 +30,7 @@ def train_step(
 
 
 @specs.compiled_once('net', 'stage')
-def sweep(net, state, images, labels, stage):
+def sweep(net, state, images, labels, stage) -> tuple[TrainState, tuple[StepInfo | None, ...]]:
     """Do what `train_step` does, behind its checks."""
     learns = learning_layers(stage, net)
     top = len(net) - learns[::-1].index(True)  # nothing above the highest layer that learns is computed
@@ -58,7 +58,7 @@ def sweep(net, state, images, labels, stage):
 
 def check_inputs(
     net: tuple[Layer, ...], state: TrainState, images: AnyArray, labels: AnyArray | None, look: bool = False
-) -> tuple[Array, Array | None]:
+) -> tuple[AnyArray, Any]:
     """Check what learning is given; `look` at the values of images, too. -> images, and labels as integers [B]."""
     way = f'training goes on from the TrainState that init makes, not from {type(state).__name__}.'
     checks.require(isinstance(state, TrainState), way)
