@@ -3,6 +3,7 @@
 import collections
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,9 @@ from hebbjax.support.checks import require
 _logger = logging.getLogger('hebbjax')
 
 
-def from_arrays(images, labels=None, *, channels_first: bool | None = None, white: float | None = None) -> Split:
+def from_arrays(
+    images: Any, labels: Any = None, *, channels_first: bool | None = None, white: float | None = None
+) -> Split:
     """Make images and labels of many forms a `Split`; what was recognised is logged at INFO by the logger 'hebbjax'.
 
     Args:

@@ -6,7 +6,7 @@
 
 import jax.numpy as jnp
 
-from hebbjax.base import Array, Competition, Key, LearningRule, UpdateStats, zero_stats
+from hebbjax.base import Array, Competition, Key, LearningRule, Scalar, UpdateStats, zero_stats
 from hebbjax.rules.competition import competing_drives, zero_absent
 from hebbjax.rules.local import Reduction, add_dense, count_wins, finalizer, from_leak, matmul, mean_over_patches
 from hebbjax.rules.top_k import check_k, drop_absent, top_k
@@ -41,7 +41,9 @@ def sanger(*, reduce: Reduction = mean_over_patches) -> LearningRule:
     def init_stats(w: Array) -> UpdateStats:
         return zero_stats(w)._replace(leak=jnp.zeros((len(w), len(w)), w.dtype))
 
-    def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
+    def accumulate(
+        stats: UpdateStats, key: Key, x: Array, u: Array, teacher: Array | None = None, threshold: Array | None = None
+    ) -> UpdateStats:
         v = competing_drives(u, teacher, threshold)  # [P, N]
         y = u if teacher is None and threshold is None else zero_absent(u, v)  # [P, N]
         return add_dense(stats, x, v, y, matmul(y.T, y), jnp.abs(y).sum(0))
@@ -52,7 +54,7 @@ def sanger(*, reduce: Reduction = mean_over_patches) -> LearningRule:
     return LearningRule(lambda w: (), lambda w: w, accumulate, finalize, init_stats)
 
 
-def krotov(k: int = 2, delta=0.4, p=2.0) -> LearningRule:
+def krotov(k: int = 2, delta: Scalar = 0.4, p: Scalar = 2.0) -> LearningRule:
     """Krotov and Hopfield's rule: winners learn, the k-th unlearn, norms converge to a p-sphere.
 
     `g_i = 1` for the largest drive, `-delta` for the k-th, 0 elsewhere; with the drive `<w_i, x> = W_i . x`,
@@ -71,7 +73,9 @@ def krotov(k: int = 2, delta=0.4, p=2.0) -> LearningRule:
     def effective_weights(w: Array) -> Array:
         return w if not checks.is_traced(p) and float(p) == 2 else jnp.sign(w) * jnp.abs(w) ** (p - 1)
 
-    def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
+    def accumulate(
+        stats: UpdateStats, key: Key, x: Array, u: Array, teacher: Array | None = None, threshold: Array | None = None
+    ) -> UpdateStats:
         drive, order = top_k(competing_drives(u, teacher, threshold), k)  # [P, k]
         ranked = drop_absent(drive, order, u.shape[1])
         first, kth = ranked[:, 0], ranked[:, k - 1]  # [P]

@@ -24,7 +24,7 @@ _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 60
 
 
-def require(fits: bool, sentence: str) -> None:
+def require(fits: object, sentence: str) -> None:
     """Refuse what does not fit, in one sentence: what came, what fits and what to do."""
     if not fits:
         raise ValueError(sentence)
