@@ -47,7 +47,7 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         (20, 4)
     """
 
-    def __init__(self, layers='krotov', *, settings=None, epochs=None, batch=None, image_shape=None, upto=None,
+    def __init__(self, layers: Any = 'krotov', *, settings=None, epochs=None, batch=None, image_shape=None, upto=None,
                  random_state=None):  # fmt: skip
         self.layers = layers
         self.settings = settings
@@ -101,7 +101,7 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         layers = self.layers if isinstance(self.layers, tuple | list) else (self.layers,)
         return any(getattr(layer, 'teacher', None) is not None for layer in layers)
 
-    def _take(self, X, y=None, learning: bool = False, reset: bool = False) -> tuple[Array, np.ndarray | None]:
+    def _take(self, X, y=None, learning: bool = False, reset: bool = False):
         """Take X, and y where learning needs it, as scikit-learn does. -> images [n, H, W, C]; y or None."""
         X, shape = X if hasattr(X, 'shape') else np.asarray(X), None
         if len(X.shape) in (3, 4):
@@ -195,7 +195,7 @@ class HebbianClassifier(ClassifierMixin, BaseEstimator):
         True
     """
 
-    def __init__(self, layers='krotov', *, settings=None, epochs=None, batch=None, image_shape=None, upto=None,
+    def __init__(self, layers: Any = 'krotov', *, settings=None, epochs=None, batch=None, image_shape=None, upto=None,
                  random_state=None, penalty=1.0):  # fmt: skip
         self.layers = layers
         self.settings = settings
