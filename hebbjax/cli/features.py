@@ -16,14 +16,12 @@ from hebbjax.cli import flags, run_folder
 from hebbjax.cli.settings import Source, check_fits, hold_out
 from hebbjax.cli.train import read_run
 from hebbjax.layers import LayerState, Network
-from hebbjax.readout.blocks import over_blocks
+from hebbjax.readout.blocks import BLOCK, over_blocks
 from hebbjax.readout.probe import WIDEST
 from hebbjax.support import files
 from hebbjax.support.checks import check_choice, require
 from hebbjax.training import presets
 from hebbjax.training.comparison import initial_state
-
-BLOCK = 500  # images that are answered in one call
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,15 +14,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from hebbjax.base import Array
 from hebbjax.layers.layer import Layer
 from hebbjax.layers.network import TrainState, check_network, features
-from hebbjax.readout.blocks import over_blocks
+from hebbjax.readout.blocks import BLOCK, over_blocks
 from hebbjax.readout.ridge import fit_ridge
 from hebbjax.support import checks
 from hebbjax.support.checks import require
 from hebbjax.training import loop, presets
 from hebbjax.training.comparison import initial_state
 from hebbjax.training.stages import Stage
-
-BLOCK = 256  # images whose features are computed in one call
 
 
 class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -86,14 +87,14 @@ def _name(net, states, names):
     return [*zip(names, net, states)]
 
 
-def _window(layer, state):
+def _window(layer, state) -> Any:
     """Give (kh, kw, C) of the windows of a layer, of a dense one the shape of its images."""
     if layer.window.size is None:
-        shape = tuple(getattr(state.made_for, 'shape', (0, 0, 0)))
+        shape = getattr(state.made_for, 'shape', ())
         fits = math.prod(shape) == state.w.shape[1]
         require(
             fits, f'a dense layer of {state.w.shape[1]} inputs flattens images of shape {shape}; give states of init.'
         )
-        return shape
+        return tuple(shape)
     kh, kw = np.broadcast_to(layer.window.size, 2).tolist()
     return kh, kw, state.w.shape[1] // (kh * kw)
