@@ -12,7 +12,7 @@ from rich.console import Console
 
 from hebbjax import data, layers, training
 from hebbjax.cli.main import run_command
-from hebbjax.cli.presets import Krotov
+from hebbjax.cli.settings import Krotov
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ import optax
 from hebbjax import Layer, Window, data, plots, readout, rules, transforms
 from hebbjax.cli import flags, main, output, tables
 from hebbjax.cli.compare import COLUMNS
-from hebbjax.cli.presets import check_fits
+from hebbjax.cli.settings import check_fits
 from hebbjax.layers.layer import OUTPUTS, PRECISIONS
 from hebbjax.layers.patches import PATCH_TRANSFORMS
 from hebbjax.support import checks, files

@@ -12,3 +12,8 @@ def normal(rng, *shape):
 def first(key, shape, dtype):
     """Draw first weights, the same ones for the same shape whatever the key, as a flax initializer."""
     return jnp.asarray(np.random.default_rng(shape).normal(size=shape), dtype) / 2
+
+
+def cut(part, count):
+    """The first images of a split."""
+    return part._replace(images=part.images[:count], labels=part.labels[:count])

@@ -8,9 +8,10 @@ from rich.console import Console
 
 from hebbjax import data, layers, readout
 from hebbjax.cli import flags, tables
-from hebbjax.cli.presets import TUNED, Krotov, check_fits
+from hebbjax.cli.settings import Krotov, check_batch, check_fits
 from hebbjax.layers.initializers import fan_in
 from hebbjax.support import files
+from hebbjax.support.checks import require
 from hebbjax.training import Stage, progress_bar
 from hebbjax.training.comparison import Entry, Trained, score_entries, train_entries
 
@@ -41,9 +42,10 @@ class Compare(Krotov):
 def run_compare(settings: Compare, console: Console) -> bool:
     """Train every network on every seed, then read the test split, and report; after Ctrl-C, what was reached."""
     # whatever does not fit is refused here, before the first hour of training
-    settings = settings.resolve()
     files.check_writable(settings.json)
-    train, validation = settings.load_training()
+    settings, train, validation = settings.open(console)
+    check_batch(settings.batch, len(train.images))
+    require(train.labels is not None, f'{settings.dataset} has no labels, which a comparison of classifiers needs.')
     entries = make_entries(settings, train)
     total = sum(min(settings.seeds, entry.seeds or settings.seeds) for entry in entries.values())
     with progress_bar(console, 'networks', total) as advance:
@@ -56,11 +58,11 @@ def run_compare(settings: Compare, console: Console) -> bool:
         trained, interrupted = train_entries(entries, settings.seeds, train, validation, on_trained=tell)
     if not trained:
         raise KeyboardInterrupt
-    rows = score_entries(entries, trained, settings.load('test'), validation.images[:200])
+    rows = score_entries(entries, trained, settings.read_test(), validation.images[:200])
     words = ' (interrupted: what was reached)' if interrupted else ''
     tables.show_rows(rows, f'{settings.dataset}, {settings.features} neurons, percent{words}', COLUMNS, console)
     console.print(LEGEND, style='dim')
-    config = TUNED[settings.network][settings.dataset] | flags.settings_json(settings)
+    config = settings.tuned(train.images) | flags.settings_json(settings)
     tables.write_report(settings.json, config, rows, interrupted)
     return interrupted
 
@@ -68,7 +70,7 @@ def run_compare(settings: Compare, console: Console) -> bool:
 def make_entries(settings: Compare, train: data.Split) -> dict[str, Entry]:
     """Build the networks that are compared, and refuse what does not fit the data."""
     count, image_shape, classes = len(train.labels), train.images.shape[1:], int(train.labels.max()) + 1
-    tuned = TUNED[settings.network][settings.dataset]
+    tuned = settings.tuned(train.images)
     layer = settings.layer(count, post=())
     # the twin is what a deep-learning user would build: unprepared patches, predicted with w, drawn by fan-in
     twin = dataclasses.replace(layer, patch_transform=layers.raw, output='weights', init=fan_in)

@@ -7,9 +7,12 @@ import jax
 import tyro
 from rich.console import Console
 
+from hebbjax import data
 from hebbjax.cli import flags, run_folder, tables
-from hebbjax.cli.train import read_run
+from hebbjax.cli.settings import OnData, Source
+from hebbjax.cli.train import Start, read_run
 from hebbjax.readout import probe_accuracy, probe_confusion
+from hebbjax.support.checks import require
 from hebbjax.training import Checkpoints, progress_bar, resume
 from hebbjax.training.comparison import Entry, Trained, score_entries
 
@@ -17,11 +20,12 @@ JUDGED = ('untrained', 'hebbian', 'backprop')
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Source):
     """Judge a run by a classifier on what its network answers, beside controls; the test split is read at the end.
 
-    Rows: untrained (the network as it began), hebbian (as trained), backprop (a copy of the network as it began, all
-    layers and a head trained by gradient; it takes the longest, so it has to be asked for).
+    With --dataset, on other images than those it learned from: classifiers are fitted to theirs, the network is as it
+    is. Rows: untrained (the network as it began), hebbian (as trained), backprop (a copy of the network as it began,
+    all layers and a head trained by gradient; it takes the longest, so it has to be asked for).
     """
 
     folder: tyro.conf.Positional[pathlib.Path]  # The run
@@ -30,7 +34,8 @@ class Evaluate:
     readout: flags.choice('ridge', 'gradient') | None = None  # ridge or gradient; left out: the run's own
     head_epochs: flags.Count | None = None  # Of classifiers trained by gradient; left out: the run's own
     out: pathlib.Path | None = None  # Folder for evaluation.json, made if it is missing; left out: the run's own
-    data_dir: pathlib.Path | None = None  # Where prepared data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR
+    _: dataclasses.KW_ONLY
+    dataset: str | None = None  # Other images to judge it on, see `hebbjax train cnn --help`; left out: the run's own
 
 
 def run_evaluate(settings: Evaluate, console: Console) -> None:
@@ -40,26 +45,42 @@ def run_evaluate(settings: Evaluate, console: Console) -> None:
     run_folder.check_output(folder := settings.out or settings.folder)
     given = {name: value for name in ('readout', 'head_epochs') if (value := getattr(settings, name)) is not None}
     run_settings = dataclasses.replace(run_settings, **given)
-    start = run_settings.start(about)
+    start = run_settings.start(console, about)
+    data_settings, train, validation = start[0], start.train, start.validation
+    if settings.dataset is not None:
+        data_settings, train, validation = open_other(settings, start, console)
+    require(train.labels is not None, f'{data_settings.dataset} has no labels, which classifiers need.')
+    classes = int(train.labels.max()) + 1
     state, position = resume(Checkpoints(settings.folder / run_folder.CHECKPOINTS), start.state, settings.epoch)
 
     # every classifier is fitted before the test split is read
     entries, trained = {}, {}
     with progress_bar(console, 'fitting classifiers', len(settings.rows)) as advance:
         for row in settings.rows or JUDGED:
-            entries[row] = Entry(start.net, run_settings.probe(start.classes, 0 if row == 'backprop' else None))
+            entries[row] = Entry(start.net, run_settings.probe(classes, 0 if row == 'backprop' else None))
             states = state.layers if row == 'hebbian' else start.state.layers
             key = jax.random.fold_in(jax.random.key(run_settings.seed), 0xE7A1)
-            probe = entries[row].probe(start.net, states, key, start.train, start.validation)
-            accuracies = (probe_accuracy(probe, *part) for part in (start.train, start.validation))
+            probe = entries[row].probe(start.net, states, key, train, validation)
+            accuracies = (probe_accuracy(probe, *part) for part in (train, validation))
             trained[row, 0] = Trained(probe, *accuracies, probe.seconds, probe.compile_seconds)
             advance(row)
-    test = run_settings.load('test')
+    test = data_settings.read_test()
     rows, epoch = score_entries(entries, trained, test), len(position.history)
     for row in rows:
-        counts = probe_confusion(trained[row.row, 0].probe, *test, max(start.classes, int(test.labels.max()) + 1))
+        counts = probe_confusion(trained[row.row, 0].probe, *test, max(classes, int(test.labels.max()) + 1))
         row.more['confusion'] = counts.tolist()
-    tables.show_rows(rows, f'{settings.folder}, epoch {epoch}, accuracy in percent', {}, console)
+    on = '' if settings.dataset is None else f' on {data_settings.dataset}'
+    tables.show_rows(rows, f'{settings.folder}{on}, epoch {epoch}, accuracy in percent', {}, console)
     folder.mkdir(exist_ok=True)
-    config = {'settings': flags.settings_json(run_settings), 'epoch': epoch}
+    config = {'settings': flags.settings_json(run_settings), 'epoch': epoch, 'dataset': data_settings.dataset}
     tables.write_report(folder / run_folder.EVALUATION, config, rows)
+
+
+def open_other(settings: Evaluate, start: Start, console: Console) -> tuple[OnData, data.Split, data.Split]:
+    """Read other images than a run learned from, of the same size. -> how they are read, training and validation."""
+    places = {field.name: getattr(settings, field.name) for field in dataclasses.fields(Source)}
+    opened = dataclasses.replace(start.settings, **places, images=None).open(console)
+    came, wanted = (part.images.shape[1:] for part in (opened[1], start.train))
+    way = f'bring images to it by --resize {wanted[0]} {wanted[1]}' if came[2] == wanted[2] else 'use others'
+    require(came == wanted, f'images of {came} do not fit a run that learned from {wanted}; {way}.')
+    return opened

@@ -36,7 +36,7 @@ Rate, Amount, NormExponent, Part = number(least=1 / LARGEST), number(least=0), n
 
 
 def check(name: str, value: Any, hint: Any) -> None:
-    """Refuse a value that is not what a hint says: text, a path, one of the hints above, `X | None`, or a tuple."""
+    """Refuse a value that is not what a hint says: text, a path, a switch, a hint above, `X | None`, or a tuple."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         if value is not None:
@@ -51,7 +51,7 @@ def check(name: str, value: Any, hint: Any) -> None:
         args[1](name, value)
     else:
         hint = args[0] if origin is Annotated else hint  # what tyro marks as positional
-        kind, words = (str | os.PathLike, 'path') if hint is pathlib.Path else (hint, 'text')
+        kind, words = {pathlib.Path: (str | os.PathLike, 'path'), bool: (bool, 'switch')}.get(hint, (hint, 'text'))
         checks.require(isinstance(value, kind), f'{name}={checks.show(value)} is no {words}; give one.')
 
 

@@ -20,6 +20,7 @@ USAGE = """usage: hebbjax [COMMAND] [flags]
   evaluate RUN                  judge it by a classifier, beside controls
   plot RUN                      draw all that the folder holds
   show RUN                      the same and all numbers as one HTML page
+  features --dataset IMAGES     write features of images and their labels, as .npz or .npy
   data NAME                     download and prepare mnist, fashion_mnist or cifar10, without TensorFlow
 
 hebbjax compare --help, and likewise for the others, lists the flags; hebbjax --version tells the version.
@@ -48,15 +49,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv in (['--version'], ['--help'], ['-h'], ['train', '--help'], ['train', '-h']):
         print(f'hebbjax {sys.modules["hebbjax"].__version__}' if argv == ['--version'] else USAGE)
         return 0
-    name, flags = (argv[0], argv[1:]) if argv and not argv[0].startswith('-') else ('compare', argv)
-    from hebbjax.cli import compare, evaluate, plot, show, train  # late: --version and --help need none of them
+    name, words = (argv[0], argv[1:]) if argv and not argv[0].startswith('-') else ('compare', argv)
+    from hebbjax.cli import (
+        compare,
+        evaluate,
+        features,
+        plot,
+        show,
+        train,
+    )  # late: --version and --help need none of them
 
     commands = {
         'compare': lambda: (compare.Compare, compare.run_compare),
-        'train': lambda: train.find_train(flags),
+        'train': lambda: train.find_train(words),
         'evaluate': lambda: (evaluate.Evaluate, evaluate.run_evaluate),
         'plot': lambda: (plot.Plot, plot.run_plot),
         'show': lambda: (show.Show, show.run_show),
+        'features': lambda: (features.Features, features.run_features),
         'data': lambda: (PrepareData, prepare_data),
     }
     try:
@@ -65,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f'hebbjax: error: {error}', file=sys.stderr)
         return 2
-    return run_command(settings, command, flags, f'hebbjax {name}')
+    return run_command(settings, command, words, f'hebbjax {name}')
 
 
 @lasting_output()

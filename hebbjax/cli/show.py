@@ -99,6 +99,8 @@ def say_missing(run: plot.Drawn, rows: list[dict], settings: Show) -> Iterator[t
     judged_epoch = run.evaluation['config']['epoch'] if rows else None
     at = '' if settings.epoch is None else f' --epoch {epoch}'
     absent = [row for row in JUDGED if row not in {row['row'] for row in rows}]
+    if not run.about['classes']:
+        return  # nothing can be judged
     if not rows:
         words = 'No classifier has judged this run yet, so test accuracies and confusions are missing.'
         yield words, f'hebbjax evaluate {folder}{at}'

@@ -12,12 +12,13 @@ from rich.console import Console
 
 from hebbjax import data, training
 from hebbjax.cli import flags, run_folder
-from hebbjax.cli.presets import TUNED, Krotov, Miconi, check_fits
+from hebbjax.cli.settings import Krotov, Miconi, check_batch, check_fits
 from hebbjax.cli.tables import surroundings
 from hebbjax.layers import Network, TrainState, init
 from hebbjax.readout import ProbeFit, Schedule, gradient_probe, linear_head, ridge_probe
 from hebbjax.support import files
 from hebbjax.support.checks import require
+from hebbjax.training.presets import TUNED
 
 CALLBACKS = ('evaluate', 'early_stop', 'log', 'plot', 'tensorboard', 'checkpoint')  # in the order they are called
 METRIC = 'validation_accuracy'
@@ -26,12 +27,13 @@ METRIC = 'validation_accuracy'
 class Start(NamedTuple):
     """What a training begins with; the test split is not among it."""
 
+    settings: 'Watched'  # with nothing left out
     net: Network
     state: TrainState
     train: data.Split
     validation: data.Split
     about: dict  # what a run keeps of its data
-    classes = property(lambda self: int(self.train.labels.max()) + 1)
+    classes = property(lambda self: self.about['classes'])  # 0 where there are no labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,16 +60,19 @@ class Watched:
         schedule = Schedule(self.head_epochs, self.head_batch, 3e-3, 0.3, 2, 5)
         return gradient_probe(linear_head(classes, power=None), schedule, start)
 
-    def start(self, about: dict | None = None) -> Start:
+    def start(self, console: Console | None = None, about: dict | None = None) -> Start:
         """Load and check data, and build the network as it begins; `about` is what a run keeps of its data."""
-        train, validation = self.load_training()
-        count, shape = len(train.labels), train.images.shape[1:]
-        now = {'count': count, 'shape': list(shape), 'digest': data.digest(*train, *validation)}
+        settings, train, validation = self.open(console)
+        count, shape = len(train.images), train.images.shape[1:]
+        classes = 0 if train.labels is None else int(train.labels.max()) + 1
+        digest = data.digest(*train, *validation)
+        now = {'count': count, 'shape': list(shape), 'classes': classes, 'digest': digest}
         began = f'{self.run} began with other training or validation images than {self.dataset} and --validation'
-        require(about in (None, now), f'{began} {self.validation} give now; put back what was changed.')
-        check_fits(self.net(count), shape)  # before its whitening is fitted
-        net = self.net(count, train.images)
-        return Start(net, init(net, jax.random.key(self.seed), shape), train, validation, now)
+        require(about in (None, now), f'{began} {settings.validation} give now; put back what was changed.')
+        check_batch(settings.batch, count)
+        check_fits(settings.net(count), shape)  # before its whitening is fitted
+        net = settings.net(count, train.images)
+        return Start(settings, net, init(net, jax.random.key(self.seed), shape), train, validation, now)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,16 +112,26 @@ def find_train(argv: Sequence[str]) -> tuple[type, Callable]:
 
 def run_train(settings: Watched, console: Console) -> bool:
     """Train a network into a new run folder; after Ctrl-C a checkpoint keeps the last whole epoch."""
-    settings = settings.resolve()
-    start = settings.start()
+    start = settings.start(console)
+    settings = without_labels(start.settings, console) if start.train.labels is None else start.settings
     if 'evaluate' in settings.callbacks:  # what would end the first epoch is refused before
         settings.probe(start.classes).check(start.net, start.state.layers, start.train, start.validation)
     about = {'command': 'train', 'settings': flags.settings_json(settings), 'data': start.about}
     create = run_folder.create if settings.run else run_folder.create_numbered
-    folder = settings.run or pathlib.Path('runs', f'{settings.network}-{settings.dataset}')
+    folder = settings.run or pathlib.Path('runs', f'{settings.network}-{pathlib.Path(settings.dataset).stem}')
     folder = create(folder, about, surroundings())
     with run_folder.held(folder):
         return go_on(settings, start, folder, training.START, console)
+
+
+def without_labels(settings: Watched, console: Console) -> Watched:
+    """Leave the evaluation out, which needs labels."""
+    needing = {'evaluate', 'early_stop'} & {*settings.callbacks}
+    way = 'sort the images into one folder for each class, or leave early_stop out of --callbacks'
+    require('early_stop' not in needing, f'{settings.dataset} has no labels, and early_stop needs them; {way}.')
+    if needing:
+        console.print('no labels: nothing is evaluated')
+    return dataclasses.replace(settings, callbacks=tuple(name for name in settings.callbacks if name not in needing))
 
 
 def resume_run(settings: Resume, console: Console) -> bool:
@@ -125,7 +140,7 @@ def resume_run(settings: Resume, console: Console) -> bool:
     folder = settings.resume
     run_settings, about = read_run(folder, settings.data_dir)
     with run_folder.held(folder):
-        start, position = run_settings.start(about), training.START
+        start, position = run_settings.start(console, about), training.START
         checkpoints = training.Checkpoints(folder / run_folder.CHECKPOINTS, keep=run_settings.keep)
         if checkpoints.epochs():
             state, position = training.resume(checkpoints, start.state, settings.epoch)
@@ -143,6 +158,7 @@ def read_run(folder: pathlib.Path, data_dir: pathlib.Path | None) -> tuple[Watch
     with files.reading(path, 'or of another command or version; train anew in another folder', files.NONSENSE):
         settings, about = config['settings'], config['data']
         flags.check('count', about['count'], flags.Count)
+        flags.check('classes', about['classes'], flags.CountOrZero)
         flags.check('shape', about['shape'], tuple[flags.Count, flags.Count, flags.Count])
         settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
         return NETWORKS[settings['network']](**settings, run=folder, data_dir=data_dir).resolve(), about
@@ -151,7 +167,7 @@ def read_run(folder: pathlib.Path, data_dir: pathlib.Path | None) -> tuple[Watch
 def go_on(settings: Watched, start: Start, folder: pathlib.Path, position: training.Position, console: Console) -> bool:
     """Train on from where a run stands, and say what was reached and what to do next. -> whether it was interrupted."""
     stages, done = training.plan_stages(settings.plan, start.net, settings.epochs), len(position.history)
-    total, count = sum(stage.epochs for stage in stages), len(start.train.labels)
+    total, count = sum(stage.epochs for stage in stages), len(start.train.images)
     console.print(f'{folder}: {total} epochs of {count} images' + (f', from epoch {done} on' if done else ''))
     how = {'batch': settings.batch, 'augment': settings.augment, 'position': position, 'watch': None}
     if settings.monitor_every:
@@ -166,7 +182,8 @@ def go_on(settings: Watched, start: Start, folder: pathlib.Path, position: train
     reached = ''.join(f', {METRIC} {row[METRIC]:.4g}' for row in result.history[-1:] if METRIC in row)
     console.print(f'{len(result.history)} of {total} epochs{reached}, {result.seconds:.1f} s')
     if 'checkpoint' in settings.callbacks:
-        further = f'next: hebbjax evaluate {where}, hebbjax plot {where}'
+        judge = f'hebbjax evaluate {where}, ' if start.classes else ''
+        further = f'next: {judge}hebbjax show {where}'
         console.print(f'interrupted; {resume}' if result.interrupted else further)
     return result.interrupted
 
@@ -175,10 +192,12 @@ def make_callbacks(settings: Watched, start: Start, folder: pathlib.Path) -> lis
     """Build the callbacks that were asked for, in the order in which they build on each other."""
     shape, pictures = start.train.images.shape[1:], folder / run_folder.PICTURES
     every = settings.every or max(1, settings.epochs // 10)
-    probe, best = settings.probe(start.classes), METRIC if 'evaluate' in settings.callbacks else None
+    best = METRIC if 'evaluate' in settings.callbacks else None
     saving = {'epochs': settings.save_every, 'keep': settings.keep, 'best': best}
     make = {
-        'evaluate': lambda: training.evaluate(start.train, start.validation, probe, epochs=every),
+        'evaluate': lambda: training.evaluate(
+            start.train, start.validation, settings.probe(start.classes), epochs=every
+        ),
         'early_stop': lambda: training.early_stop(METRIC, settings.patience),
         'log': lambda: training.Log(folder, epochs=every),
         'plot': lambda: training.Pictures(pictures, shape, epochs=every),

@@ -1,10 +1,12 @@
-"""Data sets as arrays, by name; whitening and augmentation. `download` prepares what `load` reads."""
+"""Data sets as arrays, by name or one's own; whitening and augmentation. `download` prepares the named ones."""
 
+from hebbjax.data.arrays import from_arrays
 from hebbjax.data.augmentation import random_flip, random_shift
-from hebbjax.data.datasets import NAMES, Split, digest, load, split_validation
+from hebbjax.data.datasets import NAMES, digest, load, read, split_validation, splits_of
+from hebbjax.data.forms import Reading, Split
 from hebbjax.data.whitening import WHITENING_SETTINGS, Whitening, fit_whitening, whiten
 
 __all__ = [
-    'NAMES', 'WHITENING_SETTINGS', 'Split', 'Whitening', 'digest', 'fit_whitening', 'load', 'random_flip',
-    'random_shift', 'split_validation', 'whiten',
+    'NAMES', 'WHITENING_SETTINGS', 'Reading', 'Split', 'Whitening', 'digest', 'fit_whitening', 'from_arrays', 'load',
+    'random_flip', 'random_shift', 'read', 'split_validation', 'splits_of', 'whiten',
 ]  # fmt: skip

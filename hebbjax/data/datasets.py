@@ -1,6 +1,7 @@
-"""Image data sets as two arrays, by name: scikit-learn's digits, and what `download.prepare_dataset` puts on disk.
+"""Image data sets as two arrays: by name, or one's own, from folders, files and arrays.
 
-tensorflow-datasets reads that through its `data_source`, which needs no TensorFlow.
+By name: scikit-learn's digits, and what `download.prepare_dataset` puts on disk, which tensorflow-datasets reads by
+its `data_source`, without TensorFlow.
 """
 
 import contextlib
@@ -10,40 +11,144 @@ import os
 import pathlib
 import shlex
 import zlib
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from hebbjax.data import folders, tables
+from hebbjax.data.arrays import read_arrays
+from hebbjax.data.forms import Reading, Split, check_part, spell
+from hebbjax.data.pictures import resize_images, sides_of
 from hebbjax.support import checks
 
 PREPARED = ('mnist', 'fashion_mnist', 'cifar10')
 NAMES = ('digits', *PREPARED)
 
+_FITS = {  # which settings say something about which kind of source
+    'named': ('resize',),
+    'folder': ('resize', 'white', 'skip_unreadable'),
+    'mapping': ('resize', 'white', 'channels_first', 'shape', 'images_key', 'labels_key'),
+    'table': ('resize', 'white', 'channels_first', 'shape', 'labels_key'),
+    'examples': ('resize', 'white', 'channels_first', 'images_key', 'labels_key'),
+}
+_SUFFIXES = {'.npz': 'mapping', '.npy': 'mapping', '.csv': 'table', '.parquet': 'table'}
 
-class Split(NamedTuple):
-    """One split of a data set, in its order on disk."""
 
-    images: np.ndarray  # [n, H, W, C] uint8
-    labels: np.ndarray  # [n] int32, classes 0 .. K - 1
-
-
-def load(name: str, split: str = 'train', *, data_dir: str | os.PathLike[str] | None = None) -> Split:
+def load(source: Any, split: str = 'train', *, data_dir: str | os.PathLike[str] | None = None, **how: Any) -> Split:
     """Load one split into memory, decoded, in an order that is always the same.
 
     Args:
-        name: one of `NAMES`. digits: 1797 handwritten digits of 8 x 8, grey values 0..16 stretched to 0..255; they are
-            stored roughly writer by writer, so the first 1200, 'train', and the last 597, 'test', share few writers.
-        split: 'train' or 'test'.
-        data_dir: directory of prepared data sets, see `data_dir_of`; digits needs none.
+        source: one of `NAMES`, or images of one's own, as `read` takes them. digits: 1797 handwritten digits of 8 x 8,
+            grey values 0..16 stretched to 0..255; they are stored roughly writer by writer, so the first 1200,
+            'train', and the last 597, 'test', share few writers.
+        split: 'train' or 'test'; images of one's own without a test part are all 'train'.
+        data_dir: directory of prepared data sets, see `data_dir_of`; nothing else needs one.
+        how: settings of `read`.
 
     Example:
         >>> images, labels = load('digits', 'test')
         >>> images.shape, labels[:5].tolist()
         ((597, 8, 8, 1), [7, 7, 3, 5, 1])
     """
-    checks.check_choice('dataset', name, NAMES)
+    return Split(*read(source, split, data_dir=data_dir, **how)[:2])
+
+
+def read(
+    source: Any,
+    split: str = 'train',
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    resize: int | tuple[int, int] | None = None,
+    shape: tuple[int, ...] | None = None,
+    images_key: str | None = None,
+    labels_key: str | None = None,
+    channels_first: bool | None = None,
+    white: float | None = None,
+    skip_unreadable: bool = False,
+) -> Reading:
+    """Load one split, and tell names of classes, and in sentences what was found and what was made of it.
+
+    Args:
+        source: one of `NAMES`; a folder, see `folders.read_folder`; an .npz, .npy, .csv or .parquet file, or a mapping
+            of arrays, see `tables`; (images, labels), or what else `from_arrays` takes.
+        split: as in `load`.
+        data_dir: as in `load`.
+        resize: a side, or (H, W), that images are stretched to.
+        shape: (H, W, C) or (H, W) of images that are rows of pixels; left out: squares.
+        images_key: the entry that holds images, where its name does not tell.
+        labels_key: the entry or column that holds labels.
+        channels_first: whether images are [C, H, W]; left out: recognised.
+        white: the value that is white; left out: told by types, else recognised, see `forms.scale`.
+        skip_unreadable: whether pictures of a folder that cannot be read are left out, and not refused.
+
+    Example:
+        >>> images = np.zeros((2, 3, 8, 8), np.uint8)
+        >>> read((images, ['cat', 'dog'])).notes[0]
+        '2 images of 8 x 8, RGB, uint8; 2 classes.'
+    """
+    kind, source = _recognise(source)
     checks.check_choice('split', split, ('train', 'test'))
-    return _load_digits(split) if name == 'digits' else _load_prepared(name, split, data_dir)
+    fits = isinstance(skip_unreadable, bool)
+    checks.require(fits, f'skip_unreadable={checks.show(skip_unreadable)} is unknown; give True or False.')
+    how = {'resize': resize, 'shape': shape, 'images_key': images_key, 'labels_key': labels_key}
+    how |= {'channels_first': channels_first, 'white': white, 'skip_unreadable': skip_unreadable or None}
+    how = {name: value for name, value in how.items() if value is not None}
+    strange = [name for name in how if name not in _FITS[kind]]
+    checks.require(not strange, f'{", ".join(strange)} says nothing about {_spell(source)}; leave it out.')
+    if kind == 'named':
+        found = _load_digits(split) if source == 'digits' else _load_prepared(source, split, data_dir)
+        images = found.images
+        return found if resize is None else found._replace(images=resize_images(images, sides_of(resize)))
+    if kind == 'folder':
+        return folders.read_folder(source, split, **how)
+    if kind == 'mapping':
+        return tables.read_mapping(source, split, **how)
+    check_part(split, ('train',), _spell(source))
+    if kind == 'table':
+        return tables.read_table(source, **how)
+    images, labels = source if isinstance(source, tuple) and len(source) == 2 else (source, None)
+    return read_arrays(images, labels, **how)
+
+
+def splits_of(source: Any, *, data_dir: str | os.PathLike[str] | None = None, **how: Any) -> tuple[str, ...]:
+    """Name the splits that a source has, ('train', 'test') or ('train',); it takes the settings of `read`.
+
+    Example:
+        >>> splits_of('digits'), splits_of(np.zeros((2, 8, 8)))
+        (('train', 'test'), ('train',))
+    """
+    kind, source = _recognise(source)
+    if kind == 'folder':
+        return tuple(folders.splits_of_folder(source))
+    if kind == 'mapping':
+        with tables.opening_arrays(source) as entries:
+            return tuple(tables.splits_of_arrays(entries, how.get('images_key'), how.get('labels_key')))
+    return ('train', 'test') if kind == 'named' else ('train',)
+
+
+def _recognise(source) -> tuple[str, object]:
+    """Tell what kind of source this is, and where it lies, or refuse what is none."""
+    if not isinstance(source, str | os.PathLike):
+        return 'mapping' if isinstance(source, Mapping) else 'examples', source
+    path = os.path.expanduser(os.fsdecode(source))
+    suffix = os.path.splitext(path)[1].lower()
+    is_name = isinstance(source, str) and not os.path.exists(path) and not suffix and os.sep not in path
+    if is_name or (isinstance(source, str) and source in NAMES):
+        checks.check_choice('dataset', source, NAMES)
+        return 'named', source
+    if os.path.isdir(path):
+        return 'folder', path
+    way = f'name a folder of images, a file {", ".join(_SUFFIXES)}, or one of {", ".join(NAMES)}'
+    if not os.path.exists(path):
+        raise FileNotFoundError(f'{spell(path)} does not exist; {way}.')
+    fits = suffix in _SUFFIXES and os.path.isfile(path)
+    checks.require(fits, f'{spell(path)} is no data set; {way}.')
+    return _SUFFIXES[suffix], path
+
+
+def _spell(source) -> str:
+    return spell(source) if isinstance(source, str) else f'this {type(source).__name__}'
 
 
 def data_dir_of(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
@@ -59,6 +164,8 @@ def split_validation(labels: Any, fraction: float, seed: int) -> tuple[np.ndarra
     """
     from sklearn.model_selection import train_test_split
 
+    way = 'give numpy.zeros(len(images), int) for labels, which holds out any of them'
+    checks.require(labels is not None, f'there are no labels to hold classes out by in proportion; {way}.')
     labels = np.asarray(checks.check_labels(labels))
     checks.check_number('fraction', fraction, above=0, below=1)
     images, counts = len(labels), np.unique(labels, return_counts=True)[1]
@@ -71,20 +178,20 @@ def split_validation(labels: Any, fraction: float, seed: int) -> tuple[np.ndarra
 
 
 def digest(*arrays: Any) -> str:
-    """Tell these arrays, images and labels, from others: a checksum of each."""
-    return ' '.join(f'{zlib.crc32(np.ascontiguousarray(array)):08x}' for array in arrays)
+    """Tell these arrays, images and labels, from others: a checksum of each, but for labels that are None."""
+    return ' '.join(f'{zlib.crc32(np.ascontiguousarray(array)):08x}' for array in arrays if array is not None)
 
 
-def _load_digits(split) -> Split:
+def _load_digits(split) -> Reading:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     part = slice(None, 1200) if split == 'train' else slice(1200, None)
     images = np.rint(digits.images[part, :, :, None] * (255 / 16)).astype(np.uint8)  # [n, 8, 8, 1]
-    return Split(images, digits.target[part].astype(np.int32))
+    return Reading(images, digits.target[part].astype(np.int32), tuple(map(str, range(10))), ())
 
 
-def _load_prepared(name, split, data_dir) -> Split:
+def _load_prepared(name, split, data_dir) -> Reading:
     directory = data_dir_of(data_dir)
     builder, is_prepared = open_builder(name, directory)
     if not is_prepared:
@@ -95,7 +202,7 @@ def _load_prepared(name, split, data_dir) -> Split:
         source = builder.as_data_source(split=split)
         examples = source.__getitems__(range(len(source)))  # one batched read: 3 times as fast as source[i]
         images, labels = ([example[part] for example in examples] for part in ('image', 'label'))
-        return Split(np.stack(images), np.array(labels, np.int32))
+        return Reading(np.stack(images), np.array(labels, np.int32), tuple(builder.info.features['label'].names), ())
 
 
 def command_of(name: str, data_dir=None) -> str:

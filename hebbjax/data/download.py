@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from hebbjax.data.datasets import NAMES, PREPARED, Split, calling_tfds, data_dir_of, open_builder
+from hebbjax.data.datasets import NAMES, PREPARED, calling_tfds, data_dir_of, open_builder
+from hebbjax.data.forms import Split
 from hebbjax.support.checks import check_choice, require
 
 

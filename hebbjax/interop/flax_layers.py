@@ -49,11 +49,11 @@ def to_linen(layer: Layer, state: LayerState) -> dict[str, Array]:
     check_states(check_network((layer,)), (state,))
     stateful = [part for part, part_state in zip(layer.post, state.post) if jax.tree.leaves(part_state)]
     names = ', '.join(getattr(part, '__name__', type(part).__name__) for part in (*layer.pre, *stateful))
-    way = 'put it around the flax layer yourself, and pass dataclasses.replace(layer, pre=..., post=...) without it'
+    way = 'put it around that layer yourself, and pass dataclasses.replace(layer, pre=..., post=...) without it'
     require(not names, f'no kernel does what {names} does; {way}.')
     cosine = 'no kernel divides by the length of each patch, as a layer does that sends cosines'
     require(layer.output != 'cosine', f'{cosine}; take the whole layer out with export_features.')
-    inhibits = 'no flax layer settles under lateral connections'
+    inhibits = 'no convolution settles under lateral connections'
     require(layer.lateral is None, f'{inhibits}; take the whole layer out with export_features.')
     # `(x - mean x) . w = x . (w - mean w)`, so centred learning predicts with a plain convolution
     f, way = layer.patch_transform, 'learn with raw or centred patches'

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from hebbjax.base import Array
@@ -31,5 +32,6 @@ def over_blocks(f: Callable[[Array], Array], images: Array, block: int) -> Itera
     for start in range(0, len(images), block):
         part = images[start : start + block]
         missing = block - len(part)
-        filled = jnp.pad(part, ((0, missing), *((0, 0),) * (part.ndim - 1))) if missing else part
+        pad = np.pad if isinstance(part, np.ndarray) else jnp.pad  # of which one compiles for every size
+        filled = pad(part, ((0, missing), *((0, 0),) * (part.ndim - 1))) if missing else part
         yield f(filled)[: len(part)]

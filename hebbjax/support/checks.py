@@ -154,19 +154,25 @@ def check_pixels(images, *, in_time: bool = False) -> None:
     require(has_range, f'{dtype} images do not say what white is; use uint8 (0-255), uint16, bool or floats (0-1).')
 
 
-def check_images(images, *, in_time: bool = False):
-    """Return images as they are, if `check_pixels` takes them; NaN is refused, floats far from [0, 1] warned about."""
+def check_images(images, *, in_time: bool = False, any_range: bool = False):
+    """Return images as they are, if `check_pixels` takes them; NaN is refused, floats far from [0, 1] warned about.
+
+    `any_range`: not where they come from a world in which numbers have any range; an array of jax passes from then on.
+    """
     check_pixels(images, in_time=in_time)
     if is_traced(images) or not jnp.issubdtype(images.dtype, jnp.floating) or id(images) in _finite_images:
         return images
-    xp = jnp if isinstance(images, jax.Array) else np
-    bad = np.asarray((~xp.isfinite(images)).sum((*range(1, images.ndim),)))  # [n]
+    is_jax = isinstance(images, jax.Array)
+    # on a CPU numpy sees the same memory, and compiles nothing for new shapes
+    is_near = is_jax and images.is_fully_addressable and {device.platform for device in images.devices()} == {'cpu'}
+    xp, values = (np, np.asarray(images)) if is_near or not is_jax else (jnp, images)
+    bad = np.asarray((~xp.isfinite(values)).sum((*range(1, images.ndim),)))  # [n]
     require(not bad.any(), f'images hold {bad.sum()} non-finite values, the first in image {bad.argmax()}.')
-    low, high = float(images.min()), float(images.max())
-    if (low >= 0 and high > BRIGHT) or max(-low, high) > EXTREME:
+    low, high = float(values.min()), float(values.max())
+    if not any_range and ((low >= 0 and high > BRIGHT) or max(-low, high) > EXTREME):
         what = f'images of floats run from {low:.4g} to {high:.4g}, and are taken as they are, unlike uint8'
         warnings.warn(f'{what}, scaled to [0, 1]; divide them by their largest possible value.', stacklevel=3)
-    if xp is jnp:
+    if is_jax:
         _finite_images[id(images)] = images
     return images
 

@@ -31,6 +31,7 @@ from hebbjax.rules.local import count_wins
 from hebbjax.rules.top_k import top_k
 from hebbjax.support import checks, specs
 from hebbjax.training.loop import fit
+from hebbjax.training.presets import Recipe
 from hebbjax.training.stages import Stage, learning_layers
 
 Labelled = tuple[AnyArray, AnyArray]  # images [n, H, W, C] and labels [n]
@@ -78,8 +79,8 @@ class ResultRow:
         return flat | flat.pop('more')
 
 
-def initial_state(entry: Entry, key: Key, images: AnyArray) -> TrainState:
-    """Make the first state of an entry's network; the same key gives all entries the same first weights."""
+def initial_state(entry: Entry | Recipe, key: Key, images: AnyArray) -> TrainState:
+    """Make the first state of a network; the same key gives all entries the same first weights."""
     weights = [None] * len(entry.net)
     if entry.start is not None:
         weights[0] = entry.start(entry.net[0], jax.random.fold_in(key, 2), images)

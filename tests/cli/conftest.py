@@ -5,6 +5,7 @@ import shutil
 
 import jax
 import pytest
+from draws import cut
 
 from hebbjax import data
 from hebbjax.cli import main
@@ -18,8 +19,8 @@ def finished_run(tmp_path_factory):
     """A run that was evaluated. Tests change copies, see `folder`."""
     folder = tmp_path_factory.mktemp('runs') / 'run'
     with pytest.MonkeyPatch.context() as patched, jax.numpy_dtype_promotion('standard'):
-        whole = data.load
-        patched.setattr(data, 'load', lambda *args, **how: data.Split(*(part[:300] for part in whole(*args, **how))))
+        whole = data.read
+        patched.setattr(data, 'read', lambda *args, **how: cut(whole(*args, **how), 300))
         train = ['train', 'cnn', *SIZES, '--every', '2', '--monitor-every', '2', '--run', str(folder)]
         assert main.main(train) == 0
         assert main.main(['evaluate', str(folder)]) == 0

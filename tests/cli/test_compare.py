@@ -8,9 +8,10 @@ import pytest
 
 import hebbjax.training.comparison as comparison
 from hebbjax import data
-from hebbjax.cli import compare, presets, tables
+from hebbjax.cli import compare, tables
 from hebbjax.layers import from_patches
 from hebbjax.support import files
+from hebbjax.training import presets
 
 SMALL = ['compare', '--seeds', '1', '--features', '6', '--epochs', '3', '--head-epochs', '2', '--backprop-epochs', '2']
 
@@ -18,7 +19,7 @@ SMALL = ['compare', '--seeds', '1', '--features', '6', '--epochs', '3', '--head-
 @pytest.fixture
 def trained(monkeypatch):
     """All that a comparison trains, (row, seed) -> network; its test split is loaded when that is done."""
-    networks, train, load = {}, compare.train_entries, data.load
+    networks, train, load = {}, compare.train_entries, data.read
 
     def guarded(name, split='train', **how):
         assert split == 'train' or networks, 'the test split was read before all networks were trained'
@@ -29,7 +30,7 @@ def trained(monkeypatch):
         networks.update(reached)
         return reached, interrupted
 
-    monkeypatch.setattr(data, 'load', guarded)
+    monkeypatch.setattr(data, 'read', guarded)
     monkeypatch.setattr(compare, 'train_entries', train_and_keep)
     return networks
 
@@ -53,14 +54,14 @@ def test_a_comparison_ends_in_a_table_and_a_file_of_results(few_digits, relaxed,
 
 
 def test_no_number_depends_on_the_test_split_but_its_own(few_digits, relaxed, trained, tmp_path, monkeypatch, call):
-    results, load = [], data.load
+    results, load = [], data.read
     for shift in (0, 1):
 
         def other_labels(name, split='train', shift=shift, **how):
-            images, labels = load(name, split, **how)
-            return data.Split(images, (labels + shift) % 10 if split == 'test' else labels)
+            reading = load(name, split, **how)
+            return reading._replace(labels=(reading.labels + shift) % 10) if split == 'test' else reading
 
-        monkeypatch.setattr(data, 'load', other_labels)
+        monkeypatch.setattr(data, 'read', other_labels)
         assert call(SMALL, '--rows', 'hebbian', '--json', tmp_path / 'x.json')[0] == 0
         results.append(json.loads((tmp_path / 'x.json').read_text())['rows'][0])
     one, other = results
@@ -74,7 +75,7 @@ def test_a_dense_network_starts_from_patches_and_learns_from_shifted_images(few_
     monkeypatch.setattr(data, 'random_shift', pixels.append)
     monkeypatch.setitem(presets.TUNED['dense'], 'digits', presets.DENSE_DIGITS | {'start': 'patches', 'shift': 1})
     settings = compare.Compare(network='dense').resolve()
-    entries = compare.make_entries(settings, settings.load_training()[0])
+    entries = compare.make_entries(settings, settings.open()[1])
     starts = {row: entry.start for row, entry in entries.items()}
     assert starts == dict.fromkeys(starts) | {'untrained': from_patches, 'hebbian': from_patches} and set(pixels) == {1}
     assert entries['hebbian'].stages and not any(entries[row].stages for row in entries if row != 'hebbian')

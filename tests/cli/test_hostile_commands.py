@@ -10,9 +10,10 @@ import typing
 import pytest
 
 from hebbjax import data
-from hebbjax.cli import compare, evaluate, flags, plot, presets, run_folder, show, train
+from hebbjax.cli import compare, evaluate, flags, plot, run_folder, settings, show, train
 from hebbjax.plots import Figure
 from hebbjax.support import files
+from hebbjax.training.presets import TUNED
 
 COMMANDS = {
     'compare': compare.Compare,
@@ -45,7 +46,7 @@ def no_data(tmp_path, monkeypatch):
         asked.append(args)
         raise ValueError('data was asked for')
 
-    monkeypatch.setattr(data, 'load', load)
+    monkeypatch.setattr(data, 'read', load)
     monkeypatch.chdir(tmp_path)
     return asked
 
@@ -66,7 +67,7 @@ def test_values_that_nothing_can_be_done_with_are_refused_before_data_is_read(co
 
 def test_every_number_has_bounds_and_every_setting_of_its_own_passes():
     assert len(NUMBERS) > 50
-    for network, tuned in presets.TUNED.items():
+    for network, tuned in TUNED.items():
         assert set(tuned) == set(data.NAMES)
         for dataset in tuned:
             compare.Compare(network=network, dataset=dataset).resolve()
@@ -180,14 +181,14 @@ def test_settings_of_another_type_or_size_are_damage(edited, look_at):
 
 
 def test_other_images_than_the_run_began_with_are_refused(edited, monkeypatch, look_at):
-    load = data.load
+    load = data.read
 
     def brighter(name, split='train', **where):
-        images, labels = load(name, split, **where)
-        return data.Split(images ^ 1, labels)
+        reading = load(name, split, **where)
+        return reading._replace(images=reading.images ^ 1)
 
     with monkeypatch.context() as patched:
-        patched.setattr(data, 'load', brighter)
+        patched.setattr(data, 'read', brighter)
         for command in ('evaluate', 'train --resume'):
             assert 'began with other training or validation images' in look_at(edited, command)
     config = files.read_json(edited / 'config.json')
@@ -234,7 +235,7 @@ def test_a_read_only_run_is_evaluated_and_plotted_into_another_folder(folder, tm
 
 @pytest.mark.parametrize('command', [['compare', '--network', 'dense'], ['train', 'cnn', '--patches-per-image', '0']])
 def test_networks_larger_than_memory_are_refused(command, few_digits, tmp_path, monkeypatch, refuse):
-    monkeypatch.setattr(presets, 'device_memory', lambda: 10**7)
+    monkeypatch.setattr(settings, 'device_memory', lambda: 10**7)
     monkeypatch.chdir(tmp_path)
     said = refuse(command, '--features', random.Random(0).randint(100_000, 10**6))
     assert 'GB cannot learn in a memory of 0.01 GB; use fewer --features.' in said

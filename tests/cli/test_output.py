@@ -234,5 +234,5 @@ def test_sigterm_keeps_a_checkpoint(tmp_path):
     assert shlex.split(command) == ['hebbjax', 'train', '--resume', str(folder)]
     settings, about = job.read_run(folder, None)
     checkpoints = training.Checkpoints(folder / run_folder.CHECKPOINTS)
-    _, position = training.resume(checkpoints, settings.start(about).state)
+    _, position = training.resume(checkpoints, settings.start(None, about).state)
     assert len(position.history) == len(files.read_lines(lines)) >= 2

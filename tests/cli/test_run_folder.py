@@ -137,9 +137,9 @@ def test_help_explains(command, call):
 def test_usage_names_every_command_and_others_are_refused(call, refuse, folder):
     for flags in (['--help'], ['train', '--help']):
         code, printed, _ = call(flags)
-        commands = ('compare', 'train', 'evaluate', 'plot', 'show', 'data', '--resume')
+        commands = ('compare', 'train', 'evaluate', 'plot', 'show', 'features', 'data', '--resume')
         assert code == 0 and all(name in printed for name in commands)
-    assert 'there are compare, train, evaluate, plot, show, data.' in refuse('dance')
+    assert 'there are compare, train, evaluate, plot, show, features, data.' in refuse('dance')
     assert call('--seads', '3')[0] == 2
     assert "'tea' is no network; there are cnn, dense, miconi" in refuse('train', 'tea')
     assert "'nothing' is no network" in refuse('train')
@@ -233,8 +233,8 @@ def test_folders_that_are_no_runs_or_damaged_are_refused(folder, tmp_path, refus
 
 def test_a_stack_is_whitened_and_trained_as_published(tmp_path, monkeypatch, call):
     rng, fits = np.random.default_rng(0), []
-    split = data.Split(rng.integers(0, 256, (60, 24, 24, 1), np.uint8), np.arange(60, dtype=np.int32) % 2)
-    monkeypatch.setattr(data, 'load', lambda *args, **how: split)
+    split = data.Reading(rng.integers(0, 256, (60, 24, 24, 1), np.uint8), np.arange(60, dtype=np.int32) % 2, (), ())
+    monkeypatch.setattr(data, 'read', lambda *args, **how: split)
     result = training.FitResult(None, (), False, 0.0, 0.0)
     monkeypatch.setattr(training, 'fit', lambda *args, **how: fits.append((args, how)) or result)
     flags = '--features 3 4 5 --epochs 1 --batch 20 --burn-in 1 --callbacks log checkpoint --monitor-every 0'

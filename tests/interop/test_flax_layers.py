@@ -94,7 +94,7 @@ def test_weights_that_no_kernel_holds_are_refused(rng):
     for transform in (patches.l2, patches.centred_l2, patches.contrast):
         with pytest.raises(ValueError, match=f'{transform.__name__} is not linear in the patch'):
             out(patch_transform=transform)
-    with pytest.raises(ValueError, match='no kernel does what standardise does; put it around the flax layer'):
+    with pytest.raises(ValueError, match='no kernel does what standardise does; put it around that layer'):
         out(pre=normalization.standardise)
     with pytest.raises(ValueError, match=r'weights \(4, 27\) do not fill windows of \(5, 2\)'):
         flax_layers.to_kernel(jnp.ones((4, 27)), (5, 2))

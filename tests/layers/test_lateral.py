@@ -177,7 +177,7 @@ def test_an_excitation_without_bound_overflows_into_what_is_told_of():
         (lambda: Lateral(0.1, pace=1.5), 'pace=1.5 is out of range; use a finite number > 0 and <= 1.'),
         (lambda: SOME.settle(None, jnp.ones((1, 3))), r'connections None .* each other needs \(3, 3\)'),
         (lambda: SOME.settle(jnp.ones((2, 2)), jnp.ones((1, 3))), r'\(2, 2\) in a state: .* make it with init'),
-        (lambda: interop.to_nnx(layer(), layers.init_layer(layer(), key(), (5, 4, 2))), 'no flax layer settles'),
+        (lambda: interop.to_nnx(layer(), layers.init_layer(layer(), key(), (5, 4, 2))), 'no convolution settles'),
         (lambda: feature_cache.pooled_drives(layer(), jnp.ones((5, 18)), jnp.ones((1, 5, 4, 2))), 'drives of a layer'),
     ],
 )  # fmt: skip

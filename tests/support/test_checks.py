@@ -372,6 +372,8 @@ SETTINGS = {
     'patches_per_image': lambda value: layer_with(patches_per_image=-2 if value is None else value),
     'microbatch': lambda value: layer_with(microbatch=-2 if value is None else value),
     'shift': random_shift,
+    'resize': lambda value: data.load(np.zeros((2, 4, 4), np.uint8), resize=(value, 4)),
+    'shape': lambda value: data.load({'x': np.zeros((2, 16), np.uint8)}, shape=(4, value)),
     'validation fraction': lambda value: data.split_validation(np.arange(4), value, 0),
     'whitening epsilon': lambda value: data.fit_whitening(np.ones((3, 4), np.float32), epsilon=value),
     'stage': Stage,
@@ -416,7 +418,7 @@ COUNTS = {
     'log epochs', 'pictures epochs', 'tensorboard epochs', 'probe block', 'filters drawn', 'random_feedback features',
     'settling steps', 'settling upto', 'recall steps', 'trace winners', 'lateral steps', 'evolve generations',
     'mlp_params hidden', 'fit_rule steps', 'fit_rule every', 'evolve at_once', 'gaussian population', 'search terms',
-    'search population',
+    'search population', 'resize', 'shape',
     *(name for name in SETTINGS if 'classes' in name or 'groups' in name),
 }  # fmt: skip
 MAY_BE_ZERO = {

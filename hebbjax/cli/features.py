@@ -1,0 +1,126 @@
+"""Write what a network answers to images, for any classifier elsewhere."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from hebbjax import interop, layers, readout, training
+from hebbjax.base import Array
+from hebbjax.cli import flags, run_folder
+from hebbjax.cli.settings import Source, check_fits, hold_out
+from hebbjax.cli.train import read_run
+from hebbjax.layers import LayerState, Network
+from hebbjax.readout.blocks import over_blocks
+from hebbjax.readout.probe import WIDEST
+from hebbjax.support import files
+from hebbjax.support.checks import check_choice, require
+from hebbjax.training import presets
+from hebbjax.training.comparison import initial_state
+
+BLOCK = 500  # images that are answered in one call
+
+
+@dataclasses.dataclass(frozen=True)
+class Features(Source):
+    """Write the features of images and their labels: what a network answers that learned from them, without labels.
+
+    It is trained here (--recipe), or comes from a run (--run) or from a file of weights (--weights). An .npz file holds
+    `features` [n, F], `labels` [n] and `classes`, and of test images, where there are such, `test_features` and
+    `test_labels`; beside an .npy file of features lies NAME-labels.npy. Where there are labels, a linear probe (ridge
+    regression) says how well features tell images apart that it has not seen, a sixth of them or the test images.
+    """
+
+    dataset: str | None = None  # digits, mnist, ..., a folder, .npz, .npy, .csv or .parquet; left out: the run's own
+    out: pathlib.Path = pathlib.Path('features.npz')  # File to write, .npz or .npy
+    recipe: flags.choice(*presets.RECIPES) = 'krotov'  # Network to train: krotov, one layer, or miconi, three
+    features: tuple[flags.Count, ...] | None = None  # Neurons of its layers; left out: chosen by size and number
+    epochs: flags.Count | None = None  # Epochs to train it; left out: chosen by size and number of the images
+    seed: flags.Seed = 0  # Draws weights and order
+    run: pathlib.Path | None = None  # Run folder of a network that was trained before
+    epoch: flags.CountOrZero | None = None  # Which checkpoint of the run; left out: the last
+    weights: pathlib.Path | None = None  # Weights of the recipe, .npz or .safetensors, instead of training
+    save_weights: pathlib.Path | None = None  # File for the weights, .npz or .safetensors
+    upto: flags.Count | None = None  # Layers to pass through; left out: all
+
+
+def run_features(settings: Features, console: Console) -> None:
+    """Find or train a network, and write what it answers to all images."""
+    flags.check_settings(settings)
+    ending = settings.out.suffix
+    check_choice(f'ending of {settings.out.name}', ending, ('.npz', '.npy'))
+    beside = settings.out.with_name(f'{settings.out.stem}-labels.npy')
+    files.check_writable(settings.out, settings.save_weights, *([beside] if ending == '.npy' else []))
+    require(None in (settings.run, settings.weights), 'a network comes from --run or from --weights; leave one out.')
+
+    run = None if settings.run is None else read_run(settings.run, settings.data_dir)
+    settings = dataclasses.replace(settings, dataset=settings.dataset or (run[0].dataset if run else 'digits'))
+    splits = settings.splits() if ending == '.npz' else ('train',)
+    parts = {split: settings.read_whole(split, console) for split in splits}
+    images = parts['train'].images
+    net, states = from_run(settings, *run, console) if run else from_recipe(settings, images, console)
+    require((settings.upto or 1) <= len(net), f'--upto {settings.upto} is more than the {len(net)} layers; use fewer.')
+    if settings.save_weights:
+        interop.save_weights(settings.save_weights, net, states)
+
+    answer = lambda part: layers.features(net, states, part, settings.upto)  # noqa: E731
+    arrays = {}
+    for split, part in parts.items():
+        prefix = '' if split == 'train' else f'{split}_'
+        arrays[f'{prefix}features'] = np.concatenate([*over_blocks(answer, jnp.asarray(part.images), BLOCK)])
+        arrays |= {} if part.labels is None else {f'{prefix}labels': part.labels}
+    count, width = arrays['features'].shape
+    console.print(f'{settings.out}: {width} features of {count} images' + probe(arrays))
+    if ending == '.npz':
+        names = {'classes': np.array(parts['train'].classes)} if parts['train'].classes else {}
+        files.write_whole(settings.out, lambda file: files.write_npz(file, arrays | names))
+    for path, name in {settings.out: 'features', beside: 'labels'}.items() if ending == '.npy' else ():
+        if name in arrays:
+            files.write_whole(path, lambda file, name=name: np.save(file, arrays[name]))
+
+
+def from_recipe(settings: Features, images: Array, console: Console) -> tuple[Network, tuple[LayerState, ...]]:
+    """Train a recipe's network on images, or read its weights."""
+    given = {name: value for name in ('features', 'epochs') if (value := getattr(settings, name)) is not None}
+    if settings.recipe == 'krotov' and 'features' in given:
+        require(len(given['features']) == 1, '--features of krotov are one number, the neurons of its layer.')
+        given['features'] = given['features'][0]
+    recipe = presets.recipe(settings.recipe, images, **given)
+    check_fits(recipe.net, images.shape[1:])
+    state = initial_state(recipe, jax.random.key(settings.seed), images := jnp.asarray(images))
+    if settings.weights is not None:
+        return recipe.net, interop.load_weights(settings.weights, recipe.net, state.layers)
+    console.print(f'{settings.recipe}: {recipe.epochs} epochs of {len(images)} images')
+    how = {'stages': (training.Stage(recipe.epochs),), 'batch': recipe.batch, 'augment': recipe.augment, 'watch': None}
+    progress = training.Progress(console, recipe.epochs, len(images))
+    result = training.fit(recipe.net, state, images, callbacks=[progress], **how)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return recipe.net, result.state.layers
+
+
+def from_run(settings: Features, run, about: Mapping[str, Any], console: Console):
+    """Read a run's network from a checkpoint; its data is read where whitening is fitted to it."""
+    net = run.start(console, about).net if run.network == 'miconi' else run.net(about['count'])
+    state = layers.init(net, jax.random.key(run.seed), tuple(about['shape']))
+    checkpoints = training.Checkpoints(settings.run / run_folder.CHECKPOINTS)
+    return net, training.resume(checkpoints, state, settings.epoch)[0].layers
+
+
+def probe(arrays: Mapping[str, np.ndarray]) -> str:
+    """Say how well a linear classifier tells held-out images apart by their features; nothing where there is none."""
+    features, labels = arrays['features'], arrays.get('labels')
+    if labels is None or features.shape[1] > WIDEST or labels.max() == 0:
+        return ''
+    if 'test_labels' in arrays:
+        train, test = (features, labels), (arrays['test_features'], arrays['test_labels'])
+    else:
+        train, test = ((features[part], labels[part]) for part in hold_out(labels, len(labels), 1 / 6, seed=1))
+    model = readout.fit_ridge([train], classes=int(labels.max()) + 1)
+    accuracy = 100 * readout.ridge_accuracy(model, [test])
+    return f'; linear probe: {accuracy:.2f} % of {len(test[1])} held-out images'

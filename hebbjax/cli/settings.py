@@ -1,0 +1,184 @@
+"""Networks, their settings as flags; those left out were chosen on validation splits (experiments/RESULTS.md)."""
+
+import dataclasses
+import math
+import pathlib
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from hebbjax import data, layers
+from hebbjax.base import Array
+from hebbjax.cli import flags
+from hebbjax.layers import Layer
+from hebbjax.layers.layer import OUTPUTS, PRECISIONS
+from hebbjax.layers.patches import PATCH_TRANSFORMS
+from hebbjax.support.checks import check_images, device_memory, require
+from hebbjax.training.presets import TUNED, krotov_layer, miconi_network, settings_by_size
+
+HOW = ('resize', 'shape', 'images_key', 'labels_key', 'channels_first', 'white', 'skip_unreadable')  # of `data.read`
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """Which images there are, and how they are read."""
+
+    dataset: str | None = 'digits'  # digits, mnist, fashion_mnist, cifar10; a folder, .npz, .npy, .csv or .parquet
+    data_dir: pathlib.Path | None = None  # Of named data; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, ~/tensorflow_datasets
+    test: flags.Part = 1 / 6  # Share of your own images that is held out as test images, where there are none
+    resize: tuple[flags.Count, ...] | None = None  # Side in pixels, or height and width, that images are brought to
+    shape: tuple[flags.Count, ...] | None = None  # Height, width, channels of a table's rows
+    images_key: str | None = None  # Entry of an .npz file that holds the images; left out: found
+    labels_key: str | None = None  # Entry of an .npz file, or column of a table, that holds labels; left out: found
+    channels_first: bool | None = None  # Whether arrays are [n, C, H, W]; left out: told by their shape
+    white: flags.Rate | None = None  # Value of arrays that is white; left out: told by their type and range
+    skip_unreadable: bool = False  # Leave out files that cannot be read, instead of refusing all of them
+
+    def splits(self) -> tuple[str, ...]:
+        """Tell which splits there are: ('train', 'test') or ('train',)."""
+        return data.splits_of(self.dataset, **self._how())
+
+    def read_whole(self, split: str, console: Console | None = None) -> data.Reading:
+        """Read one of the splits there are, as it lies on disk, and say what was found."""
+        reading = data.read(self.dataset, split, **self._how())
+        for note in reading.notes if console else ():
+            console.print(note)
+        return reading._replace(images=check_images(reading.images))
+
+    def read(self, split: str, console: Console | None = None) -> data.Reading:
+        """Read the 'train' or 'test' images; of your own ones without a test part, the share that is held out."""
+        if 'test' in self.splits():
+            return self.read_whole(split, console)
+        reading = self.read_whole('train', console)
+        chosen = hold_out(reading.labels, len(reading.images), self.test, seed=1)[split == 'test']
+        labels = None if reading.labels is None else reading.labels[chosen]
+        return reading._replace(images=reading.images[chosen], labels=labels)
+
+    def _how(self):
+        return {name: getattr(self, name) for name in HOW} | {'data_dir': self.data_dir}
+
+    def read_test(self) -> data.Split:
+        """Read the test images, which need labels; when no choice is left to make."""
+        return data.Split(*self.read('test')[:2])
+
+
+def hold_out(labels: Array | None, count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Give what is kept and what is held out: indices; every class in proportion. Without labels all are kept."""
+    if labels is None:  # nothing will be judged
+        return np.arange(count), np.arange(0)
+    return data.split_validation(labels, share, seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class OnData(Source):
+    """Which images are learned from."""
+
+    images: flags.Count | None = None  # Training images used; left out: all. Fewer are for trying things out
+    validation: flags.Part | None = None  # Share of the training data that choices are made on
+
+    def resolve(self, images: Array | None = None) -> Self:
+        """Fill what was left out by settings chosen for the data set, or for such images; refuse what cannot run."""
+        flags.check_settings(self)
+        return self
+
+    def open(self, console: Console | None = None) -> tuple[Self, data.Split, data.Split]:
+        """Read the training data, fill what was left out, set the validation split aside. -> settings, two splits."""
+        flags.check_settings(self)
+        is_own = self.dataset not in data.NAMES
+        images, labels = self.read('train', console)[:2]
+        if self.images is not None and self.images < len(images):
+            # own images may lie class by class
+            order = np.random.default_rng(0).permutation(len(images)) if is_own else np.arange(len(images))
+            images, labels = (None if part is None else part[order[: self.images]] for part in (images, labels))
+        settings = self.resolve(images)
+        if is_own:
+            settings = dataclasses.replace(settings, dataset=str(pathlib.Path(self.dataset).absolute()))
+        kept, held_out = hold_out(labels, len(images), settings.validation, seed=0)
+        take = lambda part, chosen: None if part is None else jnp.asarray(part[chosen])  # noqa: E731
+        return settings, *(data.Split(take(images, part), take(labels, part)) for part in (kept, held_out))
+
+
+@dataclasses.dataclass(frozen=True)
+class Krotov(OnData):
+    """Settings of a Krotov-Hopfield layer."""
+
+    network: flags.choice(*TUNED) = 'cnn'  # cnn, a convolution, or dense
+    epochs: flags.Count | None = None  # Hebbian epochs, over which the rate falls linearly
+    features: flags.Count | None = None  # N, the number of neurons (filters)
+    window: flags.CountOrZero | None = None  # Side of the filters, in pixels; 0: the whole image, a dense layer
+    pool: flags.Count | None = None  # Side of the max-pooling blocks, in positions
+    patches_per_image: flags.CountOrZero | None = None  # Patches drawn per image and Hebbian step; 0: all of them
+    patch_transform: flags.choice(*PATCH_TRANSFORMS) | None = None  # raw, centred, l2, centred_l2 or contrast
+    k: flags.Rank | None = None  # The rank that unlearns, 2 to N
+    delta: flags.Amount | None = None  # Strength of the unlearning
+    p: flags.NormExponent | None = None  # Exponent of the norm, above 1
+    maximum: flags.choice('layer', 'unit') | None = None  # Changes are divided by the largest of the layer, or unit
+    output: flags.choice(*OUTPUTS) = 'weights'  # Predict with the weights, or with effective ones: sign(w)|w|^(p-1)
+    precision: flags.choice(*PRECISIONS) = 'highest'  # Of drives: highest (float32), tensorfloat32 or bfloat16
+    spread: flags.Rate | None = None  # Deviation of the first weights; 1 in the papers. Of small ones few ever win
+    rate: flags.Rate | None = None  # First Hebbian rate: the largest change of any weight in a step
+    batch: flags.Count | None = None  # Images per Hebbian step
+    augment = None
+
+    def tuned(self, images: Array | None = None) -> dict:
+        """Give the settings that were chosen for the data set, else for images like these; none without images."""
+        known = TUNED[self.network].get(self.dataset)
+        unknown = {} if images is None else settings_by_size(self.network, images.shape[1:], len(images))
+        return unknown if known is None else known
+
+    def resolve(self, images: Array | None = None) -> Self:
+        flags.check_settings(self)
+        missing = {name: value for name, value in self.tuned(images).items() if getattr(self, name, value) is None}
+        full = dataclasses.replace(self, **missing)
+        require(full.k <= full.features, f'--k {full.k} is more than the {full.features} neurons; use fewer.')
+        return full
+
+    def layer(self, count: int, post: tuple) -> Layer:
+        """Build the layer for `count` training images."""
+        names = 'features', 'window', 'k', 'delta', 'p', 'patch_transform', 'maximum', 'spread', 'rate'
+        names += 'patches_per_image', 'output', 'precision'
+        settings = {name: getattr(self, name) for name in names}
+        return krotov_layer(self.epochs, count // self.batch, post=post, **settings)
+
+    def net(self, count: int, images: Array | None = None) -> layers.Network:
+        """Build the network for so many images."""
+        pool = () if self.pool == 1 else (layers.max_pool(self.pool),)
+        return (self.layer(count, (layers.relu, *pool)),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Miconi(OnData):
+    """Settings of Miconi's three layers (2021, table 1: triangle activation, pruned connections)."""
+
+    dataset: str = 'cifar10'  # cifar10, or images of your own of about its size, see `hebbjax train cnn --help`
+    validation: flags.Part = 0.1  # Share of the training data that choices are made on
+    epochs: flags.Count = 20  # Hebbian epochs
+    features: tuple[flags.Count, flags.Count, flags.Count] = (100, 196, 400)  # Neurons of the three layers
+    batch: flags.Count = 100  # Images per step
+    rate: flags.Rate = 1.0  # Factor on the published rates, 1e-4, 1e-4 and 1e-3 per patch won
+    burn_in: flags.CountOrZero = 201  # Steps in which only thresholds adapt
+    whitening_images: flags.Count = 9000  # Images that ZCA is fitted to; its regularisation depends on their number
+    augment = staticmethod(data.random_flip)
+
+    def net(self, count: int, images: Array | None = None) -> layers.Network:
+        """Build the network for so many images, with its whitening fitted to them; without, its shapes are right."""
+        steps = self.epochs * (count // self.batch)
+        require(self.burn_in < steps, f'--burn-in {self.burn_in} leaves nothing of {steps} steps to learn in.')
+        names = 'features', 'rate', 'burn_in', 'whitening_images'
+        return miconi_network(steps, images, **{name: getattr(self, name) for name in names})
+
+
+def check_batch(batch: int, count: int) -> None:
+    """Refuse steps of more images than there are."""
+    require(batch <= count, f'--batch {batch} is larger than the {count} training images; use fewer.')
+
+
+def check_fits(net: layers.Network, image_shape: tuple[int, int, int]) -> None:
+    """Refuse, without drawing a weight, a network that does not fit images, or whose training memory does not hold."""
+    state = jax.eval_shape(lambda key: layers.init(net, key, image_shape), jax.random.key(0))
+    size, room = sum(4 * math.prod(leaf.shape) for leaf in jax.tree.leaves(state)), device_memory()
+    what = f'a network of {size / 1e9:.3g} GB cannot learn in a memory of {room / 1e9:.3g} GB'
+    require(3 * size <= room, f'{what}; use fewer --features.')  # the state, its change, and the state to come

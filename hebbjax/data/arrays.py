@@ -1,0 +1,118 @@
+"""Arrays in memory, and data sets that give examples one by one, as images and labels."""
+
+import collections
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hebbjax.data import pictures
+from hebbjax.data.forms import Reading, Split, assemble, find_key, to_nhwc, to_numpy
+from hebbjax.support.checks import require
+
+_logger = logging.getLogger('hebbjax')
+
+
+def from_arrays(
+    images: Any, labels: Any = None, *, channels_first: bool | None = None, white: float | None = None
+) -> Split:
+    """Make images and labels of many forms a `Split`; what was recognised is logged at INFO by the logger 'hebbjax'.
+
+    Args:
+        images: an array of numpy, jax or torch, or a list: [n, H, W], [n, H, W, C] or, as `to_nhwc` says, [n, C, H, W].
+            Or pairs (image, label), or dicts of them, in anything with `len` and indices, as data sets of torch and
+            Hugging Face are; images may be pillow's.
+        labels: whole numbers, names (numbered as they sort), a column [n, 1], or one-hot rows [n, K].
+        channels_first: whether images are [C, H, W]; None: recognised.
+        white: the value that is white; None: told by uint8, uint16 and bool, else recognised, see `scale`.
+
+    Example:
+        >>> images, labels = from_arrays(np.full((2, 3, 8, 8), 200.0), ['dog', 'cat'])
+        >>> images.shape, images.dtype.name, labels.tolist()
+        ((2, 8, 8, 3), 'float32', [1, 0])
+    """
+    reading = read_arrays(images, labels, channels_first=channels_first, white=white)
+    for note in reading.notes:
+        _logger.info(note)
+    return Split(reading.images, reading.labels)
+
+
+def read_arrays(
+    images, labels=None, *, resize=None, channels_first=None, images_key=None, labels_key=None, **how
+) -> Reading:
+    """Read what `from_arrays` takes, pairs one by one into one array."""
+    notes, names = [], ()
+    if not hasattr(images, 'ndim'):
+        keys = {'images_key': images_key, 'labels_key': labels_key}
+        images, own_labels, names = gather(images, notes, resize=resize, channels_first=channels_first, **keys)
+        require(labels is None or own_labels is None, 'images come with labels of their own; leave out the others.')
+        labels, resize, channels_first = own_labels if labels is None else labels, None, False
+    return assemble(to_numpy(images), labels, names, notes, resize=resize, channels_first=channels_first, **how)
+
+
+def gather(examples, notes: list[str], *, resize=None, channels_first=None, images_key=None, labels_key=None):
+    """Read examples one by one into one array -> images [n, H, W, C], labels or None, names of classes.
+
+    An example is (image, label), a dict that holds both, or an image alone. Grey pictures among RGB ones become RGB.
+    """
+    fits = hasattr(examples, '__len__') and hasattr(examples, '__getitem__')
+    fits = fits and not isinstance(examples, str | bytes | Mapping)  # which data.load takes for paths and arrays
+    require(fits, f'{type(examples).__name__} holds no images; give an array, or what has len() and [i].')
+    require(len(examples) > 0, 'there are no images among 0 examples; give some.')
+    told, images, labels, keys = collections.Counter(), None, [], None
+    for index in range(len(examples)):
+        example = examples[index]
+        if isinstance(example, Mapping):
+            keys = keys or _find_keys([*example], images_key, labels_key, notes)
+            image, label = (example.get(key) if key is not None else None for key in keys)
+        else:
+            image, label = example if _is_pair(example) else (example, None)
+        pixels = _to_pixels(image, told, channels_first, notes if index == 0 else [])
+        if resize is not None:
+            pixels = pictures.resize_pixels(pixels, pictures.sides_of(resize))
+        if images is None:
+            images = np.empty((len(examples), *pixels.shape), pixels.dtype)
+        elif images.shape[3] == 1 and pixels.shape[2] == 3 and hasattr(image, 'getbands'):
+            images = np.repeat(images, 3, 3)
+        fits = pictures.fits_into(pixels, images[0])
+        what = f'image {index} is {_shape(pixels)} and image 0 {_shape(images[0])}'
+        require(fits, f'{what}; give images of one kind, or resize=28, say, where sizes differ.')
+        images[index] = pixels
+        labels.append(label if isinstance(label, str) or label is None else to_numpy(label))
+    notes += pictures.tell(told)
+    missing = sum(label is None for label in labels)
+    require(missing in (0, len(labels)), f'{missing} of {len(labels)} examples have no label; leave these out.')
+    return images, None if missing else labels, _class_names(examples, keys)
+
+
+def _find_keys(names, images_key, labels_key, notes):
+    keys = find_key('images', names, images_key), find_key('labels', names, labels_key, needed=False)
+    if keys[1] is None:
+        notes.append(f'there are no labels by name among {", ".join(map(str, names))}; name them by labels_key.')
+    return keys
+
+
+def _is_pair(example) -> bool:
+    """Whether this is (image, label), and not an image of two rows."""
+    if not isinstance(example, tuple | list) or len(example) != 2:
+        return False
+    return hasattr(example[0], 'getbands') or np.ndim(example[0]) >= 2
+
+
+def _to_pixels(image, told, channels_first, notes) -> np.ndarray:
+    if hasattr(image, 'getbands'):  # pillow's
+        return pictures.decode(image, told)
+    return to_nhwc(to_numpy(image)[None], channels_first, notes)[0]
+
+
+def _shape(pixels) -> str:
+    return f'{" x ".join(map(str, pixels.shape))} {pixels.dtype}'
+
+
+def _class_names(examples, keys) -> tuple[str, ...]:
+    """Names of classes where a data set has them, as torchvision's and Hugging Face's do."""
+    features = getattr(examples, 'features', None)
+    feature = features.get(keys[1]) if keys and isinstance(features, Mapping) else None
+    names = getattr(feature, 'names', None) or getattr(examples, 'classes', None)
+    return tuple(names) if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) else ()

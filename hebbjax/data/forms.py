@@ -1,0 +1,189 @@
+"""The forms of images and labels, made one: [n, H, W, C] whose type says what white is, and classes 0 .. K - 1.
+
+Folders, files and arrays are read by their own modules; what they read ends here, in `assemble`.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from hebbjax.data import pictures
+from hebbjax.support import checks
+from hebbjax.support.checks import require, show
+
+KEYS = {
+    'images': ('images', 'image', 'imgs', 'img', 'x', 'data', 'pixels', 'pixel_values', 'arr_0'),
+    'labels': ('labels', 'label', 'classes', 'class', 'targets', 'target', 'y', 'arr_1'),
+}
+"""Names that entries, columns and fields of examples go by, in any case."""
+
+_WHITES = {np.dtype(bool): 1, np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}  # of types that tell it
+_HINT = 'give white='
+
+
+class Split(NamedTuple):
+    """One split of a data set, in its order on disk."""
+
+    images: np.ndarray  # [n, H, W, C] uint8; of one's own also uint16, bool, or float32
+    labels: np.ndarray | None  # [n] int32, classes 0 .. K - 1; None where there are none
+
+
+class Reading(NamedTuple):
+    """A split, and what is to be said of it."""
+
+    images: np.ndarray  # as in `Split`
+    labels: np.ndarray | None
+    classes: tuple[str, ...]  # names of the classes 0 .. K - 1; () where they are unknown
+    notes: tuple[str, ...]  # a sentence each: what was found and what was made of it
+
+
+def assemble(
+    images, labels=None, classes=(), notes=(), *, channels_first=None, white=None, resize=None, is_typed=True
+) -> Reading:
+    """Make what was read a `Reading`: channels last, white known, sizes as asked for, classes numbered, all checked."""
+    notes = [*notes]
+    images = np.ascontiguousarray(scale(to_nhwc(images, channels_first, notes), white, notes, is_typed))
+    if resize is not None:
+        images = pictures.resize_images(images, pictures.sides_of(resize))
+    checks.check_images(images)
+    n, h, w, c = images.shape
+    count, kind = 'no labels', {1: 'grey', 3: 'RGB'}.get(c, f'{c} channels')
+    if labels is not None:
+        labels, classes = number_labels(labels, classes)
+        require(len(labels) == n, f'{len(labels)} labels do not fit {n} images; give one for each.')
+        count = f'{len(classes) or labels.max() + 1} classes'
+    summary = f'{n} images of {h} x {w}, {kind}, {images.dtype}; {count}.'
+    return Reading(images, labels, () if labels is None else tuple(classes), (summary, *notes))
+
+
+def spell(path: str | os.PathLike) -> str:
+    """Spell a path on one line that can be printed, whatever bytes it is of."""
+    return ' '.join(os.fsencode(path).decode(errors='replace').split())
+
+
+def check_part(split: str, parts: Sequence[str], source: str) -> None:
+    """Refuse a split that a source does not have."""
+    way = 'hold images out with data.split_validation'
+    require(split in parts, f'{source} has no {split} part, and gives all its images as train; {way}.')
+
+
+def find_key(what: str, names: Sequence[str], given: str | None = None, needed: bool = True) -> str | None:
+    """Find the entry or column of 'images' or 'labels' by its name, or by the one given; None: there is none."""
+    setting = f'{what}_key'
+    if given is not None:
+        checks.check_choice(setting, given, names)
+        return given
+    found = [name for name in names if str(name).lower() in KEYS[what]]
+    shown = ', '.join(map(str, [*names][:8]))
+    require(len(found) < 2, f'{", ".join(map(str, found))} may all be {what}; name one by {setting}.')
+    require(found or not needed, f'there are no {what} by name among {shown or "no entries"}; name them by {setting}.')
+    return found[0] if found else None
+
+
+def to_numpy(value) -> np.ndarray:
+    """Give what jax, torch or a list holds as a numpy array, wherever it lies, without importing either."""
+    for way in ('detach', 'cpu'):  # of torch's tensors, which may have gradients and lie on another device
+        value = getattr(value, way)() if callable(getattr(value, way, None)) else value
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = ' '.join(str(error).split())[:150].rstrip('.')
+        raise ValueError(f'{type(value).__name__} cannot be made an array ({reason}); give numpy arrays.') from None
+    return array.astype(np.float32) if array.dtype.name in ('bfloat16', 'float16', 'float64') else array
+
+
+def to_nhwc(images: np.ndarray, channels_first: bool | None, notes: list[str]) -> np.ndarray:
+    """Give images [n, H, W], [n, H, W, C] or [n, C, H, W] as [n, H, W, C].
+
+    Channels are first where that is told, or where axis 1 is 1 or 3 and the last is longer than 4.
+    """
+    is_told = channels_first is None or isinstance(channels_first, bool)
+    require(is_told, f'channels_first={show(channels_first)} is unknown; give True or False, or leave it out.')
+    shape = images.shape
+    way = 'give [n, H, W], [n, H, W, C] or [n, C, H, W]; rows of pixels by reshape(-1, H, W, C)'
+    require(images.ndim in (3, 4) and 0 not in shape, f'images of shape {shape} are none; {way}.')
+    if images.ndim == 3:
+        way = 'write images[None], or images[..., None] where these are many narrow ones'
+        require(shape[2] not in (1, 3, 4), f'images of shape {shape} look like one image [H, W, C]; {way}.')
+        return images[..., None]
+    is_first = channels_first is None and shape[1] in (1, 3) and shape[3] > 4
+    if is_first:
+        notes.append(f'{shape[1]} in images [n, {", ".join(map(str, shape[1:]))}] was taken for their channels.')
+    return images.transpose(0, 2, 3, 1) if channels_first or is_first else images
+
+
+def scale(images: np.ndarray, white: float | None, notes: list[str], is_typed: bool = True) -> np.ndarray:
+    """Give images as uint8, uint16, bool or float32 whose type says what white is; 1 of floats.
+
+    A range 0..1, 0..255 or 0..65535 is recognised where the upper half of it is reached; floats up to 10, and those
+    that go below 0, are taken as they are.
+
+    Args:
+        white: the value that is white, where it is another than that.
+        is_typed: whether uint8 and uint16 were chosen as such, and do not merely hold small numbers.
+    """
+    kind, name = images.dtype.kind, images.dtype.name if is_typed else 'numbers'
+    way = 'give uint8 (0-255), uint16, bool or floats (0-1)'
+    require(kind in 'buif', f'images are numbers, not {images.dtype}; {way}.')
+    low, high = float(images.min()), float(images.max())
+    own = _WHITES.get(images.dtype) if is_typed else None
+    if white is not None:
+        checks.check_number('white', white, above=0)
+    elif own or not math.isfinite(low + high):  # the latter are refused at the door
+        if kind == 'u' and 0 < high < own / 2:
+            notes.append(f'images of {name} reach {high:g} of {own}; if {high:g} is white, {_HINT}{high:g}.')
+        return images
+    else:
+        white = _recognise(low, high, kind == 'f', name)
+        what = f'images of {name} run from {low:g} to {high:g}, and {white} was taken for white'
+        notes.append(f'{what}; if it is another, {_HINT}.')
+        if kind != 'f':
+            return images.astype({white: dtype for dtype, white in _WHITES.items()}[white], copy=False)
+    if white == (own or (kind == 'f' and 1)):
+        return images.astype(np.float32, copy=False) if kind == 'f' else images
+    return np.divide(images, white, dtype=np.float32)
+
+
+def number_labels(labels, names: Sequence[str] = ()) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Give labels [n] as int32, and the names of classes: `names` if there are, else the names found, sorted.
+
+    Whole numbers, columns [n, 1] and one-hot rows keep their numbers; names that are all whole numbers sort as such.
+    """
+    labels = to_numpy(labels)
+    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if labels.dtype.kind == 'O' and all(isinstance(label, str) for label in labels.flat):
+        labels = labels.astype(str)  # of tables
+    if labels.dtype.kind not in 'US':
+        labels = np.asarray(checks.check_labels(labels, len(names) or None))
+        return _to_int32(labels), tuple(names)
+    require(labels.ndim == 1, f'labels are one name for each image, [n], not of shape {labels.shape}.')
+    found = set(labels.astype(str).tolist())
+    classes = tuple(names) or tuple(sort_names(found))
+    strange = sorted(found - {*classes})
+    what = f'class {show(strange[:1])[1:-1]} is not among the {len(classes)} that training has'
+    require(not strange, f'{what}; rename it, or make it one set.')
+    number = {name: index for index, name in enumerate(classes)}
+    return np.array([number[label] for label in labels.astype(str).tolist()], np.int32), classes
+
+
+def sort_names(names) -> list[str]:
+    """Sort names of classes: as numbers where all are whole numbers, so that 10 comes after 9, else as text."""
+    return sorted(names, key=lambda name: (int(name), name)) if all(map(str.isdecimal, names)) else sorted(names)
+
+
+def _recognise(low, high, is_float, name) -> int:
+    if is_float and (low < 0 or high <= checks.BRIGHT):
+        return 1
+    white = next((white for white in _WHITES.values() if high <= white), 0)
+    fits = low >= 0 and white >= high > white / 2
+    require(fits, f'images of {name} run from {low:g} to {high:g} and do not say what white is; {_HINT}{high:g}, say.')
+    return white
+
+
+def _to_int32(labels) -> np.ndarray:
+    highest = labels.max(initial=0)
+    require(highest < 2**31, f'labels run to {highest}, which are no classes; number them from 0.')
+    return labels.astype(np.int32)

@@ -1,0 +1,179 @@
+"""Files of arrays (.npz, .npy) and tables of pixels (.csv, .parquet), a row for each image."""
+
+import contextlib
+import csv
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from hebbjax.data.forms import KEYS, Reading, assemble, check_part, find_key, number_labels, spell, to_numpy
+from hebbjax.support.checks import check_count, require, show
+from hebbjax.support.files import reading
+
+_ANEW = 'write it anew with numpy.savez(file, images=images, labels=labels)'
+_PARTS = {'train': 'train', 'training': 'train', 'test': 'test', 'testing': 'test', 'val': 'val', 'valid': 'val'}
+_PARTS |= {'validation': 'val'}
+
+
+@contextlib.contextmanager
+def opening_arrays(source: str | Mapping) -> Iterator[Mapping]:
+    """Open an .npz, or an .npy as images alone; what is a mapping already stays. Nothing is ever unpickled."""
+    if isinstance(source, Mapping):
+        yield source
+        return
+    with contextlib.ExitStack() as stack:
+        with reading(spell(source), _ANEW):
+            entries = np.load(stack.enter_context(open(source, 'rb')), allow_pickle=False)
+            entries = {'images': entries} if isinstance(entries, np.ndarray) else stack.enter_context(entries)
+        names = [*entries]
+        twice = [name for name in names if names.count(name) > 1]
+        require(not twice, f'{spell(source)} holds {show(twice[:1])[1:-1]} twice; write each array once.')
+        yield entries
+
+
+def splits_of_arrays(names, images_key=None, labels_key=None) -> dict[str, tuple[str, str | None]]:
+    """Find the entries of images and labels in each split by their names, such as images, x_train, test_labels."""
+    groups = {}
+    for name in names:
+        words = str(name).lower().split('_')
+        part = next((_PARTS[word] for word in words if word in _PARTS), None)
+        bare = '_'.join(word for word in words if word not in _PARTS)
+        groups.setdefault(part, {}).setdefault(bare, name)
+    require('' not in groups.get('train', ()), "these are splits; give one of them, such as source['train'].")
+    if images_key is not None or labels_key is not None:
+        names = [*names]
+        images = find_key('images', names, images_key)
+        rest = [name for name in names if name != images]
+        return {'train': (images, find_key('labels', rest, labels_key, needed=False))}
+    training = 'train' if 'train' in groups else None
+    found = {'train': _find_pair(groups.get(training, {}))}
+    if training and set(groups.get('test', ())) & {*KEYS['images']}:
+        found['test'] = _find_pair(groups['test'])
+    return found
+
+
+def read_mapping(
+    source: str | Mapping, split='train', *, images_key=None, labels_key=None, shape=None, **how
+) -> Reading:
+    """Read an .npz, an .npy or a mapping of arrays; names of classes are numbered as those of training sort."""
+    where, notes = 'the mapping' if isinstance(source, Mapping) else spell(source), []
+    with opening_arrays(source) as entries:
+        parts = splits_of_arrays(entries, images_key, labels_key)
+        check_part(split, [*parts], where)
+        used = {key for keys in parts.values() for key in keys}
+        if unused := [str(name) for name in entries if name not in used]:
+            notes.append(f'{", ".join(unused[:5])} of {where} {"were" if len(unused) > 1 else "was"} left out.')
+        read = lambda key: None if key is None else to_numpy(entries[key])  # noqa: E731
+        with contextlib.nullcontext() if isinstance(source, Mapping) else reading(where, _ANEW):
+            images, labels, trained = map(read, (*parts[split], parts['train'][1]))
+    classes = () if labels is None or trained is None else number_labels(trained)[1]
+    return assemble(to_shape(images, shape, where, notes), labels, classes, notes, **how)
+
+
+def read_table(path: str, *, labels_key=None, shape=None, **how) -> Reading:
+    """Read a table, a row for each image: a column of labels, found by its name or named, and pixels in their order.
+
+    A .csv without a line of names has labels first, if there is a column more than pixels; columns are then numbered.
+    """
+    where, labels, row = spell(path), [], 0
+    way = 'all columns but one of labels, named by labels_key, hold numbers'
+    with reading(where, way):
+        names, has_names, most = _look_at(path)
+    require(len({*names}) == len(names), f'{where} holds columns of the same name; rename them.')
+    label = find_key('labels', names, labels_key, needed=False)
+    if (
+        label is None
+        and not has_names
+        and len(names) == 1 + (math.prod(shape) if shape else math.isqrt(len(names)) ** 2)
+    ):
+        label = names[0]
+    pixels = [name for name in names if name != label]
+    images = np.empty((most, len(pixels)), np.uint8)
+    with reading(where, way):
+        for batch in _batches(path, names, label, has_names):
+            columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in pixels]
+            block = _narrow(np.stack(columns, 1).astype(np.float32, copy=False))
+            lacking = ~np.isfinite(block).all(1)
+            require(not lacking.any(), f'row {row + lacking.argmax() + 1} lacks values')
+            images = images.astype(np.result_type(images, block), copy=False)  # wider, if a block needs it
+            images[row : row + len(block)] = block
+            row += len(block)
+            labels += [] if label is None else batch.column(label).to_pylist()
+        require(row > 0, 'it has no rows')
+        require(not {None, ''} & {*labels}, 'a row has no label')
+        names_classes = any(isinstance(name, str) and not _is_number(name) for name in labels)
+        labels = None if label is None else np.array(labels, None if names_classes else float)
+    found = 'no column was taken for labels; name it by labels_key'
+    notes = [f'{found}.' if label is None else f'column {label} was taken for labels.']
+    return assemble(to_shape(images[:row], shape, where, notes), labels, (), notes, is_typed=False, **how)
+
+
+def to_shape(images: np.ndarray, shape, where: str, notes: list[str]) -> np.ndarray:
+    """Give rows of pixels [n, D] as images of a shape, or of a square where D is one; images pass."""
+    if shape is None and images.ndim != 2:
+        return images
+    count = images.shape[1] if images.ndim == 2 else math.prod(images.shape[1:])
+    if shape is None:
+        side = math.isqrt(count)
+        fits = side**2 == count > 1
+        require(fits, f'rows of {where} hold {count} values, which make no grey square; give shape=(H, W, C).')
+        notes.append(f'rows of {count} values were taken for grey images of {side} x {side}.')
+        shape = side, side
+    sizes = tuple(shape) if isinstance(shape, tuple | list) else ()
+    require(len(sizes) in (2, 3), f'shape={show(shape)} is out of range; use (H, W) or (H, W, C).')
+    for size in sizes:
+        check_count('shape', size)
+    way = 'give another shape, or leave out columns that are no pixels'
+    require(math.prod(sizes) == count, f'images of {where} hold {count} values, which do not make {sizes}; {way}.')
+    return images.reshape(-1, *sizes)
+
+
+def _find_pair(group) -> tuple[str, str | None]:
+    names = [*group]
+    keys = find_key('images', names), find_key('labels', names, needed=False)
+    return tuple(group.get(key) for key in keys)
+
+
+def _look_at(path) -> tuple[list[str], bool, int]:
+    """Give the names of columns, whether these are the file's own, and how many rows there are at most."""
+    if path.lower().endswith('.parquet'):
+        import pyarrow.parquet
+
+        with pyarrow.parquet.ParquetFile(path) as file:
+            return file.schema_arrow.names, True, file.metadata.num_rows
+    with open(path, encoding='utf-8-sig', newline='') as file:
+        names = [name.strip() for name in next(csv.reader(file), [])]
+    with open(path, 'rb') as file:
+        parts = iter(lambda: file.read(2**20), b'')
+        most = 1 + sum(max(part.count(b'\n'), part.count(b'\r')) for part in parts)
+    has_names = not all(map(_is_number, names))
+    return names if has_names else [*map(str, range(len(names)))], has_names, most
+
+
+def _batches(path, names, label, has_names) -> Iterator:
+    """Read some rows at a time, as pyarrow's batches; all but labels as float32, however a .csv writes them."""
+    if path.lower().endswith('.parquet'):
+        import pyarrow.parquet
+
+        return pyarrow.parquet.ParquetFile(path).iter_batches(1024)
+    import pyarrow
+    import pyarrow.csv
+
+    types = {name: pyarrow.string() if name == label else pyarrow.float32() for name in names}
+    read = pyarrow.csv.ReadOptions(column_names=names, skip_rows=int(has_names))
+    return pyarrow.csv.open_csv(path, read, None, pyarrow.csv.ConvertOptions(column_types=types))
+
+
+def _is_number(text) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
+
+
+def _narrow(block: np.ndarray) -> np.ndarray:
+    """Give whole numbers of one or two bytes as such, so that little memory is taken."""
+    low, high = block.min(initial=0), block.max(initial=0)
+    is_whole = low >= 0 and high <= 65535 and (block == np.rint(block)).all()
+    return block.astype(np.uint8 if high <= 255 else np.uint16) if is_whole else block

@@ -1,0 +1,181 @@
+"""Networks by name, with settings for the images at hand: those of known data sets were chosen on validation splits.
+
+They are what the commands and the scikit-learn estimators train (recipes and figures: experiments/RESULTS.md).
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hebbjax import data, rules, transforms
+from hebbjax.base import Array, Key
+from hebbjax.layers.activations import relu, triangle
+from hebbjax.layers.chain import Shape
+from hebbjax.layers.homeostasis import Homeostasis
+from hebbjax.layers.initializers import pruned
+from hebbjax.layers.layer import Layer, from_patches, to_intensities
+from hebbjax.layers.network import Network
+from hebbjax.layers.normalization import standardise
+from hebbjax.layers.patches import PATCH_TRANSFORMS, Window, raw
+from hebbjax.layers.pooling import avg_pool, max_pool
+from hebbjax.readout.schedules import Schedule
+from hebbjax.support import checks
+
+RECIPES = ('krotov', 'miconi')
+
+# of schedules: epochs, batch, rate, its factor after so many epochs without a better accuracy, epochs that end training
+CNN = {
+    'seeds': 3, 'epochs': 300, 'backprop_seeds': 1, 'features': 400, 'window': 5, 'pool': 4, 'k': 2, 'delta': 0.4,
+    'p': 2.0, 'patch_transform': 'centred_l2', 'maximum': 'layer', 'spread': 1.0, 'start': 'drawn', 'rate': 0.04,
+    'batch': 1000, 'patches_per_image': 1, 'power': 1.0, 'threshold': 1.5, 'shift': 0, 'validation': 1 / 12,
+    'head': Schedule(20, 256, 1e-3, 0.3, 2, 5, average=1000), 'twin': Schedule(15, 256, 3e-4, 0.3, 2, 5),
+}  # fmt: skip
+DENSE = CNN | {
+    'epochs': 25, 'features': 2000, 'window': 0, 'pool': 1, 'patch_transform': 'l2', 'maximum': 'unit', 'power': 2.0,
+    'patches_per_image': 0, 'threshold': 0.0, 'head': Schedule(30, 256, 3e-4, 0.3, 2, 5, average=1000),
+    'twin': Schedule(20, 256, 3e-4, 0.3, 2, 5),
+}  # fmt: skip
+DIGITS, CIFAR10 = {'seeds': 5, 'backprop_seeds': 5, 'batch': 100, 'validation': 1 / 6}, {'validation': 1 / 10}
+CNN_DIGITS = CNN | DIGITS | {
+    'epochs': 60, 'features': 32, 'window': 6, 'pool': 3, 'patch_transform': 'contrast', 'patches_per_image': 8,
+    'threshold': 0.0, 'head': Schedule(60, 50, 1e-2, 0.3, 5, 11), 'twin': Schedule(60, 50, 3e-3, 0.3, 5, 11),
+}  # fmt: skip
+DENSE_DIGITS = DENSE | DIGITS | {
+    'features': 100, 'head': Schedule(30, 50, 3e-3, 0.3, 2, 5), 'twin': Schedule(20, 50, 3e-3, 0.3, 2, 5),
+}  # fmt: skip
+DENSE_MNIST = DENSE | {
+    'epochs': 5, 'start': 'patches', 'delta': 1.0, 'maximum': 'layer', 'power': 3.0, 'threshold': -1.0, 'shift': 1,
+    'head': Schedule(50, 256, 1e-3, 0.3, 3, 7, average=1000), 'twin': Schedule(30, 256, 3e-4, 0.3, 3, 7),
+}  # fmt: skip
+TUNED = {
+    'cnn': {'digits': CNN_DIGITS, 'mnist': CNN, 'fashion_mnist': CNN, 'cifar10': CNN | CIFAR10},
+    'dense': {'digits': DENSE_DIGITS, 'mnist': DENSE_MNIST, 'fashion_mnist': DENSE, 'cifar10': DENSE | CIFAR10},
+}
+SMALL, FEW, STEPS = 12, 20_000, 600  # pixels a side and images, up to which they are; steps that few are learned in
+
+
+class Recipe(NamedTuple):
+    """A network and how its layers learn; what `training.fit` asks for."""
+
+    net: Network
+    epochs: int
+    batch: int  # images per step
+    augment: Callable[[Key, Array], Array] | None = None
+    start: Callable[[Layer, Key, Array], Array] | None = None
+    """(layer, key, images) -> first weights of the lowest layer; None: as its initializer draws them."""
+
+
+def recipe(name: str, images: Array, **settings: Any) -> Recipe:
+    """Give a network for images [n, H, W, C], with settings chosen from their size and number, or given here.
+
+    Args:
+        name: 'krotov', one Krotov-Hopfield layer (Talloen et al. 2021), a convolution with max pooling, dense where
+            images are smaller than 5 pixels a side, or `window` is 0; 'miconi', three layers (Miconi 2021).
+        settings: in the place of those that are chosen, see `krotov_layer` and `miconi_network`; `epochs`, `batch`.
+
+    Example:
+        >>> chosen = recipe('krotov', data.load('digits')[0], features=16)
+        >>> chosen.net[0].features, chosen.batch
+        (16, 100)
+    """
+    checks.check_choice('name', name, RECIPES)
+    count, image_shape = len(checks.check_images(images)), tuple(images.shape[1:])
+    if name == 'miconi':
+        chosen = {'epochs': 20, 'batch': min(100, count)}
+        unknown = settings.keys() - chosen.keys() - {'features', 'rate', 'burn_in', 'whitening_images'}
+    else:
+        window = settings.get('window', min(image_shape[:2]) // 5)
+        chosen = settings_by_size('cnn' if window else 'dense', image_shape, count)
+        unknown = settings.keys() - chosen.keys()
+    checks.require(not unknown, f'{name} has no setting {", ".join(sorted(unknown))}; leave it out.')
+    full = chosen | settings
+    checks.check_count('epochs', full['epochs'])
+    checks.check_count('batch', full['batch'], 1, count)
+    steps = full['epochs'] * (count // full['batch'])
+    if name == 'miconi':
+        net = miconi_network(steps, images, **{key: settings[key] for key in settings.keys() - {'epochs', 'batch'}})
+        return Recipe(net, full['epochs'], full['batch'], data.random_flip)
+    post = (relu, max_pool(full['pool'])) if full['pool'] > 1 else (relu,)
+    names = 'features', 'window', 'k', 'delta', 'p', 'patch_transform', 'maximum', 'spread', 'rate', 'patches_per_image'
+    layer = krotov_layer(full['epochs'], count // full['batch'], post=post, **{key: full[key] for key in names})
+    return Recipe((layer,), full['epochs'], full['batch'], start=from_patches if full['start'] == 'patches' else None)
+
+
+def settings_by_size(network: str, image_shape: Shape, count: int) -> dict[str, Any]:
+    """Choose settings of a 'cnn' or 'dense' network for images of no known data set, by their size and number.
+
+    Windows, pooling blocks and batches fit; about 6 x 6 maxima of each neuron are left, as of Fashion-MNIST. Few images
+    (below 20,000) are learned from in as many steps as digits are, by fewer neurons with about 4 x 4 maxima each.
+    """
+    checks.check_choice('network', network, TUNED)
+    side = min(checks.check_image_shape(image_shape)[:2])
+    chosen = TUNED[network]['digits' if side <= SMALL else 'fashion_mnist']
+    if network == 'cnn':
+        window = min(chosen['window'], side)
+        maxima = 4 if count < FEW else 6  # a side; on 2,000 images 4 are as good
+        pool = chosen['pool'] if side <= SMALL else max(1, round((side - window + 1) / maxima))
+        chosen = chosen | {'window': window, 'pool': min(pool, side - window + 1)}
+    if count < FEW:
+        batch = max(1, min(100, count // 2))  # half of them may be held out
+        few = {'batch': batch, 'epochs': math.ceil(STEPS / max(1, count // batch)), 'validation': 1 / 6, 'seeds': 3}
+        few |= {'patches_per_image': 8} if network == 'cnn' else {}
+        few |= {} if side <= SMALL else {'features': 100}
+        few |= {name: chosen[name]._replace(epochs=60, batch=min(50, batch)) for name in ('head', 'twin')}
+        chosen = chosen | few
+    return chosen
+
+
+def krotov_layer(
+    epochs: int, steps: int, *, features: int, post: tuple = (relu,), window: int = 5, k: int = 2, delta: float = 0.4,
+    p: float = 2.0, patch_transform: str = 'centred_l2', maximum: str = 'layer', spread: float = 1.0,
+    rate: float = 0.04, patches_per_image: int = 1, output: str = 'weights', precision: str = 'highest',
+) -> Layer:  # fmt: skip
+    """Build a Krotov-Hopfield layer whose rate falls to zero over `epochs` of `steps` each.
+
+    Args:
+        window: side of the filters in pixels; 0: the whole image, a dense layer.
+        maximum: what changes are divided by, the largest of the 'layer' or of each 'unit'.
+        spread: deviation of the first weights.
+        patches_per_image: patches drawn of each image in a step; 0: all of them.
+    """
+    falling = transforms.scale_by_rate(transforms.linear_by_epoch(rate, epochs, steps))
+    tx = optax.chain(transforms.scale_by_max_abs(maximum), falling)
+    how = {'patch_transform': PATCH_TRANSFORMS[patch_transform], 'post': post, 'output': output, 'precision': precision}
+    how |= {'init': jax.nn.initializers.normal(spread), 'patches_per_image': patches_per_image or None}
+    return Layer(features, rules.krotov(k, delta, p), tx, Window(window or None), **how)
+
+
+def miconi_network(
+    steps: int, images: Array | None = None, *, features: tuple[int, int, int] = (100, 196, 400), rate: float = 1.0,
+    burn_in: int = 201, whitening_images: int = 9000,
+) -> Network:  # fmt: skip
+    """Build Miconi's three layers (2021, table 1: triangle activation, pruned connections) for so many steps in all.
+
+    Args:
+        images: what ZCA is fitted to; without them nothing is whitened, and all shapes are right.
+        rate: factor on the published rates, 1e-4, 1e-4 and 1e-3 per patch won.
+        burn_in: steps in which only thresholds adapt.
+        whitening_images: how many of the images, in equal steps; the regularisation of ZCA depends on their number.
+    """
+    checks.require(burn_in < steps, f'burn_in={burn_in} leaves nothing of {steps} steps to learn in; use fewer.')
+    first = ()
+    if images is not None:  # in equal steps, as the authors' notebook does
+        images = images[:: max(1, len(images) // whitening_images)][:whitening_images]
+        images = standardise(to_intensities(jnp.asarray(images)))
+        whitening = data.fit_whitening(images, **data.WHITENING_SETTINGS['miconi_notebook'])
+        first = functools.partial(data.whiten, whitening), standardise
+    net, rule = [], rules.instar(1, reduce=rules.sum_over_patches)
+    post, homeostasis = (triangle, avg_pool(2)), Homeostasis(winners=1)
+    how = {'patch_transform': raw, 'post': post, 'homeostasis': homeostasis}
+    published = zip(features, (5, 3, 3), (1e-4, 1e-4, 1e-3), (1.0, 0.01, 0.01), (first, (), ()))
+    for neurons, size, published_rate, density, white in published:
+        rates = optax.constant_schedule(0.0), optax.constant_schedule(rate * published_rate)
+        step = transforms.scale_by_rate(optax.join_schedules(rates, [burn_in]))
+        tx = optax.chain(step, transforms.keep_pruned(), transforms.project_unit_rows())
+        net.append(Layer(neurons, rule, tx, Window(size), pre=(standardise, *white), init=pruned(density), **how))
+    return tuple(net)

@@ -1,0 +1,125 @@
+"""Images of one's own on the command line: compared, trained on, evaluated on, and made features of."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SIZES = ['--features', '6', '--epochs', '3']
+HEADS = ['--head-epochs', '2', '--seeds', '1', '--rows', 'hebbian', 'untrained']
+
+
+def write_folder(root, classes=('bars', 'rows'), count=20, size=(10, 12), seed=0):
+    """A folder of small grey pictures: bars across or down, of random strength."""
+    draw = np.random.default_rng(seed)
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = draw.integers(0, 60, size)
+            bar = (slice(None), draw.integers(size[1])) if name == 'bars' else (draw.integers(size[0]), slice(None))
+            pixels[bar] = draw.integers(150, 256)
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f'{number}.png')
+    return root
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch, relaxed):
+    monkeypatch.chdir(tmp_path)
+    return write_folder(tmp_path / 'eigene Bilder äöü')
+
+
+def test_a_folder_is_compared_and_its_settings_are_chosen_by_size(pictures, tmp_path, call):
+    code, said, errors = call('compare', '--dataset', pictures, *SIZES, *HEADS, '--json', tmp_path / 'rows.json')
+    assert (code, errors) == (0, '') and '40 images of 10 x 12, grey, uint8; 2 classes' in said
+    report = json.loads((tmp_path / 'rows.json').read_text())
+    assert [row['row'] for row in report['rows']] == ['hebbian', 'untrained']
+    assert report['config']['window'] == 6 and report['config']['dataset'] == str(pictures)
+    assert report['config']['head'][1] <= 20  # a batch of the head, no larger than the images are many
+
+
+def test_a_run_on_a_folder_goes_all_the_way(pictures, tmp_path, call):
+    run = tmp_path / 'runs' / f'cnn-{pictures.name}-1'
+    code, said, _ = call('train', 'cnn', '--dataset', pictures.name, *SIZES)
+    assert code == 0 and str(run) in said
+    assert json.loads((run / 'config.json').read_text())['settings']['dataset'] == str(pictures)
+    assert call('evaluate', run)[0] == call('plot', run)[0] == 0
+
+    other = write_folder(tmp_path / 'other', size=(14, 9), seed=3)
+    code, said, _ = call('evaluate', run, '--dataset', other, '--resize', 10, 12, '--out', tmp_path / 'judged')
+    assert code == 0 and f'on {other}' in said
+    judged = json.loads((tmp_path / 'judged' / 'evaluation.json').read_text())
+    assert judged['config']['dataset'] == str(other) and np.sum(judged['rows'][0]['confusion']) == 7  # a sixth of 40
+    code, _, errors = call('evaluate', run, '--dataset', other)
+    assert code == 2 and 'images of (14, 9, 1) do not fit a run that learned from (10, 12, 1)' in errors
+    assert '--resize 10 12' in errors
+
+    code, said, _ = call('features', '--run', run, '--out', tmp_path / 'of_run.npz')
+    assert code == 0 and 'linear probe' in said
+    with np.load(tmp_path / 'of_run.npz') as file:
+        assert len(file['features']) == 40 and file['labels'].tolist() == [0] * 20 + [1] * 20
+        assert file['classes'].tolist() == ['bars', 'rows']
+
+
+def test_features_of_a_recipe_are_those_of_its_weights(pictures, tmp_path, call):
+    weights, made, again = tmp_path / 'w.npz', tmp_path / 'made.npz', tmp_path / 'again.npy'
+    settings = ['features', '--dataset', pictures, *SIZES]
+    code, said, _ = call(settings, '--out', made, '--save-weights', weights)
+    assert code == 0 and 'made.npz' in said and 'of 40 images' in said
+    assert call(settings, '--out', again, '--weights', weights)[0] == 0
+    with np.load(made) as file:
+        np.testing.assert_array_equal(file['features'], np.load(again))
+        np.testing.assert_array_equal(file['labels'], np.load(tmp_path / 'again-labels.npy'))
+        assert np.isfinite(file['features']).all() and file['features'].std() > 0
+        assert file['features'].shape[1] == 6 * 1 * 2  # windows of 6 x 6, maxima of 3 x 3
+
+
+def test_a_test_part_of_ones_own_is_the_test_split(tmp_path, call, monkeypatch, relaxed):
+    monkeypatch.chdir(tmp_path)
+    for split, count in (('train', 20), ('test', 5)):
+        write_folder(tmp_path / 'both' / split, count=count, seed=count)
+    assert call('features', '--dataset', 'both', *SIZES)[0] == 0
+    with np.load('features.npz') as file:
+        assert len(file['features']) == 40 and len(file['test_features']) == len(file['test_labels']) == 10
+    code, _, _ = call('compare', '--dataset', 'both', *SIZES, *HEADS, '--json', 'rows.json')
+    assert code == 0
+
+
+def test_images_without_labels_are_learned_from_and_not_judged(tmp_path, call, monkeypatch, relaxed):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / 'in', classes=['bars'])
+    (tmp_path / 'in' / 'bars').rename(tmp_path / 'flat')
+    code, said, _ = call('train', 'cnn', '--dataset', 'flat', *SIZES, '--run', 'run')
+    assert code == 0 and 'nothing is evaluated' in said and 'validation_accuracy' not in said
+    assert call('train', '--resume', 'run')[0] == 0 and call('plot', 'run')[0] == 0
+    code, said, _ = call('features', '--dataset', 'flat', *SIZES)
+    assert code == 0 and 'probe' not in said
+    with np.load('features.npz') as file:
+        assert file.files == ['features']
+    for command in (['compare'], ['train', 'cnn', '--callbacks', 'early_stop'], ['evaluate', 'run']):
+        if command[0] != 'evaluate':
+            command = [*command, '--dataset', 'flat', *SIZES]
+        code, _, errors = call(command)
+        assert code == 2 and 'flat has no labels' in errors and errors.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+    'words, says',
+    [
+        (['--out', 'features.txt'], 'ending of features.txt'),
+        (['--out', 'nowhere/features.npz'], 'no folder'),
+        (['--run', 'a', '--weights', 'b.npz'], 'from --run or from --weights'),
+        (['--upto', '2', *SIZES], '--upto 2 is more than the 1 layers'),
+        (['--features', '3', '4'], '--features of krotov are one number'),
+        (['--dataset', 'nowhere'], 'nowhere'),
+        (['--run', 'nowhere'], 'nowhere is no run folder'),
+        (['--weights', 'nowhere.npz', *SIZES], 'nowhere.npz'),
+        (['--resize', '0'], 'resize[0]=0 is out of range'),
+        (['--recipe', 'softkrotov'], "recipe='softkrotov' is unknown"),
+    ],
+)
+def test_features_refuses_in_one_sentence_and_writes_nothing(words, says, few_digits, tmp_path, call, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = call('features', words)
+    assert code == 2 and says in errors and errors.count('\n') == 1, errors
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,66 @@
+"""Networks by name: settings that fit whatever images there are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hebbjax import data, layers, training
+from hebbjax.training import presets
+
+SHAPES = [(8, 8, 1), (4, 9, 1), (1, 30, 1), (12, 12, 3), (13, 40, 3), (28, 28, 1), (96, 64, 3), (224, 224, 3)]
+
+
+def noise(count, shape):
+    return np.random.default_rng(0).integers(0, 256, (count, *shape)).astype(np.uint8)
+
+
+@pytest.mark.parametrize('shape', SHAPES, ids=str)
+@pytest.mark.parametrize('count', [2, 90])
+def test_a_recipe_fits_images_of_any_size_and_number(shape, count):
+    chosen = presets.recipe('krotov', noise(count, shape))
+    state = jax.eval_shape(lambda key: layers.init(chosen.net, key, shape), jax.random.key(0))
+    answers = jax.eval_shape(lambda state: layers.features(chosen.net, state.layers, jnp.zeros((2, *shape))), state)
+    assert answers.shape[0] == 2 and 16 <= answers.shape[1] <= 100 * 8 * 12
+    assert 1 <= chosen.batch <= count and 600 <= chosen.epochs * (count // chosen.batch) < 700
+    assert (chosen.net[0].window.size is None) == (min(shape[:2]) < 5)
+
+
+def test_digits_get_what_was_chosen_for_digits_and_many_images_what_was_chosen_for_many():
+    few = presets.settings_by_size('cnn', (8, 8, 1), 1000)
+    same = {'window', 'pool', 'patch_transform', 'features', 'batch', 'epochs', 'k', 'delta', 'threshold', 'rate'}
+    assert {name: few[name] for name in same} == {name: presets.CNN_DIGITS[name] for name in same}
+    assert presets.settings_by_size('cnn', (28, 28, 1), 60_000) == presets.CNN
+    assert presets.settings_by_size('dense', (28, 28, 1), 60_000) == presets.DENSE
+
+
+def test_a_recipe_trains_and_its_settings_can_be_given(few_digits):
+    images = data.load('digits')[0]
+    chosen = presets.recipe('krotov', images, features=8, epochs=2, batch=50, window=0, start='patches')
+    assert (chosen.net[0].features, chosen.net[0].window.size, chosen.start) == (8, None, layers.from_patches)
+    state = layers.init(chosen.net, jax.random.key(0), images.shape[1:])
+    result = training.fit(chosen.net, state, jnp.asarray(images), stages=(training.Stage(2),), batch=50)
+    assert np.isfinite(result.state.layers[0].w).all() and (result.state.layers[0].w != state.layers[0].w).any()
+
+
+def test_miconi_has_three_layers_whitened_by_the_images():
+    images = np.random.default_rng(0).random((40, 32, 32, 3), np.float32)
+    chosen = presets.recipe('miconi', images, features=(4, 5, 6), epochs=3, batch=10, burn_in=4)
+    assert [layer.features for layer in chosen.net] == [4, 5, 6] and len(chosen.net[0].pre) == 3
+    assert chosen.augment is data.random_flip
+
+
+@pytest.mark.parametrize(
+    'name, settings, says',
+    [
+        ('krotow', {}, "name='krotow' is unknown; there are krotov, miconi."),
+        ('krotov', {'width': 3, 'hight': 2}, 'krotov has no setting hight, width; leave it out.'),
+        ('miconi', {'window': 3}, 'miconi has no setting window'),
+        ('krotov', {'batch': 9}, 'batch=9 is out of range; use a whole number from 1 to 8.'),
+        ('krotov', {'epochs': 0}, 'epochs=0 is out of range'),
+        ('miconi', {}, 'burn_in=201 leaves nothing of 20 steps to learn in'),
+    ],
+)
+def test_what_fits_no_recipe_is_refused(name, settings, says):
+    with pytest.raises(ValueError, match=says):
+        presets.recipe(name, noise(8, (32, 32, 3)), **settings)
