@@ -60,14 +60,16 @@ def gather(examples, notes: list[str], *, resize=None, channels_first=None, imag
     fits = fits and not isinstance(examples, str | bytes | Mapping)  # which data.load takes for paths and arrays
     require(fits, f'{type(examples).__name__} holds no images; give an array, or what has len() and [i].')
     require(len(examples) > 0, 'there are no images among 0 examples; give some.')
-    told, images, labels, keys = collections.Counter(), None, [], None
+    told, labels = collections.Counter(), []
+    images: Any = None
+    keys = ()
     for index in range(len(examples)):
         example = examples[index]
         if isinstance(example, Mapping):
             keys = keys or _find_keys([*example], images_key, labels_key, notes)
             image, label = (example.get(key) if key is not None else None for key in keys)
         else:
-            image, label = example if _is_pair(example) else (example, None)
+            image, label = tuple(example) if _is_pair(example) else (example, None)
         pixels = _to_pixels(image, told, channels_first, notes if index == 0 else [])
         if resize is not None:
             pixels = pictures.resize_pixels(pixels, pictures.sides_of(resize))
@@ -86,7 +88,7 @@ def gather(examples, notes: list[str], *, resize=None, channels_first=None, imag
     return images, None if missing else labels, _class_names(examples, keys)
 
 
-def _find_keys(names, images_key, labels_key, notes):
+def _find_keys(names, images_key, labels_key, notes) -> tuple[Any, Any]:
     keys = find_key('images', names, images_key), find_key('labels', names, labels_key, needed=False)
     if keys[1] is None:
         notes.append(f'there are no labels by name among {", ".join(map(str, names))}; name them by labels_key.')

@@ -6,7 +6,7 @@ Folders, files and arrays are read by their own modules; what they read ends her
 import math
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,14 +28,14 @@ class Split(NamedTuple):
     """One split of a data set, in its order on disk."""
 
     images: np.ndarray  # [n, H, W, C] uint8; of one's own also uint16, bool, or float32
-    labels: np.ndarray | None  # [n] int32, classes 0 .. K - 1; None where there are none
+    labels: Any  # [n] int32, classes 0 .. K - 1; None where there are none
 
 
 class Reading(NamedTuple):
     """A split, and what is to be said of it."""
 
     images: np.ndarray  # as in `Split`
-    labels: np.ndarray | None
+    labels: Any
     classes: tuple[str, ...]  # names of the classes 0 .. K - 1; () where they are unknown
     notes: tuple[str, ...]  # a sentence each: what was found and what was made of it
 

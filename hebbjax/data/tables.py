@@ -4,6 +4,7 @@ import contextlib
 import csv
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ def opening_arrays(source: str | Mapping) -> Iterator[Mapping]:
         yield entries
 
 
-def splits_of_arrays(names, images_key=None, labels_key=None) -> dict[str, tuple[str, str | None]]:
+def splits_of_arrays(names, images_key=None, labels_key=None) -> dict[str, tuple[Any, str | None]]:
     """Find the entries of images and labels in each split by their names, such as images, x_train, test_labels."""
     groups = {}
     for name in names:
