@@ -15,18 +15,9 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).parents[1]
 SURFACE = (
-    '',
-    'data',
-    'diagnostics',
-    'interop',
-    'layers',
-    'learned',
-    'plots',
-    'readout',
-    'rules',
-    'training',
-    'transforms',
-)
+    '', 'data', 'diagnostics', 'interop', 'interop.sklearn', 'layers', 'learned', 'plots', 'readout', 'rules',
+    'training', 'transforms',
+)  # fmt: skip
 ASSIGNED = ('__eq__', '__hash__', '__reduce__')  # functions that specs share; only a `def` would have a type of its own
 
 
@@ -57,7 +48,7 @@ def untyped() -> list[str]:
         if is_public and not symbol['isTypeKnown'] and not symbol['name'].endswith(ASSIGNED):
             messages = [part['message'] for part in symbol['diagnostics']]
             # of what is unknown because something it names is, that is enough; what other packages do not say is theirs
-            said += [f'{symbol["name"]}: {message}' for message in messages if ' is missing' in message]
+            said += [f'{symbol["name"]}: {message}' for message in messages if message.endswith(' is missing')]
     return said
 
 

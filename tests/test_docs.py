@@ -4,6 +4,7 @@ import doctest
 import importlib
 import pathlib
 import re
+import tomllib
 
 import pytest
 
@@ -37,7 +38,14 @@ def test_the_readme_can_be_read_in_one_sitting():
     assert len((ROOT / 'README.md').read_text().splitlines()) <= 250
 
 
-@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize('page', [*PAGES, *sorted(ROOT.glob('C*.md'))], ids=lambda page: page.stem)
 def test_links_lead_somewhere(page):
     for link in re.findall(r'\]\(([^)#:]+)(?:#[^)]*)?\)', page.read_text()):
         assert (page.parent / link).exists(), link
+
+
+def test_the_version_is_the_same_wherever_it_stands():
+    version = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['version']
+    first = re.search(r'^## \[(.*)\] - (.*)$', (ROOT / 'CHANGELOG.md').read_text(), re.MULTILINE)
+    citation = (ROOT / 'CITATION.cff').read_text()
+    assert first[1] == version and f'\nversion: {version}\ndate-released: {first[2]}\n' in citation

@@ -1,6 +1,7 @@
 """Features as scikit-learn estimators: for pipelines, grid searches and whatever else calls `fit` and `transform`."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, Self
 
 import jax
@@ -45,8 +46,9 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         (20, 4)
     """
 
-    def __init__(self, layers: Any = 'krotov', *, settings=None, epochs=None, batch=None, image_shape=None, upto=None,
-                 random_state=None):  # fmt: skip
+    def __init__(self, layers: Any = 'krotov', *, settings: Mapping[str, Any] | None = None, epochs: int | None = None,
+                 batch: int | None = None, image_shape: tuple[int, ...] | None = None, upto: int | None = None,
+                 random_state: Any = None):  # fmt: skip
         self.layers = layers
         self.settings = settings
         self.epochs = epochs
@@ -88,7 +90,7 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _answer(self, images):
         return features(self.recipe_.net, self.state_.layers, _to_jax(images), self.upto)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         tags.target_tags.required = self._is_taught()
@@ -99,7 +101,7 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         layers = self.layers if isinstance(self.layers, tuple | list) else (self.layers,)
         return any(getattr(layer, 'teacher', None) is not None for layer in layers)
 
-    def _take(self, X, y=None, learning: bool = False, reset: bool = False):
+    def _take(self, X, y=None, learning: bool = False, reset: bool = False) -> tuple[Any, Any]:
         """Take X, and y where learning needs it, as scikit-learn does. -> images [n, H, W, C]; y or None."""
         X, shape = X if hasattr(X, 'shape') else np.asarray(X), None
         if len(X.shape) in (3, 4):
@@ -193,8 +195,9 @@ class HebbianClassifier(ClassifierMixin, BaseEstimator):
         True
     """
 
-    def __init__(self, layers: Any = 'krotov', *, settings=None, epochs=None, batch=None, image_shape=None, upto=None,
-                 random_state=None, penalty=1.0):  # fmt: skip
+    def __init__(self, layers: Any = 'krotov', *, settings: Mapping[str, Any] | None = None, epochs: int | None = None,
+                 batch: int | None = None, image_shape: tuple[int, ...] | None = None, upto: int | None = None,
+                 random_state: Any = None, penalty: float = 1.0):  # fmt: skip
         self.layers = layers
         self.settings = settings
         self.epochs = epochs
@@ -234,7 +237,7 @@ class HebbianClassifier(ClassifierMixin, BaseEstimator):
         scores = self.decision_function(X)
         return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)]
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags

@@ -34,9 +34,7 @@ def associate(kind: str = 'hebb', *, sequences: bool = False, reduce: Reduction 
         checks.require(len(w) == w.shape[1], f'{came}; give it as many neurons as pixels.')
         return ()
 
-    def accumulate(
-        stats: UpdateStats, key: Key, x: Array, u: Array, teacher: Array | None = None, threshold: Array | None = None
-    ) -> UpdateStats:
+    def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
         y = (jnp.roll(x, -1, -2) if sequences else x) - (u if kind == 'delta' else 0)  # [P, N] or [S, T, N], N = D
         if sequences:
             y = y.at[:, -1].set(0)

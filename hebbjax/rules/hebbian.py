@@ -41,9 +41,7 @@ def sanger(*, reduce: Reduction = mean_over_patches) -> LearningRule:
     def init_stats(w: Array) -> UpdateStats:
         return zero_stats(w)._replace(leak=jnp.zeros((len(w), len(w)), w.dtype))
 
-    def accumulate(
-        stats: UpdateStats, key: Key, x: Array, u: Array, teacher: Array | None = None, threshold: Array | None = None
-    ) -> UpdateStats:
+    def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
         v = competing_drives(u, teacher, threshold)  # [P, N]
         y = u if teacher is None and threshold is None else zero_absent(u, v)  # [P, N]
         return add_dense(stats, x, v, y, matmul(y.T, y), jnp.abs(y).sum(0))
@@ -73,9 +71,7 @@ def krotov(k: int = 2, delta: Scalar = 0.4, p: Scalar = 2.0) -> LearningRule:
     def effective_weights(w: Array) -> Array:
         return w if not checks.is_traced(p) and float(p) == 2 else jnp.sign(w) * jnp.abs(w) ** (p - 1)
 
-    def accumulate(
-        stats: UpdateStats, key: Key, x: Array, u: Array, teacher: Array | None = None, threshold: Array | None = None
-    ) -> UpdateStats:
+    def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
         drive, order = top_k(competing_drives(u, teacher, threshold), k)  # [P, k]
         ranked = drop_absent(drive, order, u.shape[1])
         first, kth = ranked[:, 0], ranked[:, k - 1]  # [P]

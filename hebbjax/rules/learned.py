@@ -95,9 +95,7 @@ def sums_of_powers(x_powers: int, y_powers: int, compete: Competition | int | No
     def init_stats(w: Array) -> UpdateStats:
         return zero_stats(w)._replace(pull=jnp.zeros((y_powers * len(w), x_powers * w.shape[1]), w.dtype))
 
-    def accumulate(
-        stats: UpdateStats, key: Key, x: Array, u: Array, teacher: Array | None = None, threshold: Array | None = None
-    ) -> UpdateStats:
+    def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
         v = competing_drives(u, teacher, threshold)  # [P, N]
         y = compete(key, v)
         if teacher is not None or threshold is not None:

@@ -81,9 +81,7 @@ def local(
     """
     compete = None if compete is None else as_competition(compete)
 
-    def accumulate(
-        stats: UpdateStats, key: Key, x: Array, u: Array, teacher: Array | None = None, threshold: Array | None = None
-    ) -> UpdateStats:
+    def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
         needs = 'a rule without competition imposes its teacher and got None; give the layer a teacher.'
         checks.require(compete is not None or teacher is not None, needs)
         v = competing_drives(u, None if compete is None else teacher, threshold)  # [P, N]
@@ -122,9 +120,7 @@ def from_leak(
         return dense
     k = int(compete)
 
-    def accumulate(
-        stats: UpdateStats, key: Key, x: Array, u: Array, teacher: Array | None = None, threshold: Array | None = None
-    ) -> UpdateStats:
+    def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
         if k > SPARSE * u.shape[1]:
             return dense.accumulate(stats, key, x, u, teacher, threshold)
         order = drop_absent(*top_k(competing_drives(u, teacher, threshold), k), u.shape[1])  # [P, k]

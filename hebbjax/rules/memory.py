@@ -42,9 +42,7 @@ def trace(
     checks.check_number('eta', eta, above=0, most=1)
     instar = from_leak(compete, lambda y: y, reduce=reduce)
 
-    def accumulate(
-        stats: UpdateStats, key: Key, x: Array, u: Array, teacher: Array | None = None, threshold: Array | None = None
-    ) -> UpdateStats:
+    def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
         def credit(_, y: Array) -> Credit:
             ybar = running_trace(y.reshape(u.shape), eta).reshape(y.shape)  # [P, N] by way of [S, T, N]
             return Credit(ybar, ybar, jnp.abs(ybar))
@@ -73,9 +71,7 @@ def bcm(eta: Scalar = 0.1, *, reduce: Reduction = mean_over_patches) -> Learning
     """
     checks.check_number('eta', eta, above=0, most=1)
 
-    def accumulate(
-        stats: UpdateStats, key: Key, x: Array, u: Array, teacher: Array | None = None, threshold: Array | None = None
-    ) -> UpdateStats:
+    def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
         v = competing_drives(u, teacher, threshold)  # [P, N] u - theta
         y = zero_absent(jnp.maximum(u, 0), v)  # [P, N]
         pull = y * zero_absent(v, v)  # where y is not 0, v is y - theta

@@ -51,9 +51,7 @@ def instar(
     if metric == 'dot':
         return rule
 
-    def accumulate(
-        stats: UpdateStats, key: Key, x: Array, u: Array, teacher: Array | None = None, threshold: Array | None = None
-    ) -> UpdateStats:
+    def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
         length = jnp.linalg.norm(x, axis=1, keepdims=True)  # [P, 1]
         cosine = u / jnp.where(length == 0, 1, length)  # [P, N]; u of unit rows
         if compete is not None:  # nobody competes for a patch of no direction; a NaN has one, and is found in w
