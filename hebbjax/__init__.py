@@ -2,7 +2,7 @@
 
 Packages, each standing on those before it: `data` (sets, whitening, augmentation), `rules` (who learns and what),
 `layers` (windows, what stands around the synapses, networks), `readout` (ridge regression, heads and layers trained by
-gradient, probes), `plots`, `interop` (flax, surrogate losses, exports), `training` (steps, the loop, checkpoints),
+gradient, probes), `plots`, `training` (steps, the loop, checkpoints), `interop` (flax, torch, scikit-learn, exports),
 `learned` (rules found by gradient through trainings).
 `transforms` turns a rule's change into a step of the weights, `diagnostics` tells whether a bank of neurons is well.
 """

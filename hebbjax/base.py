@@ -13,10 +13,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hebbjax.support import specs
 
 Array = jax.Array
+AnyArray = jax.Array | np.ndarray  # what comes from outside: images, labels
+Scalar = float | Array  # a setting that may be traced, and then has no value yet
 Key = jax.Array  # a typed key, `jax.random.key(seed)`
 State = Any  # any pytree
 
@@ -86,7 +89,10 @@ class LearningRule(NamedTuple):
         bias = self.competition_bias(jax.random.fold_in(key, BIAS_SALT), w, state)
         return bias if threshold is None else threshold + bias
 
-    def update(self, key: Key, x: Array, u: Array, w: Array, state: State, teacher=None, threshold=None):
+    def update(
+        self, key: Key, x: Array, u: Array, w: Array, state: State, teacher: Array | None = None,
+        threshold: Array | None = None,
+    ) -> tuple[Array, State]:  # fmt: skip
         """Learn from all patches at once: x [P, D], their drives u [P, N] -> (dw [N, D] to be added, state)."""
         threshold = self.competition_threshold(key, w, state, threshold)  # [N]
         return self.finalize(self.accumulate(self.init_stats(w), key, x, u, teacher, threshold), w, state)

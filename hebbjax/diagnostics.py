@@ -6,7 +6,7 @@ No single one of them sees everything: a bank whose filters are all the same has
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax.base import Array
+from hebbjax.base import Array, Scalar
 
 
 def win_share(win_counts: Array) -> Array:
@@ -38,6 +38,6 @@ def nearest_cosine(w: Array) -> Array:
     return jnp.max(jnp.where(jnp.eye(len(w), dtype=bool), -1, cosine), axis=1)
 
 
-def unit_convergence(w: Array, p=2.0, tolerance=0.1) -> Array:
+def unit_convergence(w: Array, p: Scalar = 2.0, tolerance: Scalar = 0.1) -> Array:
     """Give the share of neurons on the p-sphere, two-sided: `|sum_d |w_id|^p - 1| < tolerance`. [N, D] -> scalar."""
     return jnp.mean(jnp.abs(jnp.sum(jnp.abs(w) ** p, axis=1) - 1) < tolerance)

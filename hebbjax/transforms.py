@@ -4,24 +4,22 @@ Rules say what a synapse can know, this is the economy around it. All ascend: `w
 that waits while thresholds settle: `optax.join_schedules([constant_schedule(0.0), constant_schedule(rate)], [steps])`.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import optax
 
-from hebbjax.base import Array
+from hebbjax.base import Scalar
 from hebbjax.support import checks
 
 
-def scale_by_rate(rate) -> optax.GradientTransformation:
+def scale_by_rate(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     """Multiply by a rate (a number, traced or not) or by an optax schedule of the step count: `change = rate dw`."""
     if not callable(rate):
         checks.check_number('rate', rate, least=0)
     return optax.scale_by_learning_rate(rate, flip_sign=False)
 
 
-def linear_by_epoch(rate, epochs: int, steps_per_epoch: int) -> Callable[[Array], Array]:
+def linear_by_epoch(rate: Scalar, epochs: int, steps_per_epoch: int) -> optax.Schedule:
     """Build Krotov and Hopfield's schedule: constant within an epoch, falling linearly between epochs.
 
     `rate (1 - e / E)` in epoch `e = step // steps_per_epoch` of E: the first epoch runs at `rate`, the last one, and

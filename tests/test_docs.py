@@ -11,6 +11,7 @@ import json
 import pathlib
 import re
 import shlex
+import tomllib
 
 import numpy as np
 import pytest
@@ -99,10 +100,17 @@ def test_pages_can_be_read_in_one_sitting():
         assert len(page.read_text().splitlines()) <= 130, page
 
 
-@pytest.mark.parametrize('page', PAGES, ids=name)
+@pytest.mark.parametrize('page', [*PAGES, *sorted(ROOT.glob('C*.md'))], ids=name)
 def test_links_lead_somewhere(page):
     for link in re.findall(r'\]\(([^)#:]+)(?:#[^)]*)?\)', page.read_text()):
         assert (page.parent / link).exists(), link
+
+
+def test_the_version_is_the_same_wherever_it_stands():
+    version = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['version']
+    first = re.search(r'^## \[(.*)\] - (.*)$', (ROOT / 'CHANGELOG.md').read_text(), re.MULTILINE)
+    citation = (ROOT / 'CITATION.cff').read_text()
+    assert first[1] == version and f'\nversion: {version}\ndate-released: {first[2]}\n' in citation
 
 
 @pytest.mark.parametrize('page', NOTEBOOKS, ids=name)

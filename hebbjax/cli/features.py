@@ -10,19 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from hebbjax import data, interop, layers, readout, training
+from hebbjax import interop, layers, readout, training
 from hebbjax.base import Array
 from hebbjax.cli import flags, run_folder
 from hebbjax.cli.settings import Source, check_fits, hold_out
 from hebbjax.cli.train import read_run
 from hebbjax.layers import LayerState, Network
-from hebbjax.readout.blocks import over_blocks
+from hebbjax.readout.blocks import BLOCK, over_blocks
 from hebbjax.readout.probe import WIDEST
 from hebbjax.support import files
 from hebbjax.support.checks import check_choice, require
 from hebbjax.training import presets
-
-BLOCK = 500  # images that are answered in one call
+from hebbjax.training.comparison import initial_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Features(Source):
     It is trained here (--recipe), or comes from a run (--run) or from a file of weights (--weights). An .npz file holds
     `features` [n, F], `labels` [n] and `classes`, and of test images, where there are such, `test_features` and
     `test_labels`; beside an .npy file of features lies NAME-labels.npy. Where there are labels, a linear probe (ridge
-    regression) says how well features tell images apart that it has not seen, a sixth of them or the test images.
+    regression) says how well features tell images apart that it has not seen: the test images, or --test of them.
     """
 
     dataset: str | None = None  # digits, mnist, ..., a folder, .npz, .npy, .csv or .parquet; left out: the run's own
@@ -74,7 +73,7 @@ def run_features(settings: Features, console: Console) -> None:
         arrays[f'{prefix}features'] = np.concatenate([*over_blocks(answer, jnp.asarray(part.images), BLOCK)])
         arrays |= {} if part.labels is None else {f'{prefix}labels': part.labels}
     count, width = arrays['features'].shape
-    console.print(f'{settings.out}: {width} features of {count} images' + probe(arrays, parts['train']))
+    console.print(f'{settings.out}: {width} features of {count} images' + probe(arrays, settings.test))
     if ending == '.npz':
         names = {'classes': np.array(parts['train'].classes)} if parts['train'].classes else {}
         files.write_whole(settings.out, lambda file: files.write_npz(file, arrays | names))
@@ -89,19 +88,18 @@ def from_recipe(settings: Features, images: Array, console: Console) -> tuple[Ne
     if settings.recipe == 'krotov' and 'features' in given:
         require(len(given['features']) == 1, '--features of krotov are one number, the neurons of its layer.')
         given['features'] = given['features'][0]
-    net, epochs, batch, augment, start = presets.recipe(settings.recipe, images, **given)
-    check_fits(net, images.shape[1:])
-    key, images = jax.random.key(settings.seed), jnp.asarray(images)
-    first = [start(net[0], jax.random.fold_in(key, 2), images), *[None] * len(net[1:])] if start else None
-    state = layers.init(net, key, images.shape[1:], first)
+    recipe = presets.recipe(settings.recipe, images, **given)
+    check_fits(recipe.net, images.shape[1:])
+    state = initial_state(recipe, jax.random.key(settings.seed), images := jnp.asarray(images))
     if settings.weights is not None:
-        return net, interop.load_weights(settings.weights, net, state.layers)
-    console.print(f'{settings.recipe}: {epochs} epochs of {len(images)} images')
-    how = {'stages': (training.Stage(epochs),), 'batch': batch, 'augment': augment, 'watch': None}
-    result = training.fit(net, state, images, callbacks=[training.Progress(console, epochs, len(images))], **how)
+        return recipe.net, interop.load_weights(settings.weights, recipe.net, state.layers)
+    console.print(f'{settings.recipe}: {recipe.epochs} epochs of {len(images)} images')
+    how = {'stages': (training.Stage(recipe.epochs),), 'batch': recipe.batch, 'augment': recipe.augment, 'watch': None}
+    progress = training.Progress(console, recipe.epochs, len(images))
+    result = training.fit(recipe.net, state, images, callbacks=[progress], **how)
     if result.interrupted:
         raise KeyboardInterrupt
-    return net, result.state.layers
+    return recipe.net, result.state.layers
 
 
 def from_run(settings: Features, run, about: Mapping[str, Any], console: Console):
@@ -112,7 +110,7 @@ def from_run(settings: Features, run, about: Mapping[str, Any], console: Console
     return net, training.resume(checkpoints, state, settings.epoch)[0].layers
 
 
-def probe(arrays: Mapping[str, np.ndarray], reading: data.Reading) -> str:
+def probe(arrays: Mapping[str, np.ndarray], share: float) -> str:
     """Say how well a linear classifier tells held-out images apart by their features; nothing where there is none."""
     features, labels = arrays['features'], arrays.get('labels')
     if labels is None or features.shape[1] > WIDEST or labels.max() == 0:
@@ -120,7 +118,7 @@ def probe(arrays: Mapping[str, np.ndarray], reading: data.Reading) -> str:
     if 'test_labels' in arrays:
         train, test = (features, labels), (arrays['test_features'], arrays['test_labels'])
     else:
-        train, test = ((features[part], labels[part]) for part in hold_out(reading, 1 / 6, seed=1))
+        train, test = ((features[part], labels[part]) for part in hold_out(labels, len(labels), share, seed=1))
     model = readout.fit_ridge([train], classes=int(labels.max()) + 1)
     accuracy = 100 * readout.ridge_accuracy(model, [test])
     return f'; linear probe: {accuracy:.2f} % of {len(test[1])} held-out images'

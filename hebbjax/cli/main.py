@@ -50,14 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'hebbjax {sys.modules["hebbjax"].__version__}' if argv == ['--version'] else USAGE)
         return 0
     name, words = (argv[0], argv[1:]) if argv and not argv[0].startswith('-') else ('compare', argv)
-    from hebbjax.cli import (
-        compare,
-        evaluate,
-        features,
-        plot,
-        show,
-        train,
-    )  # late: --version and --help need none of them
+    # late: --version and --help need none of them
+    from hebbjax.cli import compare, evaluate, features, plot, show, train
 
     commands = {
         'compare': lambda: (compare.Compare, compare.run_compare),

@@ -53,7 +53,7 @@ class Source:
         if 'test' in self.splits():
             return self.read_whole(split, console)
         reading = self.read_whole('train', console)
-        chosen = hold_out(reading, self.test, seed=1)[split == 'test']
+        chosen = hold_out(reading.labels, len(reading.images), self.test, seed=1)[split == 'test']
         labels = None if reading.labels is None else reading.labels[chosen]
         return reading._replace(images=reading.images[chosen], labels=labels)
 
@@ -65,9 +65,10 @@ class Source:
         return data.Split(*self.read('test')[:2])
 
 
-def hold_out(reading: data.Reading | data.Split, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Give what is kept and what is held out: indices; every class in proportion, where there are labels."""
-    labels = np.zeros(len(reading.images), np.int32) if reading.labels is None else reading.labels
+def hold_out(labels: Array | None, count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Give what is kept and what is held out: indices; every class in proportion. Without labels all are kept."""
+    if labels is None:  # nothing will be judged
+        return np.arange(count), np.arange(0)
     return data.split_validation(labels, share, seed)
 
 
@@ -95,7 +96,7 @@ class OnData(Source):
         settings = self.resolve(images)
         if is_own:
             settings = dataclasses.replace(settings, dataset=str(pathlib.Path(self.dataset).absolute()))
-        kept, held_out = hold_out(data.Split(images, labels), settings.validation, seed=0)
+        kept, held_out = hold_out(labels, len(images), settings.validation, seed=0)
         take = lambda part, chosen: None if part is None else jnp.asarray(part[chosen])  # noqa: E731
         return settings, *(data.Split(take(images, part), take(labels, part)) for part in (kept, held_out))
 

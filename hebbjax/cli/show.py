@@ -83,7 +83,9 @@ def summarise(run: plot.Drawn, rows: list[dict]) -> Iterator[str]:
     yield f'{neurons} neurons, {len(run.history)} epochs of {images} images, {shape}'
     reached = [f'{row["row"]} {row["test_accuracy"]} %' for row in rows]
     if reached:
-        yield f'test accuracy: {", ".join(reached)}'
+        other = run.evaluation['config'].get('dataset', run.settings.dataset)
+        on = '' if other == run.settings.dataset else f' on {other}'
+        yield f'test accuracy{on}: {", ".join(reached)}'
 
 
 def say_missing(run: plot.Drawn, rows: list[dict], settings: Show) -> Iterator[tuple[str, str]]:
@@ -99,6 +101,8 @@ def say_missing(run: plot.Drawn, rows: list[dict], settings: Show) -> Iterator[t
     judged_epoch = run.evaluation['config']['epoch'] if rows else None
     at = '' if settings.epoch is None else f' --epoch {epoch}'
     absent = [row for row in JUDGED if row not in {row['row'] for row in rows}]
+    if not run.about['classes']:
+        return  # nothing can be judged
     if not rows:
         words = 'No classifier has judged this run yet, so test accuracies and confusions are missing.'
         yield words, f'hebbjax evaluate {folder}{at}'

@@ -33,7 +33,7 @@ class Start(NamedTuple):
     train: data.Split
     validation: data.Split
     about: dict  # what a run keeps of its data
-    classes = property(lambda self: int(self.train.labels.max()) + 1)
+    classes = property(lambda self: self.about['classes'])  # 0 where there are no labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,9 @@ class Watched:
         """Load and check data, and build the network as it begins; `about` is what a run keeps of its data."""
         settings, train, validation = self.open(console)
         count, shape = len(train.images), train.images.shape[1:]
-        now = {'count': count, 'shape': list(shape), 'digest': data.digest(*train, *validation)}
+        classes = 0 if train.labels is None else int(train.labels.max()) + 1
+        digest = data.digest(*train, *validation)
+        now = {'count': count, 'shape': list(shape), 'classes': classes, 'digest': digest}
         began = f'{self.run} began with other training or validation images than {self.dataset} and --validation'
         require(about in (None, now), f'{began} {settings.validation} give now; put back what was changed.')
         check_batch(settings.batch, count)
@@ -156,6 +158,7 @@ def read_run(folder: pathlib.Path, data_dir: pathlib.Path | None) -> tuple[Watch
     with files.reading(path, 'or of another command or version; train anew in another folder', files.NONSENSE):
         settings, about = config['settings'], config['data']
         flags.check('count', about['count'], flags.Count)
+        flags.check('classes', about['classes'], flags.CountOrZero)
         flags.check('shape', about['shape'], tuple[flags.Count, flags.Count, flags.Count])
         settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
         return NETWORKS[settings['network']](**settings, run=folder, data_dir=data_dir).resolve(), about
@@ -179,7 +182,8 @@ def go_on(settings: Watched, start: Start, folder: pathlib.Path, position: train
     reached = ''.join(f', {METRIC} {row[METRIC]:.4g}' for row in result.history[-1:] if METRIC in row)
     console.print(f'{len(result.history)} of {total} epochs{reached}, {result.seconds:.1f} s')
     if 'checkpoint' in settings.callbacks:
-        further = f'next: hebbjax evaluate {where}, hebbjax plot {where}'
+        judge = f'hebbjax evaluate {where}, ' if start.classes else ''
+        further = f'next: {judge}hebbjax show {where}'
         console.print(f'interrupted; {resume}' if result.interrupted else further)
     return result.interrupted
 

@@ -3,6 +3,7 @@
 import collections
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,9 @@ from hebbjax.support.checks import require
 _logger = logging.getLogger('hebbjax')
 
 
-def from_arrays(images, labels=None, *, channels_first: bool | None = None, white: float | None = None) -> Split:
+def from_arrays(
+    images: Any, labels: Any = None, *, channels_first: bool | None = None, white: float | None = None
+) -> Split:
     """Make images and labels of many forms a `Split`; what was recognised is logged at INFO by the logger 'hebbjax'.
 
     Args:
@@ -48,22 +51,24 @@ def read_arrays(
     return assemble(to_numpy(images), labels, names, notes, resize=resize, channels_first=channels_first, **how)
 
 
-def gather(examples, notes: list[str], *, resize=None, channels_first=None, images_key=None, labels_key=None):
+def gather(examples: Any, notes: list[str], *, resize=None, channels_first=None, images_key=None, labels_key=None):
     """Read examples one by one into one array -> images [n, H, W, C], labels or None, names of classes.
 
     An example is (image, label), a dict that holds both, or an image alone. Grey pictures among RGB ones become RGB.
     """
-    fits = hasattr(examples, '__len__') and hasattr(examples, '__getitem__') and not isinstance(examples, str | bytes)
+    fits = hasattr(examples, '__len__') and hasattr(examples, '__getitem__')
+    fits = fits and not isinstance(examples, str | bytes | Mapping)  # which data.load takes for paths and arrays
     require(fits, f'{type(examples).__name__} holds no images; give an array, or what has len() and [i].')
     require(len(examples) > 0, 'there are no images among 0 examples; give some.')
-    told, images, labels, keys = collections.Counter(), None, [], None
+    told, labels, keys = collections.Counter(), [], ()
+    images: Any = None
     for index in range(len(examples)):
         example = examples[index]
         if isinstance(example, Mapping):
             keys = keys or _find_keys([*example], images_key, labels_key, notes)
             image, label = (example.get(key) if key is not None else None for key in keys)
         else:
-            image, label = example if _is_pair(example) else (example, None)
+            image, label = (example[0], example[1]) if _is_pair(example) else (example, None)
         pixels = _to_pixels(image, told, channels_first, notes if index == 0 else [])
         if resize is not None:
             pixels = pictures.resize_pixels(pixels, pictures.sides_of(resize))
@@ -82,7 +87,7 @@ def gather(examples, notes: list[str], *, resize=None, channels_first=None, imag
     return images, None if missing else labels, _class_names(examples, keys)
 
 
-def _find_keys(names, images_key, labels_key, notes):
+def _find_keys(names, images_key, labels_key, notes) -> tuple[Any, Any]:
     keys = find_key('images', names, images_key), find_key('labels', names, labels_key, needed=False)
     if keys[1] is None:
         notes.append(f'there are no labels by name among {", ".join(map(str, names))}; name them by labels_key.')

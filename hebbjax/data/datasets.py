@@ -12,6 +12,7 @@ import pathlib
 import shlex
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ _FITS = {  # which settings say something about which kind of source
 _SUFFIXES = {'.npz': 'mapping', '.npy': 'mapping', '.csv': 'table', '.parquet': 'table'}
 
 
-def load(source, split: str = 'train', *, data_dir: str | os.PathLike | None = None, **how) -> Split:
+def load(source: Any, split: str = 'train', *, data_dir: str | os.PathLike[str] | None = None, **how: Any) -> Split:
     """Load one split into memory, decoded, in an order that is always the same.
 
     Args:
@@ -54,10 +55,10 @@ def load(source, split: str = 'train', *, data_dir: str | os.PathLike | None = N
 
 
 def read(
-    source,
+    source: Any,
     split: str = 'train',
     *,
-    data_dir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     resize: int | tuple[int, int] | None = None,
     shape: tuple[int, ...] | None = None,
     images_key: str | None = None,
@@ -88,6 +89,8 @@ def read(
     """
     kind, source = _recognise(source)
     checks.check_choice('split', split, ('train', 'test'))
+    fits = isinstance(skip_unreadable, bool)
+    checks.require(fits, f'skip_unreadable={checks.show(skip_unreadable)} is unknown; give True or False.')
     how = {'resize': resize, 'shape': shape, 'images_key': images_key, 'labels_key': labels_key}
     how |= {'channels_first': channels_first, 'white': white, 'skip_unreadable': skip_unreadable or None}
     how = {name: value for name, value in how.items() if value is not None}
@@ -108,7 +111,7 @@ def read(
     return read_arrays(images, labels, **how)
 
 
-def splits_of(source, *, data_dir: str | os.PathLike | None = None, **how) -> tuple[str, ...]:
+def splits_of(source: Any, *, data_dir: str | os.PathLike[str] | None = None, **how: Any) -> tuple[str, ...]:
     """Name the splits that a source has, ('train', 'test') or ('train',); it takes the settings of `read`.
 
     Example:
@@ -148,13 +151,13 @@ def _spell(source) -> str:
     return spell(source) if isinstance(source, str) else f'this {type(source).__name__}'
 
 
-def data_dir_of(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
+def data_dir_of(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
     """Give the data directory: the argument, else HEBBJAX_DATA_DIR, else TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     environment = os.environ.get('HEBBJAX_DATA_DIR') or os.environ.get('TFDS_DATA_DIR')
     return pathlib.Path(data_dir or environment or '~/tensorflow_datasets').expanduser()
 
 
-def split_validation(labels, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_validation(labels: Any, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Hold out ceil(fraction * n) images of a training set, every class in proportion; the same for the same seed.
 
     labels [n] -> indices to train on and indices to validate on, each ascending, int64.
@@ -174,7 +177,7 @@ def split_validation(labels, fraction: float, seed: int) -> tuple[np.ndarray, np
     return np.sort(train), np.sort(validation)
 
 
-def digest(*arrays) -> str:
+def digest(*arrays: Any) -> str:
     """Tell these arrays, images and labels, from others: a checksum of each, but for labels that are None."""
     return ' '.join(f'{zlib.crc32(np.ascontiguousarray(array)):08x}' for array in arrays if array is not None)
 

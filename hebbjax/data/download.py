@@ -10,6 +10,7 @@ import os
 import pathlib
 import sys
 import tarfile
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from hebbjax.data.forms import Split
 from hebbjax.support.checks import check_choice, require
 
 
-def prepare_dataset(name: str, data_dir: str | os.PathLike | None = None) -> pathlib.Path:
+def prepare_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
     """Prepare 'mnist', 'fashion_mnist' or 'cifar10' as array_record files, unless it is there; gives its directory.
 
     Checksums are verified, progress is shown on stderr, downloads stay in `data_dir_of(data_dir)`, made if missing.
@@ -44,7 +45,8 @@ def prepare_dataset(name: str, data_dir: str | os.PathLike | None = None) -> pat
             reply.raise_for_status()
         config = tfds.download.DownloadConfig(try_download_gcs=False, force_checksums_validation=True)
         with contextlib.redirect_stdout(sys.stderr):  # its one line, to where its progress bars go
-            builder = _builder_class(name)(data_dir=directory, file_format='array_record')
+            kind: Any = _builder_class(name)  # whose base class, not it, is abstract
+            builder = kind(data_dir=directory, file_format='array_record')
             builder.download_and_prepare(download_config=config)  # written beside the target, renamed at the end
     return target
 

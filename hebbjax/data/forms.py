@@ -6,7 +6,7 @@ Folders, files and arrays are read by their own modules; what they read ends her
 import math
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,14 +28,14 @@ class Split(NamedTuple):
     """One split of a data set, in its order on disk."""
 
     images: np.ndarray  # [n, H, W, C] uint8; of one's own also uint16, bool, or float32
-    labels: np.ndarray | None  # [n] int32, classes 0 .. K - 1; None where there are none
+    labels: Any  # [n] int32, classes 0 .. K - 1; None where there are none
 
 
 class Reading(NamedTuple):
     """A split, and what is to be said of it."""
 
     images: np.ndarray  # as in `Split`
-    labels: np.ndarray | None
+    labels: Any
     classes: tuple[str, ...]  # names of the classes 0 .. K - 1; () where they are unknown
     notes: tuple[str, ...]  # a sentence each: what was found and what was made of it
 
@@ -100,6 +100,8 @@ def to_nhwc(images: np.ndarray, channels_first: bool | None, notes: list[str]) -
 
     Channels are first where that is told, or where axis 1 is 1 or 3 and the last is longer than 4.
     """
+    is_told = channels_first is None or isinstance(channels_first, bool)
+    require(is_told, f'channels_first={show(channels_first)} is unknown; give True or False, or leave it out.')
     shape = images.shape
     way = 'give [n, H, W], [n, H, W, C] or [n, C, H, W]; rows of pixels by reshape(-1, H, W, C)'
     require(images.ndim in (3, 4) and 0 not in shape, f'images of shape {shape} are none; {way}.')

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hebbjax.support.checks import check_count, require
+from hebbjax.support.checks import check_count, require, show
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _ANIMATED = 'of animated images the first frame was taken'
@@ -57,7 +57,7 @@ def decode(image, told: collections.Counter) -> np.ndarray:
         return np.asarray(image, dtype)[..., None]
     if image.has_transparency_data:
         image = image.convert('RGBA')
-        if image.getextrema()[3][0] < 255:
+        if image.getchannel('A').getextrema()[0] < 255:
             told[_TRANSPARENT] += 1
             image = Image.alpha_composite(Image.new('RGBA', image.size, (0, 0, 0, 255)), image)
     mode = 'L' if is_grey else 'RGB'
@@ -68,7 +68,7 @@ def decode(image, told: collections.Counter) -> np.ndarray:
 def sides_of(resize) -> tuple[int, int]:
     """Give (H, W) of a side, or of (H, W)."""
     sides = tuple(resize) if isinstance(resize, tuple | list) else (resize, resize)
-    require(len(sides) == 2, f'resize={resize} is out of range; use a side in pixels, or (H, W).')
+    require(len(sides) == 2, f'resize={show(resize)} is out of range; use a side in pixels, or (H, W).')
     for side in sides:
         check_count('resize', side)
     return sides

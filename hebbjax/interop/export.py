@@ -47,7 +47,7 @@ def export_features(net: Network, states: Sequence[LayerState], image_shape: Sha
     return content + hashlib.sha256(content).digest()
 
 
-def load_exported(source: bytes | str | os.PathLike) -> Callable[[Array], Array]:
+def load_exported(source: bytes | str | os.PathLike[str]) -> Callable[[Array], Array]:
     """Read what `export_features` wrote, bytes or a file of them: a function of images [B, H, W, C] -> [B, F]."""
     files.import_extra('flatbuffers', 'export')
     content = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
@@ -65,7 +65,7 @@ def load_exported(source: bytes | str | os.PathLike) -> Callable[[Array], Array]
     return exported_features
 
 
-def save_weights(path: str | os.PathLike, net: Network, states: Sequence[LayerState]) -> None:
+def save_weights(path: str | os.PathLike[str], net: Network, states: Sequence[LayerState]) -> None:
     """Write weights to .npz or .safetensors, in flax's layout; an old file is replaced when the new one is whole.
 
     'layer_0.kernel' is [kh, kw, C, N], or [D, N] for a dense layer; 'layer_0.threshold' [N] is there where the layer
@@ -85,7 +85,7 @@ def save_weights(path: str | os.PathLike, net: Network, states: Sequence[LayerSt
     return files.write_whole(path, lambda file: file.write_bytes(content))
 
 
-def load_weights(path: str | os.PathLike, net: Network, states: Sequence[LayerState]) -> tuple[LayerState, ...]:
+def load_weights(path: str | os.PathLike[str], net: Network, states: Sequence[LayerState]) -> tuple[LayerState, ...]:
     """Read weights, whoever wrote them under the names of `save_weights`, into states; all else in them stays."""
     path, (wanted, structure) = pathlib.Path(path), _name_arrays(net, states)
     checks.check_choice(f'ending of {path.name}', path.suffix, ENDINGS)

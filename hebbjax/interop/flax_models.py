@@ -5,7 +5,7 @@ to anyone below. Layers are called by their path in the model, as in its paramet
 """
 
 import functools
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jax import lax
 from hebbjax.base import Array, LearningRule
 from hebbjax.interop.flax_layers import check_plain_window, from_kernel
 from hebbjax.layers.layer import Layer, LayerState, to_float32, to_intensities
-from hebbjax.layers.patches import Window, raw
+from hebbjax.layers.patches import PatchTransform, Window, raw
 from hebbjax.layers.update import accumulate_layer
 from hebbjax.support import checks
 from hebbjax.support.checks import require
@@ -53,7 +53,14 @@ def _backward(layer, seed, residuals, cotangent):
 hebbian_gradient.defvjp(_forward, _backward)
 
 
-def hebbify_nnx(model: nnx.Module, rule: LearningRule, only: Collection[str], *, patch_transform=raw, seed: int = 0):
+def hebbify_nnx(
+    model: nnx.Module,
+    rule: LearningRule,
+    only: Collection[str],
+    *,
+    patch_transform: PatchTransform = raw,
+    seed: int = 0,
+) -> nnx.Module:
     """Let nnx.Conv and nnx.Linear layers of a built model, named in `only`, learn by a rule without a state.
 
     What the model computes stays the same; `nnx.grad` of any loss gives `-dw` for the kernels of these layers and zero
@@ -70,7 +77,14 @@ def hebbify_nnx(model: nnx.Module, rule: LearningRule, only: Collection[str], *,
     return model
 
 
-def hebbify_linen(model: linen.Module, rule: LearningRule, only: Collection[str], *, patch_transform=raw, seed=0):
+def hebbify_linen(
+    model: linen.Module,
+    rule: LearningRule,
+    only: Collection[str],
+    *,
+    patch_transform: PatchTransform = raw,
+    seed: int = 0,
+) -> Callable:
     """Let linen.Conv and linen.Dense layers learn by a rule, as `hebbify_nnx`: a function to call for `model.apply`."""
     only, kind = _check_only(only), type(model).__name__
     require(isinstance(model, linen.Module), f'hebbify_linen takes a linen.Module, not {kind}; is it one already?')

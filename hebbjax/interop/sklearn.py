@@ -1,6 +1,7 @@
 """Features as scikit-learn estimators: for pipelines, grid searches and whatever else calls `fit` and `transform`."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, Self
 
 import jax
@@ -13,16 +14,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from hebbjax.base import Array
 from hebbjax.layers.layer import Layer
-from hebbjax.layers.network import check_network, features, init
-from hebbjax.readout.blocks import over_blocks
+from hebbjax.layers.network import TrainState, check_network, features
+from hebbjax.readout.blocks import BLOCK, over_blocks
 from hebbjax.readout.ridge import fit_ridge
 from hebbjax.support import checks
 from hebbjax.support.checks import require
-from hebbjax.training import presets
-from hebbjax.training.loop import fit
+from hebbjax.training import loop, presets
+from hebbjax.training.comparison import initial_state
 from hebbjax.training.stages import Stage
-
-BLOCK = 1024  # images whose features are computed in one call
 
 
 class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -44,11 +43,12 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     Example:
         >>> images = np.random.default_rng(0).random((20, 6, 6))
         >>> HebbianFeatures(settings={'features': 4}, epochs=2, random_state=0).fit_transform(images).shape
-        (20, 8)
+        (20, 4)
     """
 
-    def __init__(self, layers='krotov', *, settings=None, epochs=None, batch=None, image_shape=None, upto=None,
-                 random_state=None):  # fmt: skip
+    def __init__(self, layers: Any = 'krotov', *, settings: Mapping[str, Any] | None = None, epochs: int | None = None,
+                 batch: int | None = None, image_shape: tuple[int, ...] | None = None, upto: int | None = None,
+                 random_state: Any = None):  # fmt: skip
         self.layers = layers
         self.settings = settings
         self.epochs = epochs
@@ -59,9 +59,10 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn from images anew; y [n], one class for each, only where a layer has a teacher."""
+        vars(self).pop('state_', None)  # who is interrupted, or refused, has learned nothing
         images, y = self._take(X, y, learning=True, reset=True)
-        self._begin(images, y, None)
-        return self._learn(images, y, self.recipe_.epochs)
+        state = self._begin(images, y, None)
+        return self._learn(state, images, y, self.recipe_.epochs)
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> Self:
         """Learn for one epoch, going on from where the layers stand; the first call chooses what `fit` would choose.
@@ -69,15 +70,14 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         A recipe's rate falls to zero in as many calls as it has epochs, or in `fit`. `classes`, where y is needed,
         names all that there will be, in the first call; None: those in its y.
         """
-        is_first = not hasattr(self, 'recipe_')
+        is_first = not hasattr(self, 'state_')
         images, y = self._take(X, y, learning=True, reset=is_first)
-        if is_first:
-            self._begin(images, y, classes)
-        return self._learn(images, y, 1)
+        state = self._begin(images, y, classes) if is_first else self.state_
+        return self._learn(state, images, y, 1)
 
     def transform(self, X: Any) -> np.ndarray:
         """Compute what the layers send on. [n, ...] -> [n, F]."""
-        check_is_fitted(self)
+        check_is_fitted(self, 'state_')
         images, _ = self._take(X)
         block = min(BLOCK, 1 << (len(images) - 1).bit_length())  # a power of two, so that there are few programs
         return np.concatenate([*over_blocks(lambda part: np.asarray(self._answer(part)), images, block)])
@@ -90,7 +90,7 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _answer(self, images):
         return features(self.recipe_.net, self.state_.layers, _to_jax(images), self.upto)
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         tags.target_tags.required = self._is_taught()
@@ -101,7 +101,7 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         layers = self.layers if isinstance(self.layers, tuple | list) else (self.layers,)
         return any(getattr(layer, 'teacher', None) is not None for layer in layers)
 
-    def _take(self, X, y=None, learning: bool = False, reset: bool = False) -> tuple[Array, np.ndarray | None]:
+    def _take(self, X, y=None, learning: bool = False, reset: bool = False) -> tuple[Any, Any]:
         """Take X, and y where learning needs it, as scikit-learn does. -> images [n, H, W, C]; y or None."""
         X, shape = X if hasattr(X, 'shape') else np.asarray(X), None
         if len(X.shape) in (3, 4):
@@ -116,7 +116,7 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         images = X.reshape(-1, *self.image_shape_)
         if images.dtype not in (np.uint8, np.uint16, np.bool_):
             with np.errstate(over='ignore'):  # what is beyond float32 is refused as infinite
-                images = images.astype(np.float32)
+                images = images.astype(np.float32, copy=False)
         return _to_jax(images) if learning else images, y
 
     def _choose_shape(self, shape, inputs):
@@ -131,22 +131,19 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         require(fits, f'{came} do not fit {holds}; give (H, W, C) of one image.')
         return given
 
-    def _begin(self, images, y, classes) -> None:
+    def _begin(self, images, y, classes) -> TrainState:
         """Choose the network and how it learns, and make its first state."""
-        recipe, shape = self._choose_recipe(images), self.image_shape_
-        looks = recipe.net[0].window.size is not None and self.image_shape is None and shape[::2] == (1, 1)
+        self.recipe_, shape = self._choose_recipe(images), self.image_shape_
+        net = self.recipe_.net
+        if y is not None:
+            self.classes_ = np.unique(y if classes is None else classes)
+        looks = net[0].window.size is not None and self.image_shape is None and shape[::2] == (1, 1)
         came = f'rows of {shape[1]} numbers are taken as vectors, and layer 1 looks through windows'
         require(not looks, f'{came}; give image_shape=(H, W, C), the shape of one image.')
         if self.upto is not None:
-            checks.check_count('upto', self.upto, 1, len(recipe.net))
+            checks.check_count('upto', self.upto, 1, len(net))
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        init_key, start_key = jax.random.split(jax.random.key(seed))
-        weights = [None] * len(recipe.net)
-        if recipe.start is not None:
-            weights[0] = recipe.start(recipe.net[0], start_key, images)
-        self.recipe_, self.state_ = recipe, init(recipe.net, init_key, shape, weights)
-        if y is not None:
-            self.classes_ = np.unique(y if classes is None else classes)
+        return initial_state(self.recipe_, jax.random.key(seed), images)
 
     def _choose_recipe(self, images) -> presets.Recipe:
         given = {name: getattr(self, name) for name in ('epochs', 'batch') if getattr(self, name) is not None}
@@ -164,7 +161,7 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         checks.check_count('batch', chosen['batch'], 1, len(images))
         return presets.Recipe(net, chosen['epochs'], chosen['batch'])
 
-    def _learn(self, images, y, epochs: int) -> Self:
+    def _learn(self, state, images, y, epochs: int) -> Self:
         """Learn for so many epochs more."""
         labels = None
         if y is not None:
@@ -172,8 +169,8 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             require(not len(new), f'class {new} of y is new; name all classes=... in the first partial_fit.')
             labels = np.searchsorted(self.classes_, y).astype(np.int32)
         how = {'stages': (Stage(epochs),), 'batch': min(self.recipe_.batch, len(images)), 'watch': None}
-        result = fit(self.recipe_.net, self.state_, images, labels, augment=self.recipe_.augment, **how)
-        if result.interrupted:  # half-learned features serve nobody
+        result = loop.fit(self.recipe_.net, state, images, labels, augment=self.recipe_.augment, **how)
+        if result.interrupted:
             raise KeyboardInterrupt
         self.state_ = result.state
         return self
@@ -193,13 +190,14 @@ class HebbianClassifier(ClassifierMixin, BaseEstimator):
     Example:
         >>> from sklearn.datasets import load_digits
         >>> X, y = load_digits(return_X_y=True)
-        >>> model = HebbianClassifier(image_shape=(8, 8), epochs=5, random_state=0).fit(X[:1000] / 16, y[:1000])
-        >>> bool(model.score(X[1000:] / 16, y[1000:]) > 0.8)
+        >>> model = HebbianClassifier(image_shape=(8, 8), epochs=5, random_state=0).fit(X[:900] / 16, y[:900])
+        >>> bool(model.score(X[900:] / 16, y[900:]) > 0.8)
         True
     """
 
-    def __init__(self, layers='krotov', *, settings=None, epochs=None, batch=None, image_shape=None, upto=None,
-                 random_state=None, penalty=1.0):  # fmt: skip
+    def __init__(self, layers: Any = 'krotov', *, settings: Mapping[str, Any] | None = None, epochs: int | None = None,
+                 batch: int | None = None, image_shape: tuple[int, ...] | None = None, upto: int | None = None,
+                 random_state: Any = None, penalty: float = 1.0):  # fmt: skip
         self.layers = layers
         self.settings = settings
         self.epochs = epochs
@@ -229,7 +227,7 @@ class HebbianClassifier(ClassifierMixin, BaseEstimator):
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Score every class: [n, K]; where there are two, the second less the first: [n]."""
-        check_is_fitted(self)
+        check_is_fitted(self, 'ridge_')
         x = np.asarray(self.features_.transform(X), np.float64)
         scores = x @ self.ridge_.w + self.ridge_.b
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
@@ -239,7 +237,7 @@ class HebbianClassifier(ClassifierMixin, BaseEstimator):
         scores = self.decision_function(X)
         return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)]
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags

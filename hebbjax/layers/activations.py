@@ -1,6 +1,7 @@
 """What a neuron sends on, given its drive: functions of `u [..., N]`, neurons last."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ def relu(u: Array) -> Array:
 identity.rising = relu.rising = True  # so that they commute with maxima
 
 
-def repu(n) -> Callable[[Array], Array]:
+def repu(n: float) -> Callable[[Array], Array]:
     """Build the rectified power unit: `max(u, 0)^n`, n >= 1 (Krotov & Hopfield 2019, Grinberg et al. 2019)."""
     checks.check_number('n', n, least=1)  # below it the slope at 0 is not finite
     if not checks.is_traced(n) and n == 1:
@@ -41,6 +42,6 @@ def triangle(u: Array) -> Array:
     return jax.nn.relu(u - jnp.mean(u, axis=-1, keepdims=True))
 
 
-def send_credit(compete: Callable[[None, Array], Array]) -> Callable[[Array], Array]:
+def send_credit(compete: Callable[[Any, Array], Array]) -> Callable[[Array], Array]:
     """Send what a competition that draws nothing gives, such as `send_credit(k_wta(5))`: 1 from winners, else 0."""
     return lambda u: compete(None, u.reshape(-1, u.shape[-1])).reshape(u.shape)

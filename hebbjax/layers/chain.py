@@ -23,7 +23,7 @@ class PartState(NamedTuple):
     stats: Any = ()  # moved by whatever trains: running averages
 
 
-def init_chain(parts: Sequence, key: Key, shape: Shape) -> tuple[PartState, ...]:
+def init_chain(parts: Sequence[Any], key: Key, shape: Shape) -> tuple[PartState, ...]:
     """Make the first states of a chain for maps of one image of this shape, (H, W, C)."""
     states, drawn = [], 0
     for part in parts:
@@ -36,13 +36,15 @@ def init_chain(parts: Sequence, key: Key, shape: Shape) -> tuple[PartState, ...]
     return tuple(states)
 
 
-def chain_shape(parts: Sequence, states: Sequence[PartState], shape: Shape) -> Shape:
+def chain_shape(parts: Sequence[Any], states: Sequence[PartState], shape: Shape) -> Shape:
     """Say what a chain makes of maps of one image of this shape, without computing anything."""
     maps = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     return jax.eval_shape(lambda x, states: apply_chain(parts, states, x)[0], maps, tuple(states)).shape[1:]
 
 
-def apply_chain(parts: Sequence, states: Sequence, x: Array, train: bool = False, key: Key | None = None):
+def apply_chain(
+    parts: Sequence[Any], states: Sequence[PartState], x: Array, train: bool = False, key: Key | None = None
+) -> tuple[Array, tuple[PartState, ...]]:
     """Pass maps [B, H, W, C] through parts in order. -> maps, and the parts' states; a key: what dropout draws by."""
     moved = []
     for number, (part, state) in enumerate(zip(parts, states)):
@@ -55,7 +57,7 @@ def apply_chain(parts: Sequence, states: Sequence, x: Array, train: bool = False
     return x, tuple(moved)
 
 
-def count_by_image(parts: Sequence) -> int:
+def count_by_image(parts: Sequence[Any]) -> int:
     """Say how many parts at the beginning treat every image by itself, so that a batch may come in microbatches."""
     by_image = [getattr(part, 'by_image', not hasattr(part, 'apply')) for part in parts]
     return [*by_image, False].index(False)

@@ -25,7 +25,7 @@ class Homeostasis:
     rate: float = 3.0
     winners: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.check_number('rate', self.rate, least=0)
         if self.winners is not None:
             checks.check_number('winners', self.winners, above=0)

@@ -44,7 +44,7 @@ class Lateral:
 
     __eq__, __hash__, __reduce__ = specs.specs_equal, specs.spec_hash, specs.spec_reduce
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.check_number('rate', self.rate, least=0)
         checks.check_count('steps', self.steps)
         checks.check_number('pace', self.pace, above=0, most=1)

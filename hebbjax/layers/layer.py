@@ -5,7 +5,7 @@ images -> pre -> windows -> patch_transform -> drives w . x, less thresholds, se
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ import numpy as np
 import optax
 from jax import lax
 
-from hebbjax.base import BIAS_SALT, Array, Key, LearningRule, State
+from hebbjax.base import BIAS_SALT, AnyArray, Array, Key, LearningRule, State
 from hebbjax.layers import activations
-from hebbjax.layers.chain import PartState, apply_chain, chain_shape, count_by_image, init_chain
+from hebbjax.layers.chain import PartState, Shape, apply_chain, chain_shape, count_by_image, init_chain
 from hebbjax.layers.homeostasis import Homeostasis
 from hebbjax.layers.lateral import Lateral
 from hebbjax.layers.microbatch import CACHE_FLOATS, DEVICE_FLOATS, scan_microbatches
@@ -26,7 +26,11 @@ from hebbjax.rules.teachers import Teacher
 from hebbjax.support import checks, specs
 
 OUTPUTS = ('weights', 'effective', 'projection', 'cosine')
-PRECISIONS = {'highest': lax.Precision.HIGHEST, 'tensorfloat32': lax.Precision.HIGH, 'bfloat16': None}
+PRECISIONS: dict[str, lax.Precision | None] = {
+    'highest': lax.Precision.HIGHEST,
+    'tensorfloat32': lax.Precision.HIGH,
+    'bfloat16': None,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,12 +49,12 @@ class Layer:
     tx: optax.GradientTransformation  # from `dw` to the change that is added to the weights
     window: Window = Window()  # `Window()` for a dense layer, `Window(5)` for a 5 x 5 convolution
     _: dataclasses.KW_ONLY
-    pre: tuple = ()
+    pre: tuple[Any, ...] = ()
     """Chain of parts that images pass before windows are cut, such as `(standardise,)`; see `chain`."""
     patch_transform: PatchTransform | None = None
     """What happens to each patch, in learning and prediction alike (`patches.raw`, `centred`, `l2`, or a function on
     rows of your own). None: centred for a convolution, raw for a dense layer."""
-    post: tuple = (activations.relu,)
+    post: tuple[Any, ...] = (activations.relu,)
     """Chain of parts that drives, less thresholds, pass before they are sent on: activation, pooling, batch norm, in
     any order, such as `(relu, max_pool(2))`."""
     init: Callable[[Key, tuple[int, int]], Array] = jax.random.normal
@@ -77,11 +81,11 @@ class Layer:
     """Of the drives' product: 'highest', float32 everywhere; 'tensorfloat32', where a GPU has it; 'bfloat16', operands
     rounded to it, sums in float32 (what that costs: experiments/RESULTS.md)."""
     microbatch: int | None = None
-    """Images that a learning step looks at together, of sequences whole ones; None: what suits backend and shape."""
+    """AnyArray that a learning step looks at together, of sequences whole ones; None: what suits backend and shape."""
 
     __eq__, __hash__, __reduce__ = specs.specs_equal, specs.spec_hash, specs.spec_reduce
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ('pre', 'post'):  # a single part is a chain of one
             chain = getattr(self, name)
             chain = tuple(chain) if isinstance(chain, tuple | list) else (chain,)
@@ -135,7 +139,7 @@ class LayerState(NamedTuple):
     lateral: Array | None = None  # M [N, N], where the layer has lateral connections
 
 
-def init_layer(layer: Layer, key: Key, image_shape: tuple[int, int, int], w: Array | None = None) -> LayerState:
+def init_layer(layer: Layer, key: Key, image_shape: Shape, w: Array | None = None) -> LayerState:
     """Make a layer's first state for images of shape (H, W, C), from weights [N, D] where they are given."""
     checks.check_key(key)
     image_shape = checks.check_image_shape(image_shape)
@@ -160,7 +164,7 @@ def init_layer(layer: Layer, key: Key, image_shape: tuple[int, int, int], w: Arr
     return LayerState(w, layer.rule.init(w), layer.tx.init(w), threshold, pre, post, ImageShape(image_shape), lateral)
 
 
-def from_patches(layer: Layer, key: Key, images: Array) -> Array:
+def from_patches(layer: Layer, key: Key, images: AnyArray) -> Array:
     """Cut first weights out of images, one window for each neuron, prepared as in learning. [n, H, W, C] -> [N, D].
 
     Neurons that start from something that is there to be seen win something from the beginning. The key draws the
@@ -176,7 +180,7 @@ def from_patches(layer: Layer, key: Key, images: Array) -> Array:
     return layer.patch_transform(sample_patches(place_key, layer.window, x, 1))
 
 
-def to_intensities(images: Array) -> Array:
+def to_intensities(images: AnyArray) -> Any:
     """Turn uint8 and uint16 pixels into float32 intensities in [0, 1]; floats pass, half precision as float32."""
     checks.check_pixels(images)
     if jnp.issubdtype(images.dtype, jnp.unsignedinteger):
@@ -189,7 +193,7 @@ def to_float32(a: Array) -> Array:
     return a.astype(jnp.float32) if a.dtype.itemsize < 4 else a
 
 
-def check_image_size(state: LayerState, image_shape: tuple[int, int, int]) -> None:
+def check_image_size(state: LayerState, image_shape: Shape) -> None:
     """Refuse images of another size than a layer's state was made for; windows would slide over them all the same."""
     if state.made_for is not None:
         came, made = (' x '.join(map(str, shape)) for shape in (image_shape, state.made_for.shape))
@@ -252,7 +256,7 @@ def forward(layer: Layer, state: LayerState, images: Array, parts: int | None = 
     return apply_chain(post[some:], state.post[some:], sent)[0]
 
 
-def microbatch_of(layer: Layer, shape: tuple[int, int, int, int]) -> int:
+def microbatch_of(layer: Layer, shape: Shape) -> int:
     """Say how many images a step looks at together: `Layer.microbatch`, or what suits the backend and the shape."""
     batch, g = shape[0], lay_grid(layer.window, shape[1:])
     if layer.microbatch is not None or g.out == (1, 1):

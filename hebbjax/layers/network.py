@@ -6,7 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hebbjax.base import Array, Key
+from hebbjax.base import AnyArray, Array, Key
+from hebbjax.layers.chain import Shape
 from hebbjax.layers.layer import Layer, LayerState, forward, init_layer, to_intensities
 from hebbjax.support import checks, specs
 
@@ -21,7 +22,7 @@ class TrainState(NamedTuple):
     layers: tuple[LayerState, ...]  # one each, bottom first
 
 
-def init(net: Network, key: Key, image_shape: tuple[int, int, int], weights: Sequence | None = None) -> TrainState:
+def init(net: Network, key: Key, image_shape: Shape, weights: Sequence[AnyArray | None] | None = None) -> TrainState:
     """Make the first state of a network, bottom first, for images of shape (H, W, C).
 
     The key draws all weights and, kept in the state, all that training draws later. `weights` are, per layer, those
@@ -73,13 +74,13 @@ def check_states(net: tuple[Layer, ...], states: Sequence[LayerState], upto: int
         checks.require(fits, f'{has}; give the states that init or a training made for this network.')
 
 
-def features(net: Network, states: Sequence[LayerState], images: Array, upto: int | None = None) -> Array:
+def features(net: Network, states: Sequence[LayerState], images: AnyArray, upto: int | None = None) -> Array:
     """Compute what a network sends on, or its lowest `upto` layers; nothing adapts. [B, H, W, C] -> [B, F]."""
     x = activations_of(net, states, images, upto)
     return x.reshape(len(x), -1)
 
 
-def activations_of(net: Network, states: Sequence[LayerState], images: Array, upto: int | None = None) -> Array:
+def activations_of(net: Network, states: Sequence[LayerState], images: AnyArray, upto: int | None = None) -> Array:
     """Compute `features` as the map that the last of these layers sends on. [B, H, W, C] -> [B, H', W', N]."""
     net = check_network(net)
     check_states(net, states, upto)

@@ -13,7 +13,9 @@ from hebbjax.layers.chain import PartState, Shape
 from hebbjax.support import checks
 
 ones = jax.nn.initializers.ones  # first scales, as today's frameworks have them
-uniform = jax.nn.initializers.uniform(1.0)  # as PyTorch 1.0; so Amato et al. (2019), whose Hebbian layers keep them
+uniform: jax.nn.initializers.Initializer = jax.nn.initializers.uniform(
+    1.0
+)  # as PyTorch 1.0; so Amato et al. (2019), whose Hebbian layers keep them
 FLAT_IMAGE = 1e-6  # relative to its largest value: an image that varies less is constant up to rounding
 
 
@@ -59,7 +61,7 @@ class BatchNorm:
     debias: bool = False  # averages begin empty, and are divided by what has filled them
     by_image = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.check_number('momentum', self.momentum, least=0, below=1)
         checks.check_number('epsilon', self.epsilon, above=0)
         checks.check_number('shift', self.shift)
@@ -71,7 +73,7 @@ class BatchNorm:
         filled = jnp.zeros(()) if self.debias else jnp.ones(())
         return PartState(params, NormStats(zeros, zeros + filled, filled))
 
-    def apply(self, state: PartState, x: Array, train: bool = False, key: Key | None = None):
+    def apply(self, state: PartState, x: Array, train: bool = False, key: Key | None = None) -> tuple[Array, PartState]:
         """Normalise by the batch and move the averages, in training; else by the averages. [..., N] -> [..., N]."""
         if not train:
             return self.scaled(state.params, x, *self.averages(state.stats)), state

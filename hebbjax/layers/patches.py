@@ -36,7 +36,7 @@ class Grid(NamedTuple):
     inputs: int  # D = kh * kw * C
 
 
-def lay_grid(window: Window, image_shape: tuple[int, int, int]) -> Grid:
+def lay_grid(window: Window, image_shape: tuple[int, ...]) -> Grid:
     """Lay a window over images of shape (H, W, C): `H' = (H + 2 padding - kh) // stride + 1`, `W'` likewise."""
     h, w, c = image_shape
     window = window._replace(size=(h, w) if window.size is None else window.size)

@@ -13,7 +13,7 @@ class Pool:
     size: int
     kind: str  # 'max' or 'avg'
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.check_count('size', self.size)
 
     def __call__(self, maps: Array) -> Array:

@@ -1,12 +1,13 @@
 """Answers that come back: from the layer above to the drives below (settling), from a layer to itself (recall)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax.base import Array
+from hebbjax.base import AnyArray, Array, Scalar
 from hebbjax.layers.chain import PartState, apply_chain
 from hebbjax.layers.layer import Layer, LayerState, forward, output_transform, to_intensities
 from hebbjax.layers.network import Network, activations_of, check_network, check_states
@@ -16,7 +17,7 @@ from hebbjax.support import checks, specs
 
 
 def settled_activations(
-    net: Network, states: Sequence[LayerState], images: Array, *, gain, steps: int, upto: int | None = None
+    net: Network, states: Sequence[LayerState], images: AnyArray, *, gain: Scalar, steps: int, upto: int | None = None
 ) -> Array:
     """Compute `activations_of` after steps in which every layer hears the last answer of the layer above.
 
@@ -98,7 +99,7 @@ def send_down(layer: Layer, state: LayerState, images: Array, drives: Array, ans
     return back_through(layer.pre, state.pre, images, maps)
 
 
-def back_through(parts: Sequence, states: Sequence[PartState], x: Array, sent: Array) -> Array:
+def back_through(parts: Sequence[Any], states: Sequence[PartState], x: Array, sent: Array) -> Array:
     """Send maps back through a chain that was given x: pooling is transposed at x, what keeps the shape is left out."""
     if not parts:
         return sent

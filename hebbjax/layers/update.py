@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from hebbjax.base import Array, Key, StepInfo, UpdateStats
-from hebbjax.layers.chain import apply_chain, count_by_image
+from hebbjax.layers.chain import PartState, apply_chain, count_by_image
 from hebbjax.layers.layer import (
     Layer,
     LayerState,
@@ -25,7 +25,7 @@ from hebbjax.support import checks
 
 
 def update_layer(
-    layer: Layer, key: Key, state: LayerState, images: Array, teacher=None, frames: int | None = None
+    layer: Layer, key: Key, state: LayerState, images: Array, teacher: Array | None = None, frames: int | None = None
 ) -> tuple[LayerState, Array, StepInfo]:
     """Learn from images [B, H, W, C], floating, and a teacher's signal [B, N]; the key draws patches, and for the rule.
 
@@ -54,8 +54,8 @@ def update_layer(
 
 
 def accumulate_layer(
-    layer: Layer, key: Key, state: LayerState, images: Array, teacher=None, frames: int | None = None
-) -> tuple[UpdateStats, Array, Array, tuple, tuple]:
+    layer: Layer, key: Key, state: LayerState, images: Array, teacher: Array | None = None, frames: int | None = None
+) -> tuple[UpdateStats, Array, Array, tuple[PartState, ...], tuple[PartState, ...]]:
     """Add up what the patches of a batch ask for, some images at a time, and send the layer's answer on.
 
     On a CPU a few images at a time stay in its cache from being cut to being added, twice as fast as whole batches
@@ -102,7 +102,7 @@ def accumulate_layer(
 
     def look(carry, number, images, teacher):
         maps = layer_patches(layer, images)  # [b, H', W', D]
-        x = maps.reshape(-1, maps.shape[-1])  # [P, D]
+        x, u, v = maps.reshape(-1, maps.shape[-1]), None, None  # [P, D]
         if drawn is None:
             carry, (u, v) = learn(carry, jax.random.fold_in(rule_key, number), x, teacher)
         if drawn is not None or w_out is not w:

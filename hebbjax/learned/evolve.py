@@ -85,11 +85,11 @@ def evolve_rule(
 
     state, best, lowest, fitness = strategy.init(start_key, theta, params), theta, math.inf, []
     with hold_signals():  # an interrupted compilation makes XLA fall over when the process ends
-        advance = advance.lower(state, 0).compile()
+        compiled = advance.lower(state, 0).compile()
     try:
         with listen() as check_interrupt:
             for number in range(generations):
-                advanced, losses, leader = wait_until_ready(advance(state, number))
+                advanced, losses, leader = wait_until_ready(compiled(state, number))
                 losses = np.asarray(losses)
                 finite = losses[np.isfinite(losses)]
                 way = 'start from a theta whose loss is finite, or with a smaller spread'

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +99,7 @@ def search_losses(
     shape: tuple[int, int, int] = (3, 3, 3),
     population: int = 256,
     generations: int = 20,
-    **how,
+    **how: Any,
 ) -> Evolved:
     """Search for the expression by which a rule learns best (Miconi 2021, discussion): `-1/2 sum s^2` is its loss.
 

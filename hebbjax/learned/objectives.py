@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.scipy import linalg
 
 from hebbjax import diagnostics
-from hebbjax.base import Array, Key
+from hebbjax.base import Array, Key, Scalar
 from hebbjax.rules.local import matmul
 from hebbjax.support import checks
 
@@ -36,7 +36,7 @@ def win_inequality(win_rates: Array) -> Array:
     return 1 - jnp.mean(jax.vmap(diagnostics.win_entropy)(win_rates.reshape(-1, win_rates.shape[-1])))
 
 
-def ridge_outputs(features: Array, targets: Array, others: Array, penalty=1.0) -> Array:
+def ridge_outputs(features: Array, targets: Array, others: Array, penalty: Scalar = 1.0) -> Array:
     """Fit ridge regression to features [b, F], targets [b, K], and give its outputs for others [n, F]. -> [n, K].
 
     `x w + b` of `readout.solve_ridge`, in the features' precision: `w = (Xc' Xc + penalty I)^(-1) Xc' Yc`, centred, by
@@ -51,7 +51,9 @@ def ridge_outputs(features: Array, targets: Array, others: Array, penalty=1.0) -
     return matmul(others - mean, w) + level
 
 
-def held_out_error(fitted: tuple[Array, Array], held_out: tuple[Array, Array], classes: int, penalty=1.0) -> Array:
+def held_out_error(
+    fitted: tuple[Array, Array], held_out: tuple[Array, Array], classes: int, penalty: Scalar = 1.0
+) -> Array:
     """Give the mean squared error, on one-hot labels, of ridge regression on images that it was not fitted to.
 
     `fitted`, `held_out`: features [b, F] and labels [b], each. 1 / classes is about what knowing nothing gives.
@@ -60,7 +62,9 @@ def held_out_error(fitted: tuple[Array, Array], held_out: tuple[Array, Array], c
     return jnp.mean(jnp.sum((outputs - jax.nn.one_hot(labels, classes, dtype=outputs.dtype)) ** 2, 1))
 
 
-def held_out_accuracy(fitted: tuple[Array, Array], held_out: tuple[Array, Array], classes: int, penalty=1.0) -> Array:
+def held_out_accuracy(
+    fitted: tuple[Array, Array], held_out: tuple[Array, Array], classes: int, penalty: Scalar = 1.0
+) -> Array:
     """Give the share of images in [0, 1] that `held_out_error`'s ridge regression classifies; its gradient is zero."""
     outputs, labels = _read_out(fitted, held_out, classes, penalty)
     return jnp.mean((jnp.argmax(outputs, 1) == labels).astype(outputs.dtype))

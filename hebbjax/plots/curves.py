@@ -2,11 +2,13 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.figure
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
 from hebbjax.support.checks import require
 
@@ -21,7 +23,10 @@ class Figure(matplotlib.figure.Figure):
         return file.getvalue()
 
 
-def accuracy_curves(lines: Mapping, *, epochs: Sequence | None = None, title='', over='head epoch') -> Figure:
+def accuracy_curves(
+    lines: Mapping[str, Mapping[str, Sequence[float]]], *, epochs: Sequence[float] | None = None, title: str = '',
+    over: str = 'head epoch',
+) -> Figure:  # fmt: skip
     """Draw accuracy over epochs: a colour per network, solid for test, dashed for training, dotted for validation.
 
     Args:
@@ -80,7 +85,9 @@ def activation_curves(statistics: Mapping[str, Mapping[str, Sequence[float]]], *
     return figure
 
 
-def make_canvas(width: float, height: float, title: str, rows: int = 1, columns: int = 1, **settings):
+def make_canvas(
+    width: float, height: float, title: str, rows: int = 1, columns: int = 1, **settings: Any
+) -> tuple[Figure, Any]:
     """Make a figure of this size in inches, and its axes, or panels."""
     figure = Figure(figsize=(width, height), layout='constrained')
     panels = figure.subplots(rows, columns, **settings)
@@ -88,7 +95,7 @@ def make_canvas(width: float, height: float, title: str, rows: int = 1, columns:
     return figure, panels
 
 
-def draw_line(axes, name: str, x: Sequence[float], y: Sequence[float], **style) -> Line2D:
+def draw_line(axes: Any, name: str, x: ArrayLike, y: ArrayLike, **style: Any) -> Line2D:
     """Draw a line over whole numbers; few points are marked, since one between gaps is no line."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     fits = x.ndim == 1 and x.shape == y.shape and x.size

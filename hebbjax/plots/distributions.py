@@ -1,19 +1,22 @@
 """How something is spread: weights, convergence, wins, mistakes."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import PowerNorm
 
-from hebbjax.base import Array
+from hebbjax.base import AnyArray
 from hebbjax.diagnostics import win_entropy
 from hebbjax.plots.curves import Figure, draw_line, make_canvas
 from hebbjax.support.checks import require
 
 
-def convergence_plot(shares: Mapping, *, tolerance: float = 0.1, title: str = '') -> Figure:
+def convergence_plot(
+    shares: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, tolerance: float = 0.1, title: str = ''
+) -> Figure:
     """Draw how many units have reached norm 1 (`diagnostics.unit_convergence`).
 
     Args:
@@ -53,7 +56,7 @@ def win_share_plot(shares: Mapping[str, Sequence[float]], *, title: str = '') ->
     return figure
 
 
-def weight_histogram(w: Array, bins: int = 60) -> tuple[np.ndarray, np.ndarray]:
+def weight_histogram(w: AnyArray, bins: int = 60) -> tuple[np.ndarray, np.ndarray]:
     """Count finite weights in bins up to the largest absolute one, as many below zero as above: (counts, edges)."""
     w = np.asarray(w, float)
     w = w[np.isfinite(w)]
@@ -61,7 +64,7 @@ def weight_histogram(w: Array, bins: int = 60) -> tuple[np.ndarray, np.ndarray]:
     return np.histogram(w, bins, (-limit, limit))
 
 
-def weight_histograms(histograms: Mapping[int, tuple], *, title: str = '') -> Figure:
+def weight_histograms(histograms: Mapping[int, tuple[Any, Any]], *, title: str = '') -> Figure:
     """Draw histograms of weights over time as a ridge: an outline per epoch, the oldest at the back, on top.
 
     Args:
@@ -85,7 +88,7 @@ def weight_histograms(histograms: Mapping[int, tuple], *, title: str = '') -> Fi
     return figure
 
 
-def confusion_plot(counts: Array, *, title: str = '') -> Figure:
+def confusion_plot(counts: AnyArray, *, title: str = '') -> Figure:
     """Draw which classes are taken for which: shares of the true class as colours, counts in up to 20 x 20 cells.
 
     Args:

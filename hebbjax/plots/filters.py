@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from hebbjax.base import Array
+from hebbjax.base import AnyArray
 from hebbjax.layers.chain import Shape, chain_shape
 from hebbjax.layers.layer import Layer, LayerState
 from hebbjax.layers.network import Network, check_network, check_states
@@ -18,7 +18,7 @@ from hebbjax.support import checks
 from hebbjax.support.checks import require
 
 
-def filter_grid(w: Array, shape: Shape, *, title: str = '', count: int | None = None) -> Figure:
+def filter_grid(w: AnyArray, shape: Shape, *, title: str = '', count: int | None = None) -> Figure:
     """Draw receptive fields of this shape, (kh, kw, C), as a grid that is about a square.
 
     One channel: a signed colour map, blue negative, red positive, white at zero, each filter scaled to its own
@@ -92,7 +92,7 @@ def receptive_fields(net: Network, states: Sequence[LayerState], image_shape: Sh
     return fields
 
 
-def filters_side_by_side(banks: Mapping[str, Array], shape: Shape, *, count: int = 25, seed: int = 0) -> Figure:
+def filters_side_by_side(banks: Mapping[str, AnyArray], shape: Shape, *, count: int = 25, seed: int = 0) -> Figure:
     """Draw `count` randomly chosen units of each of several banks [N, D] side by side (Talloen et al., figure 2)."""
     generator = np.random.default_rng(seed)
     figure, panels = make_canvas(5 * len(banks), 5.4, '', 1, len(banks), squeeze=False)

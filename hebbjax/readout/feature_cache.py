@@ -51,7 +51,7 @@ class PooledParts(NamedTuple):
     norm: BatchNorm | None
     activation: Callable[[Array], Array]
     pool: int
-    count: int  # how many parts these are
+    count: int  # how many parts these are  # pyright: ignore[reportIncompatibleMethodOverride]  no tuple is searched
 
 
 def pooled_parts(layer: Layer, head: Layer) -> PooledParts | None:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hebbjax.base import Array, Key
+from hebbjax.base import AnyArray, Array, Key
 from hebbjax.readout.blocks import map_blocks
 from hebbjax.readout.schedules import Milestones, Schedule
 from hebbjax.support import checks
@@ -26,8 +26,9 @@ PARTS = 8  # a long epoch returns to the host so many times, so that Ctrl-C need
 class Model(Protocol):
     """What the loop needs of a network."""
 
-    def apply(self, params, stats, inputs, key: Key | None = None) -> tuple[Array, Any]:
+    def apply(self, params: Any, stats: Any, inputs: Any, key: Key | None = None) -> tuple[Array, Any]:
         """Compute logits [B, K], and where running averages stand then; with a key, in training."""
+        ...
 
 
 class Carry(NamedTuple):
@@ -126,8 +127,8 @@ def fit_gradient(
     params: Any,
     stats: Any,
     key: Key,
-    train: tuple[Any, Array],
-    validation: tuple[Any, Array],
+    train: tuple[Any, AnyArray],
+    validation: tuple[Any, AnyArray],
     schedule: Schedule | Milestones,
     *,
     watch: Callable[[int, GradientEpoch], None] = lambda number, line: None,

@@ -1,6 +1,7 @@
 """Layers that learn by gradient alone, how layers answer while they do, and the head: what reads classes out."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import optax
@@ -24,10 +25,10 @@ class Dropout:
     maps: bool = False  # draw for each channel of an image, rather than for each value
     by_image = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number('rate', self.rate, least=0, below=1)
 
-    def apply(self, state: PartState, x: Array, train: bool = False, key: Key | None = None):
+    def apply(self, state: PartState, x: Array, train: bool = False, key: Key | None = None) -> tuple[Array, PartState]:
         """Draw anew for every batch, where there is a key to draw with."""
         if key is None or not train or self.rate == 0:
             return x, state
@@ -47,7 +48,7 @@ def forward_train(layer: Layer, state: LayerState, images: Array, key: Key) -> t
     return sent, state._replace(pre=pre, post=post)
 
 
-def gradient_layer(features: int, window: Window = Window(), **settings) -> Layer:
+def gradient_layer(features: int, window: Window = Window(), **settings: Any) -> Layer:
     """Build a layer that learns by gradient alone: with a bias, on plain patches, drawn as PyTorch draws; no Hebbian
     stage moves it. Further settings are attributes of `Layer`, such as pre and post.
     """

@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax.base import Array, Key
+from hebbjax.base import AnyArray, Array, Key
 from hebbjax.layers.chain import PartState, apply_chain
 from hebbjax.layers.layer import ImageShape, Layer, LayerState, check_image_size, forward, to_intensities
 from hebbjax.layers.network import Network, activations_of, check_network, check_states
@@ -84,18 +84,18 @@ class NetworkModel:
 
     __eq__, __hash__, __reduce__ = specs.specs_equal, specs.spec_hash, specs.spec_reduce
 
-    def init(self, states: Sequence[LayerState]):
+    def init(self, states: Sequence[LayerState]) -> tuple[Any, Any]:
         """Give params and stats of states that training begins with."""
         params, stats = zip(*map(take_apart, self.net[self.start :], states[self.start :]))
         return params, (tuple(states[self.below : self.start]), stats)
 
-    def apply(self, params, stats, x, key: Key | None = None) -> tuple[Array, tuple]:
+    def apply(self, params: Any, stats: Any, inputs: Any, key: Key | None = None) -> tuple[Array, tuple[Any, Any]]:
         """Compute logits [B, K]; with a key: in training, where running averages move."""
         answering, learning = stats
         if key is not None and self.augment is not None:
             key, augment_key = jax.random.split(key)
-            x = self.augment(augment_key, x)
-        x = x if isinstance(x, PooledDrives) else to_intensities(x)
+            inputs = self.augment(augment_key, inputs)
+        x = inputs if isinstance(inputs, PooledDrives) else to_intensities(inputs)
         for number, state in enumerate(answering, self.below):
             x, _ = self._pass(number, state, x, params)
         x, moved = lax.stop_gradient(x), []
@@ -141,12 +141,12 @@ def fit_hybrid(
     states: Sequence[LayerState],
     stage: GradientStage,
     key: Key,
-    train: tuple[Array, Array],
-    validation: tuple[Array, Array],
+    train: tuple[AnyArray, AnyArray],
+    validation: tuple[AnyArray, AnyArray],
     *,
     augment: Callable[[Key, Array], Array] | None = None,
     room: float | None = None,
-    **how,
+    **how: Any,
 ) -> HybridResult:
     """Train the upper layers by gradient; lower layers answer and stay as they are, bit for bit.
 
@@ -198,7 +198,7 @@ def check_stage(net: Network, states: Sequence[LayerState], stage: GradientStage
     return net
 
 
-def predict_hybrid(result: HybridResult, images: Array) -> Array:
+def predict_hybrid(result: HybridResult, images: AnyArray) -> Array:
     """Give the classes [n] that a network trained by gradient reads out of images; -1 where logits are not finite."""
     checks.check_images(images)
     check_image_size(result.layers[0], images.shape[1:])

@@ -3,13 +3,13 @@
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hebbjax.base import Array, Key
+from hebbjax.base import AnyArray, Array, Key
 from hebbjax.layers.layer import Layer, LayerState, init_layer, to_intensities
 from hebbjax.layers.network import Network, activations_of, check_network, check_states
 from hebbjax.readout import ridge
@@ -26,14 +26,14 @@ WIDEST = 4000  # features that ridge regression takes in: their products are 128
 class Probe(NamedTuple):
     """A classifier that was fitted to a network."""
 
-    predict: Callable[[Array], Array]  # images [n, H, W, C] -> classes [n]
+    predict: Callable[[AnyArray], Array]  # images [n, H, W, C] -> classes [n]
     layers: tuple[LayerState, ...] = ()  # of the network and, trained by gradient, the head
     curve: tuple[GradientEpoch, ...] = ()  # of a classifier trained by gradient
     seconds: float = 0.0
     compile_seconds: float = 0.0
 
 
-ProbeFit = Callable[[Network, Sequence[LayerState], Key, tuple[Array, Array], tuple[Array, Array]], Probe]
+ProbeFit = Callable[[Network, Sequence[LayerState], Key, tuple[AnyArray, AnyArray], tuple[AnyArray, AnyArray]], Probe]
 """(net, states, key, train, validation) -> Probe; images and labels of both.
 
 Its `check(net, states, train, validation)`, if it has one, refuses what cannot be fitted, before features are learned;
@@ -90,7 +90,7 @@ def ridge_probe(penalty: float = 1.0, block: int = 1000) -> ProbeFit:
     return fit
 
 
-def gradient_probe(head: Layer, schedule: Schedule | Milestones, start: int | None = None, **how) -> ProbeFit:
+def gradient_probe(head: Layer, schedule: Schedule | Milestones, start: int | None = None, **how: Any) -> ProbeFit:
     """Read out by a head trained by gradient on what the highest layer sends; choices see validation images alone.
 
     Args:
@@ -134,14 +134,14 @@ def _check_input(net, states, images) -> Network:
     return net
 
 
-def probe_accuracy(probe: Probe, images: Array, labels: Array) -> float:
+def probe_accuracy(probe: Probe, images: AnyArray, labels: AnyArray) -> float:
     """Give the share of images that are read right, in percent."""
     checks.check_images(images)
     labels = checks.check_labels(labels, count=len(images))
     return 100 * float(np.mean(_classes(probe, images) == np.asarray(labels)))
 
 
-def probe_confusion(probe: Probe, images: Array, labels: Array, classes: int) -> np.ndarray:
+def probe_confusion(probe: Probe, images: AnyArray, labels: AnyArray, classes: int) -> np.ndarray:
     """Count what was taken for what: [K, K], rows the true classes, columns the predicted ones."""
     checks.check_count('classes', classes)
     checks.check_images(images)

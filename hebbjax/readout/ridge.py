@@ -4,12 +4,12 @@ All of it is computed in float64, on the host: products of float32 features diff
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from hebbjax.base import Array
+from hebbjax.base import AnyArray, Array
 from hebbjax.support import checks
 from hebbjax.support.checks import check_count, check_number, require
 
@@ -21,7 +21,7 @@ class RidgeStats(NamedTuple):
     """All that ridge regression needs of the data, on the host in float64: its size does not grow with the data."""
 
     origin: np.ndarray  # [F] the first features; of all that follow they are subtracted, so a constant one becomes 0
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]  no tuple is searched for values
     x: np.ndarray  # [F] mean of the features less the origin
     y: np.ndarray  # [K] and of the one-hot labels
     xx: np.ndarray  # [F, F] sum of products of the features' deviations from their mean
@@ -35,19 +35,19 @@ class Ridge(NamedTuple):
     b: np.ndarray  # [K]
 
 
-def ridge_stats(batches: Iterable[tuple[Array, Array]], classes: int) -> RidgeStats:
+def ridge_stats(batches: Iterable[tuple[AnyArray, AnyArray]], classes: int) -> RidgeStats:
     """Add up what ridge regression needs of (features [b, F], labels [b] of 0 .. K - 1), batch by batch.
 
     No two batches need to lie in memory at once.
     """
-    stats = None
+    stats: Any = None
     for features, labels in _pairs(batches):
         stats = add_batch(stats, features, labels, classes)
     require(stats is not None, 'ridge regression needs at least one batch of features and labels.')
     return stats
 
 
-def add_batch(stats: RidgeStats | None, features: Array, labels: Array, classes: int) -> RidgeStats:
+def add_batch(stats: RidgeStats | None, features: AnyArray, labels: AnyArray, classes: int) -> RidgeStats:
     """Add one batch, features [b, F] and labels [b], to stats, whose arrays are written over; None: it is the first."""
     check_count('classes', classes)
     features = _check_features(features, None if stats is None else len(stats.x))
@@ -77,7 +77,7 @@ def add_batch(stats: RidgeStats | None, features: Array, labels: Array, classes:
     return stats
 
 
-def _pairs(batches) -> Iterator[tuple[Array, Array]]:
+def _pairs(batches) -> Iterator[Any]:
     for batch in batches if isinstance(batches, Iterable) else (batches,):
         came = f'batches are pairs of features [b, F] and labels [b], not {type(batch).__name__}'
         is_pair = isinstance(batch, tuple | list) and len(batch) == 2
@@ -122,7 +122,7 @@ def solve_ridge(stats: RidgeStats, penalty: float = 1.0) -> Ridge:
     return Ridge(w, stats.y - (stats.origin + stats.x) @ w)
 
 
-def fit_ridge(batches: Iterable[tuple[Array, Array]], classes: int, penalty: float = 1.0) -> Ridge:
+def fit_ridge(batches: Iterable[tuple[AnyArray, AnyArray]], classes: int, penalty: float = 1.0) -> Ridge:
     """Fit ridge regression to batches of features and labels: `solve_ridge(ridge_stats(batches, classes), penalty)`.
 
     Example:
@@ -134,13 +134,13 @@ def fit_ridge(batches: Iterable[tuple[Array, Array]], classes: int, penalty: flo
     return solve_ridge(ridge_stats(batches, classes), penalty)
 
 
-def predict_ridge(model: Ridge, features: Array) -> Array:
+def predict_ridge(model: Ridge, features: AnyArray) -> Array:
     """Give the class of each image: `argmax(x w + b)`. [B, F] -> [B] int32."""
     x = _check_features(features, len(model.w)).astype(np.float64)
     return jnp.asarray((x @ model.w + model.b).argmax(1).astype(np.int32))
 
 
-def ridge_accuracy(model: Ridge, batches: Iterable[tuple[Array, Array]]) -> float:
+def ridge_accuracy(model: Ridge, batches: Iterable[tuple[AnyArray, AnyArray]]) -> float:
     """Give the share, in [0, 1], of images whose class is predicted right."""
     hits = [np.asarray(predict_ridge(model, x)) == checks.check_labels(y, count=len(x)) for x, y in _pairs(batches)]
     require(hits, 'an accuracy needs at least one batch of features and labels.')

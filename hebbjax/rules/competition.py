@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from hebbjax.base import Array, Competition, Key
+from hebbjax.base import Array, Competition, Key, Scalar
 from hebbjax.rules.top_k import check_k, drop_absent, in_top_k, top_k
 from hebbjax.support import checks
 
@@ -52,13 +52,13 @@ def k_wta(k: int, ties: str = 'first', above: float | None = None) -> Competitio
     return compete
 
 
-def soft_wta(temperature) -> Competition:
+def soft_wta(temperature: Scalar) -> Competition:
     """Share one unit of credit by a softmax: `y = softmax(u / temperature)`, the temperature in units of the drive."""
     checks.check_number('temperature', temperature, above=0)
     return lambda key, u: jax.nn.softmax(u / temperature, axis=-1)
 
 
-def krotov_ranks(k: int, delta) -> Competition:
+def krotov_ranks(k: int, delta: Scalar) -> Competition:
     """Let the winner learn and the k-th unlearn: `y = 1` at rank 1, `-delta` at rank k, else 0; see `krotov`."""
     checks.check_count('k', k, 2)
     checks.check_number('delta', delta, least=0)

@@ -6,7 +6,7 @@
 
 import jax.numpy as jnp
 
-from hebbjax.base import Array, Competition, Key, LearningRule, UpdateStats, zero_stats
+from hebbjax.base import Array, Competition, Key, LearningRule, Scalar, UpdateStats, zero_stats
 from hebbjax.rules.competition import competing_drives, zero_absent
 from hebbjax.rules.local import Reduction, add_dense, count_wins, finalizer, from_leak, matmul, mean_over_patches
 from hebbjax.rules.top_k import check_k, drop_absent, top_k
@@ -52,7 +52,7 @@ def sanger(*, reduce: Reduction = mean_over_patches) -> LearningRule:
     return LearningRule(lambda w: (), lambda w: w, accumulate, finalize, init_stats)
 
 
-def krotov(k: int = 2, delta=0.4, p=2.0) -> LearningRule:
+def krotov(k: int = 2, delta: Scalar = 0.4, p: Scalar = 2.0) -> LearningRule:
     """Krotov and Hopfield's rule: winners learn, the k-th unlearn, norms converge to a p-sphere.
 
     `g_i = 1` for the largest drive, `-delta` for the k-th, 0 elsewhere; with the drive `<w_i, x> = W_i . x`,

@@ -4,14 +4,13 @@ Nearly every rule says, per patch, `dw_i = pull_i x - leak_i w_i`. `local` sums 
 product; where credit is sparse, `from_leak` adds rows.
 """
 
-import functools
 import numbers
 from collections.abc import Callable
 
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax.base import Array, Competition, Credit, Key, LearningRule, UpdateStats
+from hebbjax.base import Array, Competition, Credit, Key, LearningRule, Scalar, UpdateStats
 from hebbjax.rules.competition import competing_drives, k_wta, linear, zero_absent
 from hebbjax.rules.top_k import check_k, drop_absent, top_k
 from hebbjax.support import checks
@@ -19,8 +18,12 @@ from hebbjax.support import checks
 Reduction = Callable[[Array, UpdateStats], Array]
 """(pull - leak w, summed over patches [N, D], stats) -> dw [N, D]. Rates do not carry over from one to another."""
 
-matmul = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)  # float32 throughout, on a GPU as well
 SPARSE = 1 / 20  # share of neurons that may learn from a patch before one product beats adding rows
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """Multiply matrices in float32 throughout, on a GPU as well."""
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
 def sum_over_patches(summed: Array, stats: UpdateStats) -> Array:
@@ -43,7 +46,9 @@ def count_wins(x: Array, first: Array, neurons: int) -> Array:
     return jnp.zeros(neurons, jnp.int32).at[first].add(jnp.any(x != 0, axis=1).astype(jnp.int32), mode='drop')
 
 
-def add_dense(stats: UpdateStats, x: Array, v: Array, pull: Array, leak: Array, weight: Array, count=count_wins):
+def add_dense(
+    stats: UpdateStats, x: Array, v: Array, pull: Array, leak: Scalar, weight: Array, count: Callable = count_wins
+) -> UpdateStats:
     """Add what patches x [P, D] ask for: `pull` [P, N] by one product, summed `leak` and `weight`; `v`: who won."""
     first = drop_absent(*top_k(v, 1), v.shape[1])[:, 0]  # [P]; N where nobody takes part
     win_counts = stats.win_counts + count(x, first, v.shape[1])
@@ -95,7 +100,7 @@ def as_competition(compete: Competition | int | None) -> Competition:
     checks.require(compete is None or callable(compete) or isinstance(compete, numbers.Integral), known)
     if isinstance(compete, numbers.Integral):
         return k_wta(compete)
-    return linear() if compete is None else compete
+    return compete if callable(compete) else linear()
 
 
 def from_leak(

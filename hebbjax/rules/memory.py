@@ -1,15 +1,16 @@
 """Rules with memory: of what a neuron answered to the frames before, or of how much it answers on the whole."""
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax.base import Array, Competition, Credit, Key, LearningRule, State, UpdateStats
+from hebbjax.base import Array, Competition, Credit, Key, LearningRule, Scalar, State, UpdateStats
 from hebbjax.rules.competition import competing_drives, zero_absent
 from hebbjax.rules.local import Reduction, add_dense, as_competition, from_leak, local, mean_over_patches
 from hebbjax.support import checks
 
 
-def running_trace(y: Array, eta) -> Array:
+def running_trace(y: Array, eta: Scalar) -> Array:
     """Let answers linger: `ybar_t = (1 - eta) ybar_{t-1} + eta y_t`, `ybar_0 = 0` before the first. [S, T, N] alike."""
 
     def step(trace: Array, y: Array) -> tuple[Array, Array]:
@@ -19,7 +20,9 @@ def running_trace(y: Array, eta) -> Array:
     return jnp.swapaxes(lax.scan(step, jnp.zeros_like(y[:, 0]), jnp.swapaxes(y, 0, 1))[1], 0, 1)
 
 
-def trace(compete: Competition | int | None = 1, eta=0.2, *, reduce: Reduction = mean_over_patches) -> LearningRule:
+def trace(
+    compete: Competition | int | None = 1, eta: Scalar = 0.2, *, reduce: Reduction = mean_over_patches
+) -> LearningRule:
     """Földiák's trace rule: who answered the frames before learns what comes next, as if it were the same thing.
 
         dw_i = ybar_i (x - w_i)          ybar_t = (1 - eta) ybar_{t-1} + eta y_t
@@ -44,13 +47,13 @@ def trace(compete: Competition | int | None = 1, eta=0.2, *, reduce: Reduction =
             ybar = running_trace(y.reshape(u.shape), eta).reshape(y.shape)  # [P, N] by way of [S, T, N]
             return Credit(ybar, ybar, jnp.abs(ybar))
 
-        x, drive, teacher = (a if a is None else a.reshape(-1, a.shape[-1]) for a in (x, u, teacher))  # [P, ...]
+        x, drive, teacher = jax.tree.map(lambda a: a.reshape(-1, a.shape[-1]), (x, u, teacher))  # [P, ...]
         return local(as_competition(compete), credit).accumulate(stats, key, x, drive, teacher, threshold)
 
     return instar._replace(accumulate=accumulate, sequential=True)
 
 
-def bcm(eta=0.1, *, reduce: Reduction = mean_over_patches) -> LearningRule:
+def bcm(eta: Scalar = 0.1, *, reduce: Reduction = mean_over_patches) -> LearningRule:
     """Bienenstock, Cooper and Munro's rule: what drives a neuron above its threshold strengthens, below it weakens.
 
         dw_i = y_i (y_i - theta_i) x          theta_i += eta (<y_i^2> - theta_i)          y = max(w x, 0)

@@ -24,7 +24,7 @@ _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 60
 
 
-def require(fits: bool, sentence: str) -> None:
+def require(fits: object, sentence: str) -> None:
     """Refuse what does not fit, in one sentence: what came, what fits and what to do."""
     if not fits:
         raise ValueError(sentence)
@@ -164,8 +164,8 @@ def check_images(images, *, in_time: bool = False, any_range: bool = False):
         return images
     is_jax = isinstance(images, jax.Array)
     # on a CPU numpy sees the same memory, and compiles nothing for new shapes
-    on_host = not is_jax or {device.platform for device in images.devices()} == {'cpu'}
-    xp, values = (np, np.asarray(images)) if on_host else (jnp, images)
+    is_near = is_jax and images.is_fully_addressable and {device.platform for device in images.devices()} == {'cpu'}
+    xp, values = (np, np.asarray(images)) if is_near or not is_jax else (jnp, images)
     bad = np.asarray((~xp.isfinite(values)).sum((*range(1, images.ndim),)))  # [n]
     require(not bad.any(), f'images hold {bad.sum()} non-finite values, the first in image {bad.argmax()}.')
     low, high = float(values.min()), float(values.max())

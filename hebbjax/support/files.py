@@ -55,7 +55,7 @@ def write_whole(path: pathlib.Path, fill: Callable[[pathlib.Path], object]) -> N
 
 
 @contextlib.contextmanager
-def reading(path: str | os.PathLike, way: str, kinds: tuple = (Exception,)) -> Iterator[None]:
+def reading(path: str | os.PathLike[str], way: str, kinds: tuple = (Exception,)) -> Iterator[None]:
     """Make one sentence of what reading a file, and making sense of it, may raise: it is damaged, `way` is out."""
     try:
         yield

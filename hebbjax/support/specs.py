@@ -103,33 +103,33 @@ def _value(spec) -> Hashable:
 class _Pickler(cloudpickle.Pickler):
     """A pickler of functions of any kind, by name wherever they have one: jitted ones too."""
 
-    def reducer_override(self, thing):
-        if thing is jax.Array:  # annotations name it, and its own name is not where it lies
+    def reducer_override(self, obj):
+        if obj is jax.Array:  # annotations name it, and its own name is not where it lies
             return getattr, (jax, 'Array')
-        if callable(thing) and not isinstance(thing, type) and _has_a_name(thing):
-            return thing.__qualname__
-        return super().reducer_override(thing)
+        if callable(obj) and not isinstance(obj, type) and _has_a_name(obj):
+            return obj.__qualname__
+        return super().reducer_override(obj)
 
 
-def specs_equal(spec, other) -> bool:
+def specs_equal(self: Any, other: object, /) -> bool:
     """Say whether two specs, NamedTuples or dataclasses, have the same settings: their `__eq__`."""
-    if spec is other:
+    if self is other:
         return True
-    return _value(spec) == _value(other) if type(spec) is type(other) else NotImplemented
+    return _value(self) == _value(other) if type(self) is type(other) else NotImplemented
 
 
-def spec_hash(spec) -> int:
+def spec_hash(self: Any) -> int:
     """Hash a spec by its settings: its `__hash__`. A dataclass keeps it, since jit asks for it at every call."""
-    attributes = getattr(spec, '__dict__', {})
+    attributes = getattr(self, '__dict__', {})
     if '_hash' not in attributes:
-        attributes['_hash'] = hash(_value(spec))
+        attributes['_hash'] = hash(_value(self))
     return attributes['_hash']
 
 
-def spec_reduce(spec):
+def spec_reduce(self: Any) -> tuple[Any, ...]:
     """Take a spec apart for pickle, and for copy: its `__reduce__`."""
-    _Pickler(file := io.BytesIO()).dump(_settings(spec))
-    return _rebuild, (type(spec), file.getvalue())
+    _Pickler(file := io.BytesIO()).dump(_settings(self))
+    return _rebuild, (type(self), file.getvalue())
 
 
 def _rebuild(kind: type, settings: bytes):

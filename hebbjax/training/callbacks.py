@@ -3,12 +3,13 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
 
 import jax
 import numpy as np
 
-from hebbjax.base import Array
+from hebbjax.base import AnyArray
 from hebbjax.support.checks import check_count, check_images, check_labels, require, show
 from hebbjax.training.loop import Callback, CallbackContext
 from hebbjax.training.parallel import count_seeds, take_seed
@@ -31,8 +32,9 @@ def every_epochs(epochs: int, callback: Callback) -> Callback:
 
 
 def evaluate(
-    train: tuple[Array, Array], validation: tuple[Array, Array], probe=None, *, epochs: int = 1, name: str = 'accuracy'
-) -> Callback:
+    train: tuple[AnyArray, AnyArray], validation: tuple[AnyArray, AnyArray], probe: Callable[..., Any] | None = None, *,
+    epochs: int = 1, name: str = 'accuracy',
+) -> Callback:  # fmt: skip
     """Fit a fresh classifier to what the weights send on as they are, and judge it on validation images.
 
     Adds `train_<name>` (of the first 10,000 images) and `validation_<name>`, in percent, means over seeds, and
@@ -83,7 +85,7 @@ def early_stop(metric: str = 'validation_accuracy', patience: int = 3, *, larges
 
 
 @contextlib.contextmanager
-def progress_bar(console, phase: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+def progress_bar(console: Any, phase: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
     """Show a bar on rich's console while a phase of `total` epochs runs, `done` of them before; a spinner is alive.
 
     Gives advance(note='', total=total, done=None), to call after each epoch with a few words about it, and how many
@@ -116,10 +118,13 @@ class Progress:
     `total` epochs over all stages, `done` of them before; `images` per epoch, for the rate.
     """
 
-    def __init__(self, console, total: int, images: int, *, done=0, shown=('layer1.max_update', 'validation_accuracy')):
+    def __init__(
+        self, console: Any, total: int, images: int, *, done: int = 0,
+        shown: Sequence[str] = ('layer1.max_update', 'validation_accuracy'),
+    ):  # fmt: skip
         self._settings, self._images, self._shown = (console, 'epochs', total, done), images, shown
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._bar = progress_bar(*self._settings)
         self._advance = self._bar.__enter__()
         return self
@@ -129,5 +134,5 @@ class Progress:
         words = [f'{name.rpartition(".")[2]} {value:.4g}' for name, value in latest.items()]
         self._advance(', '.join([f'{self._images / context.metrics["seconds"]:,.0f} images/s', *words]), context.epochs)
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> bool | None:
         return self._bar.__exit__(*error)

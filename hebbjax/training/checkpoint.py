@@ -10,12 +10,14 @@ import os
 import pathlib
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hebbjax.base import State
 from hebbjax.layers.network import TrainState
 from hebbjax.support import files
 from hebbjax.support.checks import check_count, require
@@ -27,7 +29,7 @@ SUMS = 'checksums.json'  # of a checkpoint's files
 DISCARDED, UNFINISHED = '.discarded', '.orbax-checkpoint-tmp'
 
 
-def save_state(path: str | os.PathLike, state) -> None:
+def save_state(path: str | os.PathLike[str], state: State) -> None:
     """Write a state to one npz file, keys included; an old file is replaced only when the new one is whole."""
     leaves = leaf_arrays(state)
     names = np.array(json.dumps({'format': 'hebbjax state 1', 'leaves': list(leaves)}))
@@ -35,7 +37,7 @@ def save_state(path: str | os.PathLike, state) -> None:
     files.write_whole(pathlib.Path(path), lambda file: files.write_npz(file, arrays))
 
 
-def load_state(path: str | os.PathLike, like):
+def load_state(path: str | os.PathLike[str], like: State) -> State:
     """Read a state back from a file of `save_state`, into the structure of another one, such as a fresh `init`'s."""
     content = pathlib.Path(path).read_bytes()
     with files.reading(path, 'save it again'):
@@ -54,10 +56,12 @@ class Checkpoints:
 
     after_all = True
 
-    def __init__(self, folder: str | os.PathLike, *, epochs=1, keep=2, best: str | None = None, largest=True):
+    def __init__(self, folder: str | os.PathLike[str], *, epochs: int = 1, keep: int = 2,
+                 best: str | None = None, largest: bool = True):  # fmt: skip
         check_count('epochs', epochs)
         check_count('keep', keep)
-        self.folder, self._manager, self._every, self._keep = pathlib.Path(folder).absolute(), None, epochs, keep
+        self.folder: pathlib.Path = pathlib.Path(folder).absolute()
+        self._manager, self._every, self._keep = None, epochs, keep
         self._best, self._sign = best, 1 if largest else -1
 
     def begin(self, context: CallbackContext) -> None:
@@ -111,7 +115,7 @@ class Checkpoints:
                 self._open()[0].delete(epoch)
         self._clear()
 
-    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Say which to keep, as orbax asks it; its own policies fail where one checkpoint of many is damaged."""
         epochs = [checkpoint.step for checkpoint in checkpoints]
         best = self._best_epoch(row for row in self._history if row['epoch'] in epochs)
@@ -140,9 +144,10 @@ class Checkpoints:
 def resume(checkpoints: Checkpoints, like: TrainState, epoch: int | None = None) -> tuple[TrainState, Position]:
     """Read a checkpoint, by default the last, for `fit(..., position=...)`, into the structure of another state."""
     kept, folder = checkpoints.epochs(), checkpoints.folder
-    epoch = max(kept, default='any') if epoch is None else epoch
+    epoch = max(kept, default=None) if epoch is None else epoch
     if epoch not in kept:
-        raise FileNotFoundError(f'{folder} has no checkpoint of epoch {epoch}; there are those of epochs {kept}.')
+        which = 'any epoch' if epoch is None else f'epoch {epoch}'
+        raise FileNotFoundError(f'{folder} has no checkpoint of {which}; there are those of epochs {kept}.')
     path, others = folder / str(epoch), [other for other in kept if other != epoch]
     with files.reading(path, f'there are others, of epochs {others}' if others else 'there is no other'):
         # before orbax, which is loud about damage; a save that was killed at its end has written none
@@ -177,7 +182,7 @@ def leaf_arrays(state) -> dict[str, np.ndarray]:
     return arrays
 
 
-def rebuild_state(path: str | os.PathLike, saved: Mapping[str, np.ndarray], like):
+def rebuild_state(path: str | os.PathLike[str], saved: Mapping[str, np.ndarray], like):
     """Put leaves into the structure of a state, or refuse them by the first that differs; numpy's stay numpy's."""
     wanted, leaves = leaf_arrays(like), []
     for name in [*wanted, *saved]:

@@ -21,25 +21,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from hebbjax import diagnostics
-from hebbjax.base import Array, Key
+from hebbjax.base import AnyArray, Array, Key
 from hebbjax.layers.chain import apply_chain
 from hebbjax.layers.layer import Layer, LayerState, layer_patches, matmul_drives, settled_drive, to_intensities
-from hebbjax.layers.network import TrainState, init
+from hebbjax.layers.network import Network, TrainState, init
 from hebbjax.readout.gradient import best_epoch
 from hebbjax.readout.probe import Probe, ProbeFit, probe_accuracy
 from hebbjax.rules.local import count_wins
 from hebbjax.rules.top_k import top_k
 from hebbjax.support import checks, specs
 from hebbjax.training.loop import fit
+from hebbjax.training.presets import Recipe
 from hebbjax.training.stages import Stage, learning_layers
 
-Labelled = tuple[Array, Array]  # images [n, H, W, C] and labels [n]
+Labelled = tuple[AnyArray, AnyArray]  # images [n, H, W, C] and labels [n]
 
 
 class Entry(NamedTuple):
     """One network of a comparison, and how it comes by its features."""
 
-    net: tuple[Layer, ...]  # below the classifier; none: it reads pixels
+    net: Network  # below the classifier; none: it reads pixels
     probe: ProbeFit  # fits the classifier, alone or (the backprop twin) together with the layers
     stages: tuple[Stage, ...] = ()  # of Hebbian learning; none: features stay as initialised
     batch: int = 100  # images per Hebbian step
@@ -78,8 +79,8 @@ class ResultRow:
         return flat | flat.pop('more')
 
 
-def initial_state(entry: Entry, key: Key, images: Array) -> TrainState:
-    """Make the first state of an entry's network; the same key gives all entries the same first weights."""
+def initial_state(entry: Entry | Recipe, key: Key, images: AnyArray) -> TrainState:
+    """Make the first state of a network; the same key gives all entries the same first weights."""
     weights = [None] * len(entry.net)
     if entry.start is not None:
         weights[0] = entry.start(entry.net[0], jax.random.fold_in(key, 2), images)
@@ -151,7 +152,7 @@ def score_entries(
     entries: Mapping[str, Entry],
     trained: Mapping[tuple[str, int], Trained],
     test: Labelled,
-    sample: Array | None = None,
+    sample: AnyArray | None = None,
 ) -> list[ResultRow]:
     """Read the test split, images and labels, with every network that `train_entries` reached: no choice is left to
     make. `sample`: a few hundred images that neurons of the lowest layer compete on, see `diversity`; None: left out.

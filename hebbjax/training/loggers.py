@@ -6,10 +6,12 @@ Of a training of many seeds they show the first one's layers; its scalars are me
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import Self
 
 import jax
 import numpy as np
 
+from hebbjax.layers.chain import Shape
 from hebbjax.support import files
 from hebbjax.support.checks import check_count, check_image_shape, is_count, require
 from hebbjax.training.loop import CallbackContext
@@ -28,7 +30,7 @@ class Log:
 
     METRICS, DETAILS = 'metrics.jsonl', 'details.jsonl'
 
-    def __init__(self, folder: str | os.PathLike, *, epochs: int = 10):
+    def __init__(self, folder: str | os.PathLike[str], *, epochs: int = 10):
         check_count('epochs', epochs)
         self._metrics, self._details = (pathlib.Path(folder, name) for name in (self.METRICS, self.DETAILS))
         self._epochs = epochs
@@ -73,7 +75,7 @@ def first_seed(context: CallbackContext) -> tuple:
     return (layers, info) if count_seeds(context.state) is None else take_seed((layers, info), 0)
 
 
-def draw_fields(context: CallbackContext, image_shape: tuple[int, int, int], count: int | None) -> Iterator:
+def draw_fields(context: CallbackContext, image_shape: Shape, count: int | None) -> Iterator:
     """Draw every layer's receptive fields, `count` units at most: gives (number, figure) one by one."""
     from hebbjax.plots.filters import receptive_field_grid
 
@@ -88,7 +90,9 @@ class Pictures:
     `image_shape` is (H, W, C) of the images.
     """
 
-    def __init__(self, folder: str | os.PathLike, image_shape: tuple[int, int, int], *, epochs=10, count=100):
+    def __init__(
+        self, folder: str | os.PathLike[str], image_shape: Shape, *, epochs: int = 10, count: int | None = 100
+    ):
         check_count('epochs', epochs)
         self._folder, self._epochs, self._count = pathlib.Path(folder), epochs, count
         self._shape = check_image_shape(image_shape)
@@ -106,13 +110,13 @@ class TensorBoard:
     `image_shape` is (H, W, C) of the images, for receptive fields; None: no pictures.
     """
 
-    def __init__(self, folder: str | os.PathLike, image_shape: tuple[int, int, int] | None = None, *, epochs: int = 10):
+    def __init__(self, folder: str | os.PathLike[str], image_shape: Shape | None = None, *, epochs: int = 10):
         check_count('epochs', epochs)
         self._shape = None if image_shape is None else check_image_shape(image_shape)
         self._folder, self._epochs, self._writer = str(folder), epochs, None
         self._make_writer = files.import_extra('tensorboardX', 'tensorboard').SummaryWriter
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
     def __call__(self, context: CallbackContext) -> None:
@@ -129,7 +133,7 @@ class TensorBoard:
             self._writer.add_image(f'layer{number}/fields', figure_pixels(figure), epoch, dataformats='HWC')
         self._writer.flush()
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hebbjax.base import Array, Key, StepInfo
+from hebbjax.base import AnyArray, Array, Key, StepInfo
 from hebbjax.layers.network import Network, TrainState, check_network
 from hebbjax.support.checks import require, show
 from hebbjax.support.signals import hold_signals, listen, wait_until_ready
@@ -48,9 +48,17 @@ class CallbackContext:
     info: tuple[StepInfo | None, ...] | None = None  # the epoch's of each layer, on the host
 
     # every epoch's scalars; this one's, `layer1.max_update`, `layer2.dead`, ..., to which callbacks may add theirs
-    history = property(lambda self: self.position.history)
-    metrics = property(lambda self: self.history[-1] if self.history else {})
-    epoch = property(lambda self: len(self.history))  # whole ones since the beginning, over all stages
+    @property
+    def history(self) -> tuple[dict[str, float], ...]:
+        return self.position.history
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return self.history[-1] if self.history else {}
+
+    @property
+    def epoch(self) -> int:  # whole ones since the beginning, over all stages
+        return len(self.history)
 
     @property
     def epochs_left(self) -> int:  # of this stage
@@ -92,8 +100,8 @@ class FitResult(NamedTuple):
 def fit(
     net: Network,
     state: TrainState,
-    images: Array,
-    labels: Array | None = None,
+    images: AnyArray,
+    labels: AnyArray | None = None,
     *,
     stages: Sequence[Stage],
     batch: int,

@@ -31,7 +31,7 @@ class Monitor:
     p: float = 2.0  # of norms `sum_d |w_id|^p`; Krotov and Hopfield's rule has its fixed point at 1 of its own p
     tolerance: float = 0.1  # how near to 1 a norm counts as converged
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ('every', 'windows'):
             checks.check_count(name, getattr(self, name))
         for name in ('p', 'tolerance'):

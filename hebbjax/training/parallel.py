@@ -4,16 +4,18 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
-from hebbjax.base import Array
+from hebbjax.base import Array, State
+from hebbjax.layers.chain import Shape
 from hebbjax.layers.network import Network, TrainState, init
 from hebbjax.support import checks
 
 
-def init_seeds(net: Network, keys: Array, image_shape: tuple[int, int, int]) -> TrainState:
+def init_seeds(net: Network, keys: Array, image_shape: Shape) -> TrainState:
     """Make one first state per key [S]: every array has a leading axis S. See `init`."""
-    fits = isinstance(keys, jax.Array) and keys.ndim == 1 and jax.dtypes.issubdtype(keys.dtype, jax.dtypes.prng_key)
+    fits = isinstance(keys, jax.Array) and keys.ndim == 1 and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
     checks.require(fits, f'keys are an array of them, such as jax.random.split(key, 3), not {checks.show(keys)}.')
     return jax.vmap(lambda key: init(net, key, image_shape))(keys)
 
@@ -23,7 +25,7 @@ def count_seeds(state: TrainState) -> int | None:
     return state.step.shape[0] if isinstance(state, TrainState) and state.step.ndim else None
 
 
-def take_seed(states, number: int):
+def take_seed(states: State, number: int) -> State:
     """Give one seed's part of a pytree in which every array has a leading axis of seeds."""
     return jax.tree.map(lambda a: a[number], states)
 

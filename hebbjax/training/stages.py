@@ -28,7 +28,7 @@ class Stage:
     layers: tuple[int, ...] | None = None  # numbers of those that learn, 0 the lowest; None: all that are not frozen
     order: str = 'simultaneous'  # or 'sequential'
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_count('epochs', self.epochs)
         check_choice('order', self.order, ORDERS)
         numbers = self.layers if isinstance(self.layers, tuple | list) else (self.layers,)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hebbjax.base import Array, Key, StepInfo
+from hebbjax.base import AnyArray, Array, Key, StepInfo
 from hebbjax.layers.layer import Layer, check_image_size, forward, to_intensities
 from hebbjax.layers.network import Network, TrainState, check_network, check_states
 from hebbjax.layers.update import update_layer
@@ -17,7 +17,7 @@ from hebbjax.training.stages import Stage, learning_layers
 
 
 def train_step(
-    net: Network, state: TrainState, images: Array, labels=None, *, stage: Stage | None = None
+    net: Network, state: TrainState, images: AnyArray, labels: AnyArray | None = None, *, stage: Stage | None = None
 ) -> tuple[TrainState, tuple[StepInfo | None, ...]]:
     """Sweep upward once: every layer that learns in this stage learns from what reaches it, and sends on.
 
@@ -30,7 +30,7 @@ def train_step(
 
 
 @specs.compiled_once('net', 'stage')
-def sweep(net, state, images, labels, stage):
+def sweep(net, state, images, labels, stage) -> tuple[TrainState, tuple[StepInfo | None, ...]]:
     """Do what `train_step` does, behind its checks."""
     learns = learning_layers(stage, net)
     top = len(net) - learns[::-1].index(True)  # nothing above the highest layer that learns is computed
@@ -56,7 +56,9 @@ def sweep(net, state, images, labels, stage):
     return TrainState(state.step + 1, state.key, tuple(states)), tuple(infos)
 
 
-def check_inputs(net: tuple[Layer, ...], state: TrainState, images: Array, labels, look=False) -> tuple[Array, Any]:
+def check_inputs(
+    net: tuple[Layer, ...], state: TrainState, images: AnyArray, labels: AnyArray | None, look: bool = False
+) -> tuple[AnyArray, Any]:
     """Check what learning is given; `look` at the values of images, too. -> images, and labels as integers [B]."""
     way = f'training goes on from the TrainState that init makes, not from {type(state).__name__}.'
     checks.require(isinstance(state, TrainState), way)
@@ -85,11 +87,11 @@ class Program:
 
     __eq__, __hash__ = specs.specs_equal, specs.spec_hash
 
-    def __call__(self, state: TrainState, images: Array, labels=None):
+    def __call__(self, state: TrainState, images: AnyArray, labels: AnyArray | None = None) -> Any:
         images, labels = check_inputs(self.net, state, images, labels, look=self.batch is not None)
         return self.run(self, state, images, *(() if labels is None else (labels,)))
 
-    def lower(self, state: TrainState, images: Array, labels=None):
+    def lower(self, state: TrainState, images: AnyArray, labels: AnyArray | None = None) -> Any:
         return self.run.lower(self, state, images, *(() if labels is None else (labels,)))
 
 

@@ -162,6 +162,7 @@ def test_a_page_is_written_whole_where_it_may_be_or_not_at_all(folder, tmp_path,
 def test_an_evaluation_beside_the_page_goes_before_the_run_s(folder, tmp_path, quick, call):
     (out := tmp_path / 'out').mkdir()
     (folder / run_folder.EVALUATION).rename(out / run_folder.EVALUATION)
+    change_json(out / run_folder.EVALUATION, lambda it: it['config'].update(dataset='a <b>.npz'))
     assert call('show', folder, '--out', out / 'page.html')[0] == 0
-    assert 'test accuracy: untrained' in Page(out / 'page.html').text
+    assert 'test accuracy on a <b>.npz: untrained' in Page(out / 'page.html').text
     assert show.REPORT not in {path.name for path in folder.iterdir()}

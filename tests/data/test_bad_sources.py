@@ -313,7 +313,7 @@ class Opaque:
         ({'train': [1], 'test': [2]}, "these are splits; give one of them, such as source['train']"),
         (([(IMAGES[0], 1)], [1]), 'come with labels of their own'),
     ],
-    ids=str,
+    ids=lambda part: part if isinstance(part, str) else type(part).__name__,
 )
 def test_arrays(source, says):
     assert says in refusal(source)
@@ -327,6 +327,37 @@ def test_settings_and_splits_of_arrays():
         assert f'white={white!r} is out of range' in refusal(IMAGES, white=white)
     with pytest.raises(TypeError, match='colour'):
         data.load(IMAGES, colour=True)
+
+
+STRANGE = [
+    None, True, -1, 1.5, np.nan, 10**20, 'a', '', 'a\nb', b'x', [], {}, [[1, 2], [3]], (1, 2, 3), {1, 2}, object(), 1j,
+    np.ones(3), np.array(3), np.array(['a']), np.array([None]), np.zeros((3, 5, 5), 'datetime64[s]'), [None], [[], []],
+    {'x': None}, {3: IMAGES}, {'train': IMAGES}, [{}], [{'image': None}], [(IMAGES[0], 1, 2)], iter([1]), bytearray(5),
+    jax.random.key(0), memoryview(IMAGES), IMAGES.astype(object), os.path, (IMAGES, 'abcdef'), (IMAGES, {1: 2}),
+    (IMAGES, [[1]] * 5 + [[1, 2]]), (IMAGES, [*range(5), 'a']), (IMAGES, np.zeros((6, 0))), '/dev/null', IMAGES,
+]  # fmt: skip
+DOORS = {
+    'load': data.load,
+    'splits_of': data.splits_of,
+    'from_arrays': data.from_arrays,
+    'labels': lambda value: data.from_arrays(IMAGES, value),
+    'split': lambda value: data.load(IMAGES, value),
+    **{
+        name: lambda value, name=name: data.load({'x': IMAGES}, **{name: value})
+        for name in ('resize', 'shape', 'images_key', 'labels_key', 'channels_first', 'white', 'skip_unreadable')
+    },
+}
+
+
+@pytest.mark.parametrize('door', DOORS)
+@pytest.mark.filterwarnings('ignore:images of floats run')
+def test_nothing_strange_gets_past(door):
+    for value in STRANGE:
+        try:
+            DOORS[door](value)
+        except (ValueError, FileNotFoundError) as error:
+            said = str(error)
+            assert said.endswith('.') and '\n' not in said and len(said) < 420, (value, said)
 
 
 def test_images_without_labels_are_held_out_by_labels_of_one_class():

@@ -98,7 +98,7 @@ def test_what_torch_cannot_do_or_does_not_have_is_one_sentence(rng):
             lambda: interop.to_torch((plain, normalised), drawn(rng, plain, normalised)[1]),
             'layer 2: unit_rows is not linear',
         ),
-        (lambda: interop.to_torch(net, states, 3), 'names=3 do not fit 1 layers; name a module for each'),
+        (lambda: interop.to_torch(net, states, 3), r'names=\[3\] do not fit 1 layers; name a module for each'),
         (lambda: interop.to_torch(net, states, ['a', 'b']), r"names=\['a', 'b'\] do not fit 1 layers"),
         (lambda: interop.to_torch(net, ()), '0 states do not fit 1 layers'),
         (

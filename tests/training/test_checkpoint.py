@@ -83,7 +83,7 @@ def test_another_network_is_refused_naming_the_leaf(keeper):
 def test_what_is_not_there_is_said(keeper, tmp_path):
     with pytest.raises(FileNotFoundError, match=r'no checkpoint of epoch 7; there are those of epochs \[1, 2, 3\]'):
         training.resume(keeper, state_of(), 7)
-    with pytest.raises(FileNotFoundError, match=r'no checkpoint of epoch any'):
+    with pytest.raises(FileNotFoundError, match=r'no checkpoint of any epoch'):
         training.resume(checkpoint.Checkpoints(tmp_path / 'empty'), state_of())
 
 
