@@ -51,7 +51,7 @@ def read_arrays(
     return assemble(to_numpy(images), labels, names, notes, resize=resize, channels_first=channels_first, **how)
 
 
-def gather(examples, notes: list[str], *, resize=None, channels_first=None, images_key=None, labels_key=None):
+def gather(examples: Any, notes: list[str], *, resize=None, channels_first=None, images_key=None, labels_key=None):
     """Read examples one by one into one array -> images [n, H, W, C], labels or None, names of classes.
 
     An example is (image, label), a dict that holds both, or an image alone. Grey pictures among RGB ones become RGB.
@@ -60,9 +60,8 @@ def gather(examples, notes: list[str], *, resize=None, channels_first=None, imag
     fits = fits and not isinstance(examples, str | bytes | Mapping)  # which data.load takes for paths and arrays
     require(fits, f'{type(examples).__name__} holds no images; give an array, or what has len() and [i].')
     require(len(examples) > 0, 'there are no images among 0 examples; give some.')
-    told, labels = collections.Counter(), []
+    told, labels, keys = collections.Counter(), [], ()
     images: Any = None
-    keys = ()
     for index in range(len(examples)):
         example = examples[index]
         if isinstance(example, Mapping):
@@ -88,7 +87,7 @@ def gather(examples, notes: list[str], *, resize=None, channels_first=None, imag
     return images, None if missing else labels, _class_names(examples, keys)
 
 
-def _find_keys(names, images_key, labels_key, notes) -> tuple[Any, Any]:
+def _find_keys(names, images_key, labels_key, notes):
     keys = find_key('images', names, images_key), find_key('labels', names, labels_key, needed=False)
     if keys[1] is None:
         notes.append(f'there are no labels by name among {", ".join(map(str, names))}; name them by labels_key.')

@@ -57,7 +57,7 @@ def decode(image, told: collections.Counter) -> np.ndarray:
         return np.asarray(image, dtype)[..., None]
     if image.has_transparency_data:
         image = image.convert('RGBA')
-        if image.getextrema()[3][0] < 255:  # pyright: ignore[reportGeneralTypeIssues]  RGBA has four
+        if image.getchannel('A').getextrema()[0] < 255:
             told[_TRANSPARENT] += 1
             image = Image.alpha_composite(Image.new('RGBA', image.size, (0, 0, 0, 255)), image)
     mode = 'L' if is_grey else 'RGB'

@@ -33,7 +33,7 @@ def opening_arrays(source: str | Mapping) -> Iterator[Mapping]:
         yield entries
 
 
-def splits_of_arrays(names, images_key=None, labels_key=None) -> dict[str, tuple[Any, str | None]]:
+def splits_of_arrays(names, images_key=None, labels_key=None) -> dict[str, tuple[Any, Any]]:
     """Find the entries of images and labels in each split by their names, such as images, x_train, test_labels."""
     groups = {}
     for name in names:
@@ -130,10 +130,10 @@ def to_shape(images: np.ndarray, shape, where: str, notes: list[str]) -> np.ndar
     return images.reshape(-1, *sizes)
 
 
-def _find_pair(group) -> tuple[str, str | None]:
+def _find_pair(group) -> tuple[Any, Any]:
     names = [*group]
     keys = find_key('images', names), find_key('labels', names, needed=False)
-    return tuple(group.get(key) for key in keys)
+    return group.get(keys[0]), group.get(keys[1])
 
 
 def _look_at(path) -> tuple[list[str], bool, int]:

@@ -103,7 +103,7 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         layers = self.layers if isinstance(self.layers, tuple | list) else (self.layers,)
         return any(getattr(layer, 'teacher', None) is not None for layer in layers)
 
-    def _take(self, X, y=None, learning: bool = False, reset: bool = False) -> tuple[Any, Any]:
+    def _take(self, X, y=None, learning: bool = False, reset: bool = False):
         """Take X, and y where learning needs it, as scikit-learn does. -> images [n, H, W, C]; y or None."""
         X, shape = X if hasattr(X, 'shape') else np.asarray(X), None
         if len(X.shape) in (3, 4):

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from hebbjax.base import AnyArray
 from hebbjax.interop.flax_layers import check_finite, from_kernel, to_linen
-from hebbjax.layers.layer import Layer, LayerState
+from hebbjax.layers.layer import LayerState
 from hebbjax.layers.network import Network, check_network, check_states
 from hebbjax.support import checks
 from hebbjax.support.checks import require
@@ -46,7 +46,7 @@ def to_torch(net: Network, states: Sequence[LayerState], names: Iterable[str] | 
     return tensors
 
 
-def from_torch(tensors: Mapping[str, Any], net: Network, states: Sequence[LayerState],
+def from_torch(tensors: Mapping[str, AnyArray], net: Network, states: Sequence[LayerState],
                names: Iterable[str] | None = None) -> tuple[LayerState, ...]:  # fmt: skip
     """Put a state dict of torch, tensors on the CPU or arrays, into states as `to_torch` names it; all else stays.
 
@@ -75,7 +75,7 @@ def from_torch(tensors: Mapping[str, Any], net: Network, states: Sequence[LayerS
     return tuple(taken)
 
 
-def _name(net, states, names) -> list[tuple[Any, Layer, LayerState]]:
+def _name(net, states, names):
     """Pair the names of modules with layers and states."""
     net = check_network(net)
     check_states(net, states)
@@ -86,10 +86,10 @@ def _name(net, states, names) -> list[tuple[Any, Layer, LayerState]]:
     return [*zip(names, net, states)]
 
 
-def _window(layer: Layer, state: LayerState) -> tuple[int, ...]:
+def _window(layer, state):
     """Give (kh, kw, C) of the windows of a layer, of a dense one the shape of its images."""
     if layer.window.size is None:
-        shape = getattr(state.made_for, 'shape', ())
+        shape = tuple(getattr(state.made_for, 'shape', (0, 0, 0)))
         fits = math.prod(shape) == state.w.shape[1]
         require(
             fits, f'a dense layer of {state.w.shape[1]} inputs flattens images of shape {shape}; give states of init.'
