@@ -68,7 +68,7 @@ def gather(examples: Any, notes: list[str], *, resize=None, channels_first=None,
             keys = keys or _find_keys([*example], images_key, labels_key, notes)
             image, label = (example.get(key) if key is not None else None for key in keys)
         else:
-            image, label = tuple(example) if _is_pair(example) else (example, None)
+            image, label = (example[0], example[1]) if _is_pair(example) else (example, None)
         pixels = _to_pixels(image, told, channels_first, notes if index == 0 else [])
         if resize is not None:
             pixels = pictures.resize_pixels(pixels, pictures.sides_of(resize))

@@ -15,15 +15,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from hebbjax.base import Array
 from hebbjax.layers.layer import Layer
 from hebbjax.layers.network import TrainState, check_network, features
-from hebbjax.readout.blocks import over_blocks
+from hebbjax.readout.blocks import BLOCK, over_blocks
 from hebbjax.readout.ridge import fit_ridge
 from hebbjax.support import checks
 from hebbjax.support.checks import require
 from hebbjax.training import loop, presets
 from hebbjax.training.comparison import initial_state
 from hebbjax.training.stages import Stage
-
-BLOCK = 256  # images whose features are computed in one call
 
 
 class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -103,7 +101,7 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         layers = self.layers if isinstance(self.layers, tuple | list) else (self.layers,)
         return any(getattr(layer, 'teacher', None) is not None for layer in layers)
 
-    def _take(self, X, y=None, learning: bool = False, reset: bool = False):
+    def _take(self, X, y=None, learning: bool = False, reset: bool = False) -> tuple[Any, Any]:
         """Take X, and y where learning needs it, as scikit-learn does. -> images [n, H, W, C]; y or None."""
         X, shape = X if hasattr(X, 'shape') else np.asarray(X), None
         if len(X.shape) in (3, 4):

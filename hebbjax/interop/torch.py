@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from hebbjax.base import AnyArray
 from hebbjax.interop.flax_layers import check_finite, from_kernel, to_linen
 from hebbjax.layers.layer import LayerState
 from hebbjax.layers.network import Network, check_network, check_states
@@ -46,7 +46,7 @@ def to_torch(net: Network, states: Sequence[LayerState], names: Iterable[str] | 
     return tensors
 
 
-def from_torch(tensors: Mapping[str, AnyArray], net: Network, states: Sequence[LayerState],
+def from_torch(tensors: Mapping[str, Any], net: Network, states: Sequence[LayerState],
                names: Iterable[str] | None = None) -> tuple[LayerState, ...]:  # fmt: skip
     """Put a state dict of torch, tensors on the CPU or arrays, into states as `to_torch` names it; all else stays.
 
@@ -75,7 +75,7 @@ def from_torch(tensors: Mapping[str, AnyArray], net: Network, states: Sequence[L
     return tuple(taken)
 
 
-def _name(net, states, names):
+def _name(net, states, names) -> list[tuple[Any, Any, LayerState]]:
     """Pair the names of modules with layers and states."""
     net = check_network(net)
     check_states(net, states)
@@ -86,14 +86,14 @@ def _name(net, states, names):
     return [*zip(names, net, states)]
 
 
-def _window(layer, state):
+def _window(layer, state: LayerState) -> tuple[int, ...]:
     """Give (kh, kw, C) of the windows of a layer, of a dense one the shape of its images."""
     if layer.window.size is None:
-        shape = tuple(getattr(state.made_for, 'shape', (0, 0, 0)))
+        shape = getattr(state.made_for, 'shape', ())
         fits = math.prod(shape) == state.w.shape[1]
         require(
             fits, f'a dense layer of {state.w.shape[1]} inputs flattens images of shape {shape}; give states of init.'
         )
-        return shape
+        return tuple(shape)
     kh, kw = np.broadcast_to(layer.window.size, 2).tolist()
     return kh, kw, state.w.shape[1] // (kh * kw)

@@ -10,6 +10,8 @@ from jax import lax
 
 from hebbjax.base import Array
 
+BLOCK = 256  # images whose features are computed in one call
+
 
 def map_blocks(f: Callable, inputs: Any, block: int = 100) -> Any:
     """Apply a function of rows to a pytree of [n, ...], some at a time, with memory for one block beside the output."""
