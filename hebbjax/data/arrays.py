@@ -87,7 +87,7 @@ def gather(examples: Any, notes: list[str], *, resize=None, channels_first=None,
     return images, None if missing else labels, _class_names(examples, keys)
 
 
-def _find_keys(names, images_key, labels_key, notes) -> tuple[Any, Any]:
+def _find_keys(names, images_key, labels_key, notes):
     keys = find_key('images', names, images_key), find_key('labels', names, labels_key, needed=False)
     if keys[1] is None:
         notes.append(f'there are no labels by name among {", ".join(map(str, names))}; name them by labels_key.')
