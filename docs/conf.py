@@ -64,8 +64,12 @@ def bring_pages(app, docname, source):
         target = os.path.normpath(os.path.join(os.path.dirname(own), match[1]))
         return f']({os.path.relpath(places.get(target, target), here)}{match[2] or ""})'
 
-    app.env.note_dependency(ROOT / own)
-    text = (ROOT / own).read_text() if docname in ELSEWHERE else source[0]
+    text = source[0]
+    if docname in ELSEWHERE:
+        app.env.note_dependency(ROOT / own)
+        text = (
+            (ROOT / own).read_text().replace(' ± ', '\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}')
+        )  # cells stay on one line
     source[0] = re.sub(r'\]\(([^)#:]+)(#[^)]*)?\)', lead, text)
 
 
