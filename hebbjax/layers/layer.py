@@ -175,7 +175,7 @@ def from_patches(layer: Layer, key: Key, images: AnyArray) -> Array:
     checks.check_images(images)
     order_key, place_key = jax.random.split(key)
     chosen = jax.random.permutation(order_key, len(images))[jnp.arange(layer.features) % len(images)]
-    x = to_intensities(images[chosen])
+    x = to_intensities(jnp.asarray(images)[chosen])  # numpy cannot be indexed by what jax traces
     x, _ = apply_chain(layer.pre, init_chain(layer.pre, key, x.shape[1:]), x)
     return layer.patch_transform(sample_patches(place_key, layer.window, x, 1))
 

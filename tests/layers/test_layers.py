@@ -88,6 +88,8 @@ def test_weights_from_patches_are_prepared_windows_of_images_each_of_another(siz
     more = layers.from_patches(dataclasses.replace(layer, features=20), jax.random.key(0), jnp.asarray(images))
     assert more.shape == (20, w.shape[1]), 'images come again where there are too few'
     assert (layers.from_patches(layer, jax.random.key(1), jnp.asarray(images)) != w).any()
+    shape = jax.eval_shape(lambda key: layers.from_patches(layer, key, images), jax.random.key(0)).shape
+    assert shape == w.shape, 'images of numpy, and a key that is traced'
 
 
 def test_drawn_weights_are_standard_normal_and_follow_the_key():
