@@ -1,6 +1,6 @@
 """The forms of images and labels, made one: [n, H, W, C] whose type says what white is, and classes 0 .. K - 1.
 
-Folders, files and arrays are read by their own modules; what they read ends here, in `assemble`.
+Folders, files and arrays are read by their own modules as `Found`; all of it ends here, in `assemble`.
 """
 
 import math
@@ -31,6 +31,15 @@ class Split(NamedTuple):
     labels: Any  # [n] int32, classes 0 .. K - 1; None where there are none
 
 
+class Found(NamedTuple):
+    """What a source holds, before it is made one with the others."""
+
+    images: np.ndarray  # [n, H, W, C], any numbers
+    labels: Any = None  # in any form, or None
+    classes: tuple[str, ...] = ()
+    is_typed: bool = True  # whether uint8 and uint16 were chosen as such, and do not merely hold small numbers
+
+
 class Reading(NamedTuple):
     """A split, and what is to be said of it."""
 
@@ -40,14 +49,12 @@ class Reading(NamedTuple):
     notes: tuple[str, ...]  # a sentence each: what was found and what was made of it
 
 
-def assemble(
-    images, labels=None, classes=(), notes=(), *, channels_first=None, white=None, resize=None, is_typed=True
-) -> Reading:
-    """Make what was read a `Reading`: channels last, white known, sizes as asked for, classes numbered, all checked."""
-    notes = [*notes]
-    images = np.ascontiguousarray(scale(to_nhwc(images, channels_first, notes), white, notes, is_typed))
-    if resize is not None:
-        images = pictures.resize_images(images, pictures.sides_of(resize))
+def assemble(found: Found, notes: Sequence[str], *, white=None, resize=None) -> Reading:
+    """Make what was found a `Reading`: white known, sizes as asked for, classes numbered, all checked."""
+    notes, labels, classes = [*notes], found.labels, found.classes
+    images = np.ascontiguousarray(scale(found.images, white, notes, found.is_typed))
+    if resize is not None and resize != images.shape[1:3]:
+        images = pictures.gather(((str(index), pixels) for index, pixels in enumerate(images)), len(images), resize)
     checks.check_images(images)
     n, h, w, c = images.shape
     count, kind = 'no labels', {1: 'grey', 3: 'RGB'}.get(c, f'{c} channels')
@@ -56,7 +63,7 @@ def assemble(
         require(len(labels) == n, f'{len(labels)} labels do not fit {n} images; give one for each.')
         count = f'{len(classes) or labels.max() + 1} classes'
     summary = f'{n} images of {h} x {w}, {kind}, {images.dtype}; {count}.'
-    return Reading(images, labels, () if labels is None else tuple(classes), (summary, *notes))
+    return Reading(images, labels, () if labels is None else classes, (summary, *notes))
 
 
 def spell(path: str | os.PathLike) -> str:
@@ -123,7 +130,7 @@ def scale(images: np.ndarray, white: float | None, notes: list[str], is_typed: b
 
     Args:
         white: the value that is white, where it is another than that.
-        is_typed: whether uint8 and uint16 were chosen as such, and do not merely hold small numbers.
+        is_typed: as in `Found`.
     """
     kind, name = images.dtype.kind, images.dtype.name if is_typed else 'numbers'
     way = 'give uint8 (0-255), uint16, bool or floats (0-1)'
