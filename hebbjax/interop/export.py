@@ -15,8 +15,8 @@ from hebbjax.interop.flax_layers import check_finite, from_kernel, to_kernel
 from hebbjax.layers.chain import Shape
 from hebbjax.layers.layer import LayerState
 from hebbjax.layers.network import Network, check_network, check_states, features
-from hebbjax.support import checks, files
-from hebbjax.support.checks import require
+from hebbjax.support import files
+from hebbjax.support.checks import check_choice, check_image_shape, check_images, require
 
 ENDINGS = ('.npz', '.safetensors')
 DIGEST = 32  # bytes of SHA-256 behind the program; jax's own reader does not look there
@@ -40,7 +40,7 @@ def export_features(net: Network, states: Sequence[LayerState], image_shape: Sha
     def program(images):
         return jax.vmap(lambda image: features(net, states, image[None], upto)[0])(images)
 
-    shape = *jax_export.symbolic_shape('batch'), *checks.check_image_shape(image_shape)
+    shape = *jax_export.symbolic_shape('batch'), *check_image_shape(image_shape)
     images = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
     exported = jax_export.export(jax.jit(program), platforms=('cpu', 'cuda', 'tpu'))(images)
     content = bytes(exported.serialize())
@@ -60,7 +60,7 @@ def load_exported(source: bytes | str | os.PathLike[str]) -> Callable[[Array], A
         images = jnp.asarray(images)
         fits, came = (images.shape[1:], images.dtype) == (wanted.shape[1:], wanted.dtype), jax.typeof(images)
         require(fits, f'images {came.str_short()} do not fit a network exported for {wanted.str_short()}.')
-        return call(checks.check_images(images))
+        return call(check_images(images))
 
     return exported_features
 
@@ -76,7 +76,7 @@ def save_weights(path: str | os.PathLike[str], net: Network, states: Sequence[La
     the bits they are, and the entry 'dtypes' names them.
     """
     path, (arrays, _) = pathlib.Path(path), _name_arrays(net, states)
-    checks.check_choice(f'ending of {path.name}', path.suffix, ENDINGS)
+    check_choice(f'ending of {path.name}', path.suffix, ENDINGS)
     check_finite(arrays)
     arrays = {name: np.asarray(a, order='C') for name, a in arrays.items()}  # safetensors writes others scrambled
     if path.suffix == '.npz':
@@ -88,7 +88,7 @@ def save_weights(path: str | os.PathLike[str], net: Network, states: Sequence[La
 def load_weights(path: str | os.PathLike[str], net: Network, states: Sequence[LayerState]) -> tuple[LayerState, ...]:
     """Read weights, whoever wrote them under the names of `save_weights`, into states; all else in them stays."""
     path, (wanted, structure) = pathlib.Path(path), _name_arrays(net, states)
-    checks.check_choice(f'ending of {path.name}', path.suffix, ENDINGS)
+    check_choice(f'ending of {path.name}', path.suffix, ENDINGS)
     content = path.read_bytes()
     with files.reading(path, 'save it again'):
         if path.suffix == '.npz':

@@ -18,8 +18,7 @@ from hebbjax.interop.flax_layers import check_plain_window, from_kernel
 from hebbjax.layers.layer import Layer, LayerState, to_float32, to_intensities
 from hebbjax.layers.patches import PatchTransform, Window, raw
 from hebbjax.layers.update import accumulate_layer
-from hebbjax.support import checks
-from hebbjax.support.checks import require
+from hebbjax.support.checks import check_ascends, require, show
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -116,7 +115,7 @@ def partition_optimizer(hebbian: optax.GradientTransformation, rest: optax.Gradi
     `hebbian` makes of `dw` [N, D] the change that is added, as `Layer.tx`; `only` names layers as in `hebbify_nnx`.
     """
     only = _check_only(only)
-    checks.check_ascends(hebbian)
+    check_ascends(hebbian)
 
     def labels(params):
         names = set()
@@ -148,7 +147,7 @@ def _check_only(only):
     is_list = isinstance(only, Iterable) and not isinstance(only, str)
     names = tuple(only) if is_list else ()
     fits = names and all(isinstance(name, str) for name in names) and len({*names}) == len(names)
-    require(fits, f'only=... names each layer that learns by a rule once, as in ["conv1"], not {checks.show(only)}.')
+    require(fits, f'only=... names each layer that learns by a rule once, as in ["conv1"], not {show(only)}.')
     return names
 
 
@@ -160,7 +159,7 @@ def _check_present(only, names):
 
 def _hooks(module, rule, patch_transform, seed):
     """Say which attributes of a flax layer to set, and to what, for it to learn."""
-    require(isinstance(rule, LearningRule), f'layers learn by a rule such as rules.krotov(), not {checks.show(rule)}.')
+    require(isinstance(rule, LearningRule), f'layers learn by a rule such as rules.krotov(), not {show(rule)}.')
     conv = isinstance(module, nnx.Conv | linen.Conv)
     product, hook = ('conv_general_dilated', _conv) if conv else ('dot_general', _linear)
     promote, maker = module.promote_dtype, getattr(module, f'{product}_cls', None)
