@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hebbjax.data import pictures
-from hebbjax.data.forms import Found, Split, assemble, find_key, to_nhwc, to_numpy
+from hebbjax.data.forms import Found, Split, assemble, find_keys, to_nhwc, to_numpy
 from hebbjax.support.checks import require
 
 _logger = logging.getLogger('hebbjax')
@@ -61,7 +61,9 @@ def read_examples(
     require(fits, f'{type(examples).__name__} holds no images; give an array, or what has len() and [i].')
     require(len(examples) > 0, 'there are no images among 0 examples; give some.')
     told, labels = collections.Counter(), []
-    keys = _find_keys([*examples[0]], images_key, labels_key, notes) if isinstance(examples[0], Mapping) else ()
+    keys = find_keys(examples[0], images_key, labels_key) if isinstance(examples[0], Mapping) else ()
+    if None in keys:
+        notes.append(f'there are no labels by name among {", ".join(examples[0])}; name them by labels_key.')
 
     def decode_each() -> Iterator[tuple[str, np.ndarray]]:
         for index in range(len(examples)):
@@ -82,13 +84,6 @@ def read_examples(
     missing = sum(label is None for label in labels)
     require(missing in (0, len(labels)), f'{missing} of {len(labels)} examples have no label; leave these out.')
     return Found(images, None if missing else labels, _class_names(examples, keys))
-
-
-def _find_keys(names, images_key, labels_key, notes) -> tuple[Any, Any]:
-    keys = find_key('images', names, images_key), find_key('labels', names, labels_key, needed=False)
-    if keys[1] is None:
-        notes.append(f'there are no labels by name among {", ".join(map(str, names))}; name them by labels_key.')
-    return keys
 
 
 def _is_pair(example) -> bool:

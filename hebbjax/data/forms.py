@@ -5,7 +5,7 @@ Folders, files and arrays are read by their own modules as `Found`; all of it en
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,6 +74,13 @@ def check_part(split: str, parts: Sequence[str], source: str) -> None:
     """Refuse a split that a source does not have."""
     way = 'hold images out with data.split_validation'
     require(split in parts, f'{source} has no {split} part, and gives all its images as train; {way}.')
+
+
+def find_keys(names: Iterable[str], images_key: str | None = None, labels_key: str | None = None) -> tuple[Any, Any]:
+    """Find the entries or fields of images and of labels, see `find_key`."""
+    names = [*names]
+    images = find_key('images', names, images_key)
+    return images, find_key('labels', [name for name in names if name != images], labels_key, needed=False)
 
 
 def find_key(what: str, names: Sequence[str], given: str | None = None, needed: bool = True) -> str | None:

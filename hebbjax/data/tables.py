@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hebbjax.data.forms import KEYS, Found, check_part, find_key, number_labels, spell, to_nhwc, to_numpy
+from hebbjax.data.forms import KEYS, Found, check_part, find_key, find_keys, number_labels, spell, to_nhwc, to_numpy
 from hebbjax.support.checks import require, show
 from hebbjax.support.files import reading
 
@@ -42,15 +42,11 @@ def splits_of_arrays(names, images_key=None, labels_key=None) -> dict[str, tuple
         groups.setdefault(part, {}).setdefault(bare, name)
     require('' not in groups.get('train', ()), "these are splits; give one of them, such as source['train'].")
     if images_key is not None or labels_key is not None:
-        names = [*names]
-        images = find_key('images', names, images_key)
-        rest = [name for name in names if name != images]
-        return {'train': (images, find_key('labels', rest, labels_key, needed=False))}
-    training = 'train' if 'train' in groups else None
-    found = {'train': _find_pair(groups.get(training, {}))}
-    if training and set(groups.get('test', ())) & {*KEYS['images']}:
-        found['test'] = _find_pair(groups['test'])
-    return found
+        return {'train': find_keys(names, images_key, labels_key)}
+    parts = {'train': groups.get('train', groups.get(None, {}))}
+    if 'train' in groups and set(groups.get('test', ())) & {*KEYS['images']}:
+        parts['test'] = groups['test']
+    return {part: tuple(map(group.get, find_keys(group))) for part, group in parts.items()}
 
 
 def read_mapping(
@@ -126,12 +122,6 @@ def to_shape(images: np.ndarray, shape, where: str, notes: list[str]) -> np.ndar
     way = 'give another shape, or leave out columns that are no pixels'
     require(math.prod(shape) == count, f'images of {where} hold {count} values, which do not make {shape}; {way}.')
     return images.reshape(-1, *shape)
-
-
-def _find_pair(group) -> tuple[Any, Any]:
-    names = [*group]
-    keys = find_key('images', names), find_key('labels', names, needed=False)
-    return group.get(keys[0]), group.get(keys[1])
 
 
 def _is_number(text) -> bool:

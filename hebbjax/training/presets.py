@@ -4,8 +4,9 @@ They are what the commands and the scikit-learn estimators train (recipes and fi
 """
 
 import functools
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -98,12 +99,16 @@ def recipe(name: str, images: Array, **settings: Any) -> Recipe:
     checks.check_count('batch', full['batch'], 1, count)
     steps = full['epochs'] * (count // full['batch'])
     if name == 'miconi':
-        net = miconi_network(steps, images, **{key: settings[key] for key in settings.keys() - {'epochs', 'batch'}})
+        net = miconi_network(steps, images, **settings_of(miconi_network, settings))
         return Recipe(net, full['epochs'], full['batch'], data.random_flip)
     post = (relu, max_pool(full['pool'])) if full['pool'] > 1 else (relu,)
-    names = 'features', 'window', 'k', 'delta', 'p', 'patch_transform', 'maximum', 'spread', 'rate', 'patches_per_image'
-    layer = krotov_layer(full['epochs'], count // full['batch'], post=post, **{key: full[key] for key in names})
+    layer = krotov_layer(steps=count // full['batch'], post=post, **settings_of(krotov_layer, full))
     return Recipe((layer,), full['epochs'], full['batch'], start=from_patches if full['start'] == 'patches' else None)
+
+
+def settings_of(build: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the settings of `krotov_layer` or `miconi_network` out of many."""
+    return {name: given[name] for name in inspect.signature(build).parameters if name in given}
 
 
 def settings_by_size(network: str, image_shape: Shape, count: int) -> dict[str, Any]:
