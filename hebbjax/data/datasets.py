@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from hebbjax.base import AnyPath
 from hebbjax.data import folders, tables
 from hebbjax.data.arrays import read_arrays
 from hebbjax.data.forms import Found, Reading, Split, assemble, check_part, spell
@@ -34,7 +35,7 @@ _FITS = {  # which settings say something about which kind of source
 _SUFFIXES = {'.npz': 'mapping', '.npy': 'mapping', '.csv': 'table', '.parquet': 'table'}
 
 
-def load(source: Any, split: str = 'train', *, data_dir: str | os.PathLike[str] | None = None, **how: Any) -> Split:
+def load(source: Any, split: str = 'train', *, data_dir: AnyPath | None = None, **how: Any) -> Split:
     """Load one split into memory, decoded, in an order that is always the same.
 
     Args:
@@ -57,7 +58,7 @@ def read(
     source: Any,
     split: str = 'train',
     *,
-    data_dir: str | os.PathLike[str] | None = None,
+    data_dir: AnyPath | None = None,
     resize: int | tuple[int, int] | None = None,
     shape: tuple[int, ...] | None = None,
     images_key: str | None = None,
@@ -117,7 +118,7 @@ def read(
     return assemble(found, notes, white=white, resize=resize)
 
 
-def splits_of(source: Any, *, data_dir: str | os.PathLike[str] | None = None, **how: Any) -> tuple[str, ...]:
+def splits_of(source: Any, *, data_dir: AnyPath | None = None, **how: Any) -> tuple[str, ...]:
     """Name the splits that a source has, ('train', 'test') or ('train',); it takes the settings of `read`.
 
     Example:
@@ -165,7 +166,7 @@ def _spell(source) -> str:
     return spell(source) if isinstance(source, str) else f'this {type(source).__name__}'
 
 
-def data_dir_of(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
+def data_dir_of(data_dir: AnyPath | None = None) -> pathlib.Path:
     """Give the data directory: the argument, else HEBBJAX_DATA_DIR, else TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     environment = os.environ.get('HEBBJAX_DATA_DIR') or os.environ.get('TFDS_DATA_DIR')
     return pathlib.Path(data_dir or environment or '~/tensorflow_datasets').expanduser()

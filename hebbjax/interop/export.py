@@ -1,7 +1,6 @@
 """Out of the library, for everyone else: trained features as one compiled function, weights as plain arrays."""
 
 import hashlib
-import os
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
-from hebbjax.base import Array
+from hebbjax.base import AnyPath, Array
 from hebbjax.interop.flax_layers import check_finite, from_kernel, to_kernel
 from hebbjax.layers.chain import Shape
 from hebbjax.layers.layer import LayerState
@@ -47,7 +46,7 @@ def export_features(net: Network, states: Sequence[LayerState], image_shape: Sha
     return content + hashlib.sha256(content).digest()
 
 
-def load_exported(source: bytes | str | os.PathLike[str]) -> Callable[[Array], Array]:
+def load_exported(source: bytes | AnyPath) -> Callable[[Array], Array]:
     """Read what `export_features` wrote, bytes or a file of them: a function of images [B, H, W, C] -> [B, F]."""
     files.import_extra('flatbuffers', 'export')
     content = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
@@ -65,7 +64,7 @@ def load_exported(source: bytes | str | os.PathLike[str]) -> Callable[[Array], A
     return exported_features
 
 
-def save_weights(path: str | os.PathLike[str], net: Network, states: Sequence[LayerState]) -> None:
+def save_weights(path: AnyPath, net: Network, states: Sequence[LayerState]) -> None:
     """Write weights to .npz or .safetensors, in flax's layout; an old file is replaced when the new one is whole.
 
     'layer_0.kernel' is [kh, kw, C, N], or [D, N] for a dense layer; 'layer_0.threshold' [N] is there where the layer
@@ -85,7 +84,7 @@ def save_weights(path: str | os.PathLike[str], net: Network, states: Sequence[La
     return files.write_whole(path, lambda file: file.write_bytes(content))
 
 
-def load_weights(path: str | os.PathLike[str], net: Network, states: Sequence[LayerState]) -> tuple[LayerState, ...]:
+def load_weights(path: AnyPath, net: Network, states: Sequence[LayerState]) -> tuple[LayerState, ...]:
     """Read weights, whoever wrote them under the names of `save_weights`, into states; all else in them stays."""
     path, (wanted, structure) = pathlib.Path(path), _name_arrays(net, states)
     check_choice(f'ending of {path.name}', path.suffix, ENDINGS)

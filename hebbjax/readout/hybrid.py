@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax.base import AnyArray, Array, Key
+from hebbjax.base import AnyArray, Array, Key, Labelled
 from hebbjax.layers.chain import PartState, apply_chain
 from hebbjax.layers.layer import ImageShape, Layer, LayerState, check_image_size, forward, to_intensities
 from hebbjax.layers.network import Network, activations_of, check_network, check_states
@@ -141,8 +141,8 @@ def fit_hybrid(
     states: Sequence[LayerState],
     stage: GradientStage,
     key: Key,
-    train: tuple[AnyArray, AnyArray],
-    validation: tuple[AnyArray, AnyArray],
+    train: Labelled,
+    validation: Labelled,
     *,
     augment: Callable[[Key, Array], Array] | None = None,
     room: float | None = None,

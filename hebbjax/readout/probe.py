@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hebbjax.base import AnyArray, Array, Key
+from hebbjax.base import AnyArray, Array, Key, Labelled
 from hebbjax.layers.layer import Layer, LayerState, init_layer, to_intensities
 from hebbjax.layers.network import Network, activations_of, check_network, check_states
 from hebbjax.readout import ridge
@@ -33,7 +33,7 @@ class Probe(NamedTuple):
     compile_seconds: float = 0.0
 
 
-ProbeFit = Callable[[Network, Sequence[LayerState], Key, tuple[AnyArray, AnyArray], tuple[AnyArray, AnyArray]], Probe]
+ProbeFit = Callable[[Network, Sequence[LayerState], Key, Labelled, Labelled], Probe]
 """(net, states, key, train, validation) -> Probe; images and labels of both.
 
 Its `check(net, states, train, validation)`, if it has one, refuses what cannot be fitted, before features are learned;

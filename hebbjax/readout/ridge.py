@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from hebbjax.base import AnyArray, Array
+from hebbjax.base import AnyArray, Array, Labelled
 from hebbjax.support.checks import check_count, check_labels, check_memory, check_number, is_traced, require
 
 CHUNK = 4096  # features that lie in memory in float64 at once
@@ -34,7 +34,7 @@ class Ridge(NamedTuple):
     b: np.ndarray  # [K]
 
 
-def ridge_stats(batches: Iterable[tuple[AnyArray, AnyArray]], classes: int) -> RidgeStats:
+def ridge_stats(batches: Iterable[Labelled], classes: int) -> RidgeStats:
     """Add up what ridge regression needs of (features [b, F], labels [b] of 0 .. K - 1), batch by batch.
 
     No two batches need to lie in memory at once.
@@ -121,7 +121,7 @@ def solve_ridge(stats: RidgeStats, penalty: float = 1.0) -> Ridge:
     return Ridge(w, stats.y - (stats.origin + stats.x) @ w)
 
 
-def fit_ridge(batches: Iterable[tuple[AnyArray, AnyArray]], classes: int, penalty: float = 1.0) -> Ridge:
+def fit_ridge(batches: Iterable[Labelled], classes: int, penalty: float = 1.0) -> Ridge:
     """Fit ridge regression to batches of features and labels: `solve_ridge(ridge_stats(batches, classes), penalty)`.
 
     Example:
@@ -139,7 +139,7 @@ def predict_ridge(model: Ridge, features: AnyArray) -> Array:
     return jnp.asarray((x @ model.w + model.b).argmax(1).astype(np.int32))
 
 
-def ridge_accuracy(model: Ridge, batches: Iterable[tuple[AnyArray, AnyArray]]) -> float:
+def ridge_accuracy(model: Ridge, batches: Iterable[Labelled]) -> float:
     """Give the share, in [0, 1], of images whose class is predicted right."""
     hits = [np.asarray(predict_ridge(model, x)) == check_labels(y, count=len(x)) for x, y in _pairs(batches)]
     require(hits, 'an accuracy needs at least one batch of features and labels.')

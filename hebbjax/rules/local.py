@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax.base import Array, Competition, Credit, Key, LearningRule, Scalar, UpdateStats
+from hebbjax.base import Array, Competing, Competition, Credit, Key, LearningRule, Scalar, UpdateStats
 from hebbjax.rules.competition import competing_drives, k_wta, linear, zero_absent
 from hebbjax.rules.top_k import check_k, drop_absent, top_k
 from hebbjax.support import checks
@@ -94,7 +94,7 @@ def local(
     return LearningRule(lambda w: (), lambda w: w, accumulate, finalizer(reduce))
 
 
-def as_competition(compete: Competition | int | None) -> Competition:
+def as_competition(compete: Competing) -> Competition:
     """Give a competition as it is, so many winners as `k_wta`, None as everyone by their drive."""
     known = f'neurons compete by a competition, or by a number of winners, not by {checks.show(compete)}.'
     checks.require(compete is None or callable(compete) or isinstance(compete, numbers.Integral), known)
@@ -104,7 +104,7 @@ def as_competition(compete: Competition | int | None) -> Competition:
 
 
 def from_leak(
-    compete: Competition | int | None,
+    compete: Competing,
     leak: Callable[[Array], Array],
     *,
     reduce: Reduction = mean_over_patches,
