@@ -163,7 +163,6 @@ class Miconi(OnData):
     def net(self, count: int, images: Array | None = None) -> layers.Network:
         """Build the network for so many images, with its whitening fitted to them; without, its shapes are right."""
         steps = self.epochs * (count // self.batch)
-        require(self.burn_in < steps, f'--burn-in {self.burn_in} leaves nothing of {steps} steps to learn in.')
         own = vars(self) | {'steps': steps, 'images': images}  # --images is a number of them
         return miconi_network(**settings_of(miconi_network, own))
 

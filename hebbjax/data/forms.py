@@ -171,7 +171,9 @@ def number_labels(labels, names: Sequence[str] = ()) -> tuple[np.ndarray, tuple[
         labels = labels.astype(str)  # of tables
     if labels.dtype.kind not in 'US':
         labels = np.asarray(check_labels(labels, len(names) or None))
-        return _to_int32(labels), tuple(names)
+        highest = labels.max(initial=0)
+        require(highest < 2**31, f'labels run to {highest}, which are no classes; number them from 0.')
+        return labels.astype(np.int32), tuple(names)
     require(labels.ndim == 1, f'labels are one name for each image, [n], not of shape {labels.shape}.')
     found = set(labels.astype(str).tolist())
     classes = tuple(names) or tuple(sort_names(found))
@@ -194,9 +196,3 @@ def _recognise(low, high, is_float, name) -> int:
     fits = low >= 0 and white >= high > white / 2
     require(fits, f'images of {name} run from {low:g} to {high:g} and do not say what white is; {_HINT}{high:g}, say.')
     return white
-
-
-def _to_int32(labels) -> np.ndarray:
-    highest = labels.max(initial=0)
-    require(highest < 2**31, f'labels run to {highest}, which are no classes; number them from 0.')
-    return labels.astype(np.int32)

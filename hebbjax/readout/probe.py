@@ -136,25 +136,25 @@ def _check_input(net, states, images) -> Network:
 
 def probe_accuracy(probe: Probe, images: AnyArray, labels: AnyArray) -> float:
     """Give the share of images that are read right, in percent."""
-    check_images(images)
-    labels = check_labels(labels, count=len(images))
-    return 100 * float(np.mean(_classes(probe, images) == np.asarray(labels)))
+    truth, answers = _answer(probe, images, labels)
+    return 100 * float(np.mean(truth == answers))
 
 
 def probe_confusion(probe: Probe, images: AnyArray, labels: AnyArray, classes: int) -> np.ndarray:
     """Count what was taken for what: [K, K], rows the true classes, columns the predicted ones."""
     check_count('classes', classes)
-    check_images(images)
-    labels, predicted = check_labels(labels, classes, len(images)), _classes(probe, images)
-    most = predicted.max()
+    truth, answers = _answer(probe, images, labels, classes)
+    most = answers.max()
     require(most < classes, f'a classifier that answers {most} knows more than {classes} classes; count them all.')
     counts = np.zeros((classes, classes), int)
-    np.add.at(counts, (np.asarray(labels), predicted), 1)
+    np.add.at(counts, (truth, answers), 1)
     return counts
 
 
-def _classes(probe, images) -> np.ndarray:
-    classes = np.asarray(probe.predict(images))
-    worst = classes.argmin()
-    require(classes[worst] >= 0, f'a classifier has no finite answer to image {worst}; check the images.')
-    return classes
+def _answer(probe, images, labels, classes=None) -> tuple[np.ndarray, np.ndarray]:
+    """Give the classes of images, and those that a classifier reads out of them."""
+    check_images(images)
+    labels, answers = check_labels(labels, classes, len(images)), np.asarray(probe.predict(images))
+    worst = answers.argmin()
+    require(answers[worst] >= 0, f'a classifier has no finite answer to image {worst}; check the images.')
+    return np.asarray(labels), answers
