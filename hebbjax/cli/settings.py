@@ -13,7 +13,6 @@ from rich.console import Console
 from hebbjax import data, layers
 from hebbjax.base import Array
 from hebbjax.cli import flags
-from hebbjax.layers import Layer
 from hebbjax.layers.layer import OUTPUTS, PRECISIONS
 from hebbjax.layers.patches import PATCH_TRANSFORMS
 from hebbjax.support.checks import check_images, device_memory, require
@@ -136,14 +135,9 @@ class Krotov(OnData):
         require(full.k <= full.features, f'--k {full.k} is more than the {full.features} neurons; use fewer.')
         return full
 
-    def layer(self, count: int, post: tuple) -> Layer:
-        """Build the layer for `count` training images."""
-        return krotov_layer(steps=count // self.batch, post=post, **settings_of(krotov_layer, vars(self)))
-
     def net(self, count: int, images: Array | None = None) -> layers.Network:
         """Build the network for so many images."""
-        pool = () if self.pool == 1 else (layers.max_pool(self.pool),)
-        return (self.layer(count, (layers.relu, *pool)),)
+        return (krotov_layer(steps=count // self.batch, **settings_of(krotov_layer, vars(self))),)
 
 
 @dataclasses.dataclass(frozen=True)
