@@ -63,7 +63,7 @@ def read_examples(
     told, labels = collections.Counter(), []
     keys = find_keys(examples[0], images_key, labels_key) if isinstance(examples[0], Mapping) else ()
     if None in keys:
-        notes.append(f'there are no labels by name among {", ".join(examples[0])}; name them by labels_key.')
+        notes.append(f'there are no labels by name among {", ".join(map(str, examples[0]))}; name them by labels_key.')
 
     def decode_each() -> Iterator[tuple[str, np.ndarray]]:
         for index in range(len(examples)):

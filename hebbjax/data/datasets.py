@@ -5,6 +5,7 @@ its `data_source`, without TensorFlow.
 """
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -111,10 +112,8 @@ def read(
         found = tables.read_mapping(source, split, notes, **how)
     else:
         check_part(split, ('train',), _spell(source))
-        is_table = kind == 'table'
-        found = (
-            tables.read_table(source, notes, **how) if is_table else read_arrays(source, notes, resize=resize, **how)
-        )
+        reader = tables.read_table if kind == 'table' else functools.partial(read_arrays, resize=resize)
+        found = reader(source, notes, **how)
     return assemble(found, notes, white=white, resize=resize)
 
 
@@ -154,7 +153,7 @@ def _recognise(source) -> tuple[str, object]:
     return _SUFFIXES[suffix], path
 
 
-def _check_sizes(name, sizes, counts, words) -> tuple[int, ...]:
+def _check_sizes(name, sizes, counts, words) -> Any:
     fits = isinstance(sizes, tuple | list) and len(sizes) in counts
     checks.require(fits, f'{name}={checks.show(sizes)} is out of range; use {words}.')
     for size in sizes:

@@ -57,7 +57,8 @@ def gather(
 
     A picture is what a sentence calls it, and pixels [H, W, C]; `resize` is the (H, W) to stretch them to, or None.
     """
-    images, first, row, grey = None, '', 0, 0
+    images: Any = None
+    first, row, grey = '', 0, 0
     for name, pixels in pictures:
         pixels = pixels if resize is None else resize_pixels(pixels, resize)
         if images is None:
