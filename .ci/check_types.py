@@ -57,7 +57,8 @@ def check_pages() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for page in [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]:
             blocks = re.findall(r'^```python\n(.*?)^```', page.read_text(), re.MULTILINE | re.DOTALL)
-            pathlib.Path(folder, f'{page.stem}.py').write_text('\n'.join(blocks))
+            name = 'page_' + '_'.join(page.relative_to(ROOT).with_suffix('.py').parts)  # no name of a package
+            pathlib.Path(folder, name).write_text('\n'.join(blocks))
         # loops of examples are entered, and blocks may define again what earlier ones did
         rules = {'typeCheckingMode': 'standard', 'reportPossiblyUnboundVariable': False, 'reportRedeclaration': False}
         pathlib.Path(folder, 'pyrightconfig.json').write_text(json.dumps(rules | {'extraPaths': [str(ROOT)]}))

@@ -33,7 +33,7 @@ copybutton_prompt_text = '>>> '
 
 myst_enable_extensions, myst_heading_anchors = ['dollarmath'], 3
 nb_execution_mode, nb_execution_raise_on_error, nb_execution_timeout = 'force', True, 120
-nb_merge_streams = True
+nb_merge_streams, nb_render_markdown_format = True, 'gfm'
 # Kernels of code cells: programs are compiled once for all pages, and by the emitters that compile fastest.
 os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT), str(ROOT / 'docs'), os.environ.get('PYTHONPATH', '')])
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
@@ -49,7 +49,8 @@ autodoc_default_options = {'members': True, 'undoc-members': True}
 python_use_unqualified_type_names = True
 napoleon_use_param = False
 EXTERNAL = r'(jax|collections|numpy|optax|flax|matplotlib|pathlib|rich|orbax|os)\..*'  # no other site is asked
-INTERNAL = r'hebbjax\..*\.(Program|Model|ImageShape|Chain|Pool|Carry|NetworkModel|NormStats|NormParams)'  # names of types that nobody needs to import
+# names of types that nobody needs to import
+INTERNAL = r'hebbjax\..*\.(Carry|Chain|ImageShape|Model|NetworkModel|NormParams|NormStats|Pool|Program)'
 nitpick_ignore = [('py:class', 'dict[str')]  # of a signature that sphinx cannot read
 nitpick_ignore_regex = [('py:.*', EXTERNAL), ('py:.*', INTERNAL)]
 
@@ -63,7 +64,12 @@ def bring_pages(app, docname, source):
         target = os.path.normpath(os.path.join(os.path.dirname(own), match[1]))
         return f']({os.path.relpath(places.get(target, target), here)}{match[2] or ""})'
 
-    text = (ROOT / own).read_text() if docname in ELSEWHERE else source[0]
+    text = source[0]
+    if docname in ELSEWHERE:
+        app.env.note_dependency(ROOT / own)
+        text = (
+            (ROOT / own).read_text().replace(' ± ', '\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}')
+        )  # cells stay on one line
     source[0] = re.sub(r'\]\(([^)#:]+)(#[^)]*)?\)', lead, text)
 
 
@@ -88,8 +94,9 @@ def as_rest(app, what, name, obj, options, lines):
         elif line and not in_section and not in_equation and not lines[number - 1]:
             shown, in_equation = [*shown, '.. code-block:: text', ''], True
         is_code = in_equation or line.lstrip().startswith(('>>>', '...'))
-        plain = lambda part: part if part.startswith('`') else re.sub(r'([|*])', r'\\\1', part)
-        shown.append(line if is_code else ''.join(map(plain, re.split(r'(`[^`]*`)', line))))
+        parts = re.split(r'(`[^`]*`)', line)  # code in backticks is left alone
+        parts[::2] = [re.sub(r'([|*])', r'\\\1', part) for part in parts[::2]]
+        shown.append(line if is_code else ''.join(parts))
     # napoleon would take what stands before a colon for the type of an attribute
     lines[:] = (['..', ''] if what in ('attribute', 'data') else []) + shown
 

@@ -12,6 +12,7 @@ from hebbjax import Layer, data, layers, plots, rules, transforms
 __all__ = ['Layer', 'data', 'draw', 'images', 'jax', 'jnp', 'labels', 'layers', 'learn', 'measured', 'np', 'optax',
            'plots', 'rate', 'rules', 'transforms', 'x']  # fmt: skip
 
+np.set_printoptions(precision=3, suppress=True)
 images, labels = map(jnp.asarray, data.load('digits', 'train'))  # uint8 [1200, 8, 8, 1]
 x = layers.centred_l2(layers.to_intensities(images).reshape(len(images), -1))  # [P, 64], as neurons see them
 rate = transforms.scale_by_rate

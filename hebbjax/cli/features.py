@@ -31,7 +31,7 @@ class Features(Source):
     It is trained here (--recipe), or comes from a run (--run) or from a file of weights (--weights). An .npz file holds
     `features` [n, F], `labels` [n] and `classes`, and of test images, where there are such, `test_features` and
     `test_labels`; beside an .npy file of features lies NAME-labels.npy. Where there are labels, a linear probe (ridge
-    regression) says how well features tell images apart that it has not seen, a sixth of them or the test images.
+    regression) says how well features tell images apart that it has not seen: the test images, or --test of them.
     """
 
     dataset: str | None = None  # digits, mnist, ..., a folder, .npz, .npy, .csv or .parquet; left out: the run's own
@@ -73,7 +73,7 @@ def run_features(settings: Features, console: Console) -> None:
         arrays[f'{prefix}features'] = np.concatenate([*over_blocks(answer, jnp.asarray(part.images), BLOCK)])
         arrays |= {} if part.labels is None else {f'{prefix}labels': part.labels}
     count, width = arrays['features'].shape
-    console.print(f'{settings.out}: {width} features of {count} images' + probe(arrays))
+    console.print(f'{settings.out}: {width} features of {count} images' + probe(arrays, settings.test))
     if ending == '.npz':
         names = {'classes': np.array(parts['train'].classes)} if parts['train'].classes else {}
         files.write_whole(settings.out, lambda file: files.write_npz(file, arrays | names))
@@ -110,7 +110,7 @@ def from_run(settings: Features, run, about: Mapping[str, Any], console: Console
     return net, training.resume(checkpoints, state, settings.epoch)[0].layers
 
 
-def probe(arrays: Mapping[str, np.ndarray]) -> str:
+def probe(arrays: Mapping[str, np.ndarray], share: float) -> str:
     """Say how well a linear classifier tells held-out images apart by their features; nothing where there is none."""
     features, labels = arrays['features'], arrays.get('labels')
     if labels is None or features.shape[1] > WIDEST or labels.max() == 0:
@@ -118,7 +118,7 @@ def probe(arrays: Mapping[str, np.ndarray]) -> str:
     if 'test_labels' in arrays:
         train, test = (features, labels), (arrays['test_features'], arrays['test_labels'])
     else:
-        train, test = ((features[part], labels[part]) for part in hold_out(labels, len(labels), 1 / 6, seed=1))
+        train, test = ((features[part], labels[part]) for part in hold_out(labels, len(labels), share, seed=1))
     model = readout.fit_ridge([train], classes=int(labels.max()) + 1)
     accuracy = 100 * readout.ridge_accuracy(model, [test])
     return f'; linear probe: {accuracy:.2f} % of {len(test[1])} held-out images'

@@ -100,7 +100,7 @@ def progress_bar(console: Any, phase: str, total: int, done: int = 0) -> Iterato
     with bars.Progress(*columns, console=console, transient=True, disable=disable) as progress:
         task, cell = progress.add_task(phase, total=total, completed=done, note=''), None
         if console.is_jupyter and not console.quiet:
-            from IPython.display import display
+            from IPython.display import display  # pyright: ignore[reportMissingImports]  a notebook has it
 
             cell = display(progress, display_id=True)
 
