@@ -56,18 +56,10 @@ def load(source: Any, split: str = 'train', *, data_dir: AnyPath | None = None, 
 
 
 def read(
-    source: Any,
-    split: str = 'train',
-    *,
-    data_dir: AnyPath | None = None,
-    resize: int | tuple[int, int] | None = None,
-    shape: tuple[int, ...] | None = None,
-    images_key: str | None = None,
-    labels_key: str | None = None,
-    channels_first: bool | None = None,
-    white: float | None = None,
-    skip_unreadable: bool = False,
-) -> Reading:
+    source: Any, split: str = 'train', *, data_dir: AnyPath | None = None, resize: int | tuple[int, int] | None = None,
+    shape: tuple[int, ...] | None = None, images_key: str | None = None, labels_key: str | None = None,
+    channels_first: bool | None = None, white: float | None = None, skip_unreadable: bool = False,
+) -> Reading:  # fmt: skip
     """Load one split, and tell names of classes, and in sentences what was found and what was made of it.
 
     Args:

@@ -53,13 +53,9 @@ hebbian_gradient.defvjp(_forward, _backward)
 
 
 def hebbify_nnx(
-    model: nnx.Module,
-    rule: LearningRule,
-    only: Collection[str],
-    *,
-    patch_transform: PatchTransform = raw,
+    model: nnx.Module, rule: LearningRule, only: Collection[str], *, patch_transform: PatchTransform = raw,
     seed: int = 0,
-) -> nnx.Module:
+) -> nnx.Module:  # fmt: skip
     """Let nnx.Conv and nnx.Linear layers of a built model, named in `only`, learn by a rule without a state.
 
     What the model computes stays the same; `nnx.grad` of any loss gives `-dw` for the kernels of these layers and zero
@@ -77,13 +73,9 @@ def hebbify_nnx(
 
 
 def hebbify_linen(
-    model: linen.Module,
-    rule: LearningRule,
-    only: Collection[str],
-    *,
-    patch_transform: PatchTransform = raw,
+    model: linen.Module, rule: LearningRule, only: Collection[str], *, patch_transform: PatchTransform = raw,
     seed: int = 0,
-) -> Callable:
+) -> Callable:  # fmt: skip
     """Let linen.Conv and linen.Dense layers learn by a rule, as `hebbify_nnx`: a function to call for `model.apply`."""
     only, kind = _check_only(only), type(model).__name__
     require(isinstance(model, linen.Module), f'hebbify_linen takes a linen.Module, not {kind}; is it one already?')

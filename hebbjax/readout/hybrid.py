@@ -137,17 +137,9 @@ def lower_answers(net: Network, states: tuple[LayerState, ...], images: Array, p
 
 
 def fit_hybrid(
-    net: Network,
-    states: Sequence[LayerState],
-    stage: GradientStage,
-    key: Key,
-    train: Labelled,
-    validation: Labelled,
-    *,
-    augment: Callable[[Key, Array], Array] | None = None,
-    room: float | None = None,
-    **how: Any,
-) -> HybridResult:
+    net: Network, states: Sequence[LayerState], stage: GradientStage, key: Key, train: Labelled, validation: Labelled,
+    *, augment: Callable[[Key, Array], Array] | None = None, room: float | None = None, **how: Any,
+) -> HybridResult:  # fmt: skip
     """Train the upper layers by gradient; lower layers answer and stay as they are, bit for bit.
 
     Their answers are computed once, as pooled drives where a head takes these (`feature_cache`); or, where they do not

@@ -62,12 +62,9 @@ def finalizer(reduce: Reduction = sum_over_patches) -> Callable:
 
 
 def local(
-    compete: Competition | None,
-    credit: Callable[[Array, Array], Credit],
-    *,
-    reduce: Reduction = mean_over_patches,
+    compete: Competition | None, credit: Callable[[Array, Array], Credit], *, reduce: Reduction = mean_over_patches,
     count: Callable = count_wins,
-) -> LearningRule:
+) -> LearningRule:  # fmt: skip
     """Build a rule from a competition and a credit: `dw_i = reduce_p(pull_pi x_p - leak_pi w_i)`.
 
     Args:
@@ -104,12 +101,9 @@ def as_competition(compete: Competing) -> Competition:
 
 
 def from_leak(
-    compete: Competing,
-    leak: Callable[[Array], Array],
-    *,
-    reduce: Reduction = mean_over_patches,
+    compete: Competing, leak: Callable[[Array], Array], *, reduce: Reduction = mean_over_patches,
     count: Callable = count_wins,
-) -> LearningRule:
+) -> LearningRule:  # fmt: skip
     """Build `dw_i = y_i x - leak(y_i) w_i`; for so many winners without ever laying the zeros of y out.
 
     `compete` is a competition, or so many winners; None: everyone, by their drive. `reduce`, `count`: see `local`.

@@ -104,14 +104,10 @@ def train_entry(entry: Entry, seed: int, train: Labelled, validation: Labelled, 
 
 
 def train_entries(
-    entries: Mapping[str, Entry],
-    seeds: int,
-    train: Labelled,
-    validation: Labelled,
-    *,
+    entries: Mapping[str, Entry], seeds: int, train: Labelled, validation: Labelled, *,
     on_trained: Callable[[str, int, Trained], None] = lambda name, seed, trained: None,
     callbacks: Callable[[str, int], tuple] = lambda name, seed: (),
-) -> tuple[dict[tuple[str, int], Trained], bool]:
+) -> tuple[dict[tuple[str, int], Trained], bool]:  # fmt: skip
     """Train every network on every seed, one after the other, until done or interrupted.
 
     Each seed draws weights, order and dropout anew; every choice is made on validation images. `on_trained` is called
