@@ -8,6 +8,7 @@ Shapes, once for the whole library; images are NHWC; `x` input, `u` drive, `y` c
     N neurons   weights w [N, D]: row i is neuron i, `w[i].reshape(kh, kw, C)` its receptive field
 """
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,12 +20,15 @@ from hebbjax.support import specs
 
 Array = jax.Array
 AnyArray = jax.Array | np.ndarray  # what comes from outside: images, labels
+Labelled = tuple[AnyArray, AnyArray]  # images [n, H, W, C], or features [n, F], and labels [n]
+AnyPath = str | os.PathLike[str]
 Scalar = float | Array  # a setting that may be traced, and then has no value yet
 Key = jax.Array  # a typed key, `jax.random.key(seed)`
 State = Any  # any pytree
 
 Competition = Callable[[Key, Array], Array]
 """(key, u [P, N]) -> y [P, N]: who learns. Rows are patches; one key serves them all."""
+Competing = Competition | int | None  # or so many winners; None: everyone by their drive, or as a rule says
 
 BIAS_SALT = 2**31 - 1  # folded into a step's key for what a competition bias draws; no microbatch has this number
 

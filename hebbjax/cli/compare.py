@@ -71,7 +71,7 @@ def make_entries(settings: Compare, train: data.Split) -> dict[str, Entry]:
     """Build the networks that are compared, and refuse what does not fit the data."""
     count, image_shape, classes = len(train.labels), train.images.shape[1:], int(train.labels.max()) + 1
     tuned = settings.tuned(train.images)
-    layer = settings.layer(count, post=())
+    layer = dataclasses.replace(*settings.net(count), post=())  # what it sends on is the head's part
     # the twin is what a deep-learning user would build: unprepared patches, predicted with w, drawn by fan-in
     twin = dataclasses.replace(layer, patch_transform=layers.raw, output='weights', init=fan_in)
     make_head = functools.partial(readout.linear_head, classes, power=tuned['power'], pool=settings.pool)

@@ -13,11 +13,10 @@ from rich.console import Console
 from hebbjax import data, layers
 from hebbjax.base import Array
 from hebbjax.cli import flags
-from hebbjax.layers import Layer
 from hebbjax.layers.layer import OUTPUTS, PRECISIONS
 from hebbjax.layers.patches import PATCH_TRANSFORMS
 from hebbjax.support.checks import check_images, device_memory, require
-from hebbjax.training.presets import TUNED, krotov_layer, miconi_network, settings_by_size
+from hebbjax.training.presets import TUNED, krotov_layer, miconi_network, settings_by_size, settings_of
 
 HOW = ('resize', 'shape', 'images_key', 'labels_key', 'channels_first', 'white', 'skip_unreadable')  # of `data.read`
 
@@ -136,17 +135,9 @@ class Krotov(OnData):
         require(full.k <= full.features, f'--k {full.k} is more than the {full.features} neurons; use fewer.')
         return full
 
-    def layer(self, count: int, post: tuple) -> Layer:
-        """Build the layer for `count` training images."""
-        names = 'features', 'window', 'k', 'delta', 'p', 'patch_transform', 'maximum', 'spread', 'rate'
-        names += 'patches_per_image', 'output', 'precision'
-        settings = {name: getattr(self, name) for name in names}
-        return krotov_layer(self.epochs, count // self.batch, post=post, **settings)
-
     def net(self, count: int, images: Array | None = None) -> layers.Network:
         """Build the network for so many images."""
-        pool = () if self.pool == 1 else (layers.max_pool(self.pool),)
-        return (self.layer(count, (layers.relu, *pool)),)
+        return (krotov_layer(steps=count // self.batch, **settings_of(krotov_layer, vars(self))),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,9 +157,8 @@ class Miconi(OnData):
     def net(self, count: int, images: Array | None = None) -> layers.Network:
         """Build the network for so many images, with its whitening fitted to them; without, its shapes are right."""
         steps = self.epochs * (count // self.batch)
-        require(self.burn_in < steps, f'--burn-in {self.burn_in} leaves nothing of {steps} steps to learn in.')
-        names = 'features', 'rate', 'burn_in', 'whitening_images'
-        return miconi_network(steps, images, **{name: getattr(self, name) for name in names})
+        own = vars(self) | {'steps': steps, 'images': images}  # --images is a number of them
+        return miconi_network(**settings_of(miconi_network, own))
 
 
 def check_batch(batch: int, count: int) -> None:

@@ -14,14 +14,12 @@ from rich.console import Console
 
 from hebbjax import training
 from hebbjax.cli import flags, plot, run_folder, tables
-from hebbjax.cli.evaluate import JUDGED
 from hebbjax.cli.train import read_run
 from hebbjax.plots import Figure
 from hebbjax.support import files
 from hebbjax.training.loggers import COUNTERS
 
 TEMPLATE, REPORT, DOTS_PER_INCH = 'report.html', 'report.html', 110
-ACCURACIES = {'test_accuracy': 'test %', 'train_accuracy': 'train %', 'validation_accuracy': 'validation %'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +53,7 @@ def render(run: plot.Drawn, settings: Show) -> str:
     with files.reading(path, 'delete it, and the rest is shown', files.NONSENSE):
         versions = {'device': surroundings.get('device', 'unknown'), **surroundings['versions']}
     with files.reading(run.place, 'delete it, and the rest is shown', files.NONSENSE):
-        rows = [judged(row) for row in run.evaluation['rows']]
+        rows = [tables.cells(row) for row in run.evaluation['rows']]
         summary, missing = [*summarise(run, rows)], [*say_missing(run, rows, settings)]
     values = {name: plain(value) for name, value in flags.settings_json(run.settings).items() if value is not None}
     environment = jinja2.Environment(
@@ -63,17 +61,10 @@ def render(run: plot.Drawn, settings: Show) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     return environment.get_template(TEMPLATE).render(
-        name=run.name, folder=settings.folder, summary=summary, missing=missing, rows=rows, accuracies=ACCURACIES,
-        metrics=last_metrics(run.history), pictures=sort_pictures(run), settings=values, data=run.about,
-        versions=versions, epoch=len(run.history), depth=len(run.net),
+        name=run.name, folder=settings.folder, summary=summary, missing=missing, rows=rows,
+        accuracies=tables.ACCURACIES, metrics=last_metrics(run.history), pictures=sort_pictures(run),
+        settings=values, data=run.about, versions=versions, epoch=len(run.history), depth=len(run.net),
     )  # fmt: skip
-
-
-def judged(row: Mapping) -> dict:
-    """Give a row of an evaluation as the texts of its cells."""
-    cells = {name: tables.mean_std([float(value) for value in row.get(name, [])]) for name in ACCURACIES}
-    seconds = {name: f'{float(row[name]):.1f}' for name in ('seconds', 'compile_seconds')}
-    return {'row': str(row['row']), 'seeds': len(row['test_accuracy']), **cells, **seconds}
 
 
 def summarise(run: plot.Drawn, rows: list[dict]) -> Iterator[str]:
@@ -94,13 +85,8 @@ def say_missing(run: plot.Drawn, rows: list[dict], settings: Show) -> Iterator[t
     total = sum(stage.epochs for stage in training.plan_stages(run.settings.plan, run.net, run.settings.epochs))
     if settings.epoch is None and epoch < total:
         yield f'{total - epoch} of {total} epochs were not trained.', f'hebbjax train --resume {folder}'
-    if 'wins' not in run.figures:
-        words = 'Wins and activity were not watched; a training that does'
-        how = '--callbacks evaluate log checkpoint --monitor-every 20'
-        yield words, f'hebbjax train {shlex.quote(run.settings.network)} {how}'
     judged_epoch = run.evaluation['config']['epoch'] if rows else None
     at = '' if settings.epoch is None else f' --epoch {epoch}'
-    absent = [row for row in JUDGED if row not in {row['row'] for row in rows}]
     if not run.about['classes']:
         return  # nothing can be judged
     if not rows:
@@ -109,9 +95,6 @@ def say_missing(run: plot.Drawn, rows: list[dict], settings: Show) -> Iterator[t
     elif judged_epoch != epoch:
         words = f'Accuracies and confusions are those of epoch {judged_epoch}, all else of epoch {epoch}.'
         yield words, f'hebbjax evaluate {folder}{at}'
-    if rows and absent:
-        words = f'Nothing is known of {" and ".join(absent)} in comparison.'
-        yield words, f'hebbjax evaluate {folder}{at} --rows {" ".join(JUDGED)}'
 
 
 def last_metrics(history: Sequence[Mapping[str, float]]) -> dict[str, dict[str, str]]:

@@ -15,6 +15,8 @@ from hebbjax.training.comparison import ResultRow
 
 PACKAGES = ('hebbjax', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'tensorflow-datasets', 'scikit-learn')
 
+ACCURACIES = {'test_accuracy': 'test %', 'train_accuracy': 'train %', 'validation_accuracy': 'validation %'}
+
 
 def write_report(path: pathlib.Path | None, config: dict, rows: Sequence[ResultRow], interrupted: bool = False) -> None:
     """Write rows as JSON in the shape that every experiment of the project writes, if a path is given."""
@@ -44,13 +46,19 @@ def mean_std(values: Sequence[float]) -> str:
     return f'{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}'
 
 
+def cells(row: Mapping) -> dict[str, str]:
+    """Give a row of results, as its JSON has it, as texts."""
+    accuracies = {name: mean_std([float(value) for value in row.get(name, [])]) for name in ACCURACIES}
+    seconds = {name: f'{float(row[name]):.1f}' for name in ('seconds', 'compile_seconds')}
+    return {'row': str(row['row']), **accuracies, 'seeds': str(len(row['test_accuracy'])), **seconds}
+
+
 def show_rows(rows: Sequence[ResultRow], title: str, columns: Mapping[str, str], console: Console) -> None:
     """Print rows as two tables: accuracies, and means of `ResultRow.more` by `columns`, key -> heading."""
     lines = []
     for row in rows:
-        paper, times = '-' if row.paper is None else f'{row.paper:.2f}', (row.seconds, row.compile_seconds)
-        accuracies = mean_std(row.test_accuracy), mean_std(row.train_accuracy)
-        lines.append((row.row, *accuracies, paper, str(len(row.test_accuracy)), *(f'{time:.1f}' for time in times)))
+        name, test, train, _, *rest = cells(row.as_json()).values()
+        lines.append((name, test, train, '-' if row.paper is None else f'{row.paper:.2f}', *rest))
     print_table(title, ('', 'test %', 'train %', 'paper', 'n', 'run s', 'compile s'), lines, console)
     measured = [row for row in rows if columns.keys() & row.more]
     means = [(row.row, *(f'{np.mean(row.more[key]):.3g}' for key in columns)) for row in measured]

@@ -2,13 +2,13 @@
 
 import collections
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from hebbjax.data import pictures
-from hebbjax.data.forms import Reading, Split, assemble, find_key, to_nhwc, to_numpy
+from hebbjax.data.forms import Found, Split, assemble, find_keys, to_nhwc, to_numpy
 from hebbjax.support.checks import require
 
 _logger = logging.getLogger('hebbjax')
@@ -32,66 +32,58 @@ def from_arrays(
         >>> images.shape, images.dtype.name, labels.tolist()
         ((2, 8, 8, 3), 'float32', [1, 0])
     """
-    reading = read_arrays(images, labels, channels_first=channels_first, white=white)
+    notes = []
+    reading = assemble(read_arrays((images, labels), notes, channels_first=channels_first), notes, white=white)
     for note in reading.notes:
         _logger.info(note)
     return Split(reading.images, reading.labels)
 
 
-def read_arrays(
-    images, labels=None, *, resize=None, channels_first=None, images_key=None, labels_key=None, **how
-) -> Reading:
-    """Read what `from_arrays` takes, pairs one by one into one array."""
-    notes, names = [], ()
-    if not hasattr(images, 'ndim'):
-        keys = {'images_key': images_key, 'labels_key': labels_key}
-        images, own_labels, names = gather(images, notes, resize=resize, channels_first=channels_first, **keys)
-        require(labels is None or own_labels is None, 'images come with labels of their own; leave out the others.')
-        labels, resize, channels_first = own_labels if labels is None else labels, None, False
-    return assemble(to_numpy(images), labels, names, notes, resize=resize, channels_first=channels_first, **how)
+def read_arrays(source: Any, notes: list[str], *, channels_first=None, **how) -> Found:
+    """Read what `from_arrays` takes, images or (images, labels)."""
+    images, labels = source if isinstance(source, tuple) and len(source) == 2 else (source, None)
+    if hasattr(images, 'ndim'):
+        return Found(to_nhwc(to_numpy(images), channels_first, notes), labels)
+    found = read_examples(images, notes, channels_first=channels_first, **how)
+    require(labels is None or found.labels is None, 'images come with labels of their own; leave out the others.')
+    return found if labels is None else found._replace(labels=labels)
 
 
-def gather(examples: Any, notes: list[str], *, resize=None, channels_first=None, images_key=None, labels_key=None):
-    """Read examples one by one into one array -> images [n, H, W, C], labels or None, names of classes.
+def read_examples(
+    examples: Any, notes: list[str], *, resize=None, channels_first=None, images_key=None, labels_key=None
+) -> Found:
+    """Read examples one by one into one array.
 
-    An example is (image, label), a dict that holds both, or an image alone. Grey pictures among RGB ones become RGB.
+    An example is (image, label), a dict that holds both, or an image alone.
     """
     fits = hasattr(examples, '__len__') and hasattr(examples, '__getitem__')
     fits = fits and not isinstance(examples, str | bytes | Mapping)  # which data.load takes for paths and arrays
     require(fits, f'{type(examples).__name__} holds no images; give an array, or what has len() and [i].')
     require(len(examples) > 0, 'there are no images among 0 examples; give some.')
-    told, labels, keys = collections.Counter(), [], ()
-    images: Any = None
-    for index in range(len(examples)):
-        example = examples[index]
-        if isinstance(example, Mapping):
-            keys = keys or _find_keys([*example], images_key, labels_key, notes)
-            image, label = (example.get(key) if key is not None else None for key in keys)
-        else:
-            image, label = (example[0], example[1]) if _is_pair(example) else (example, None)
-        pixels = _to_pixels(image, told, channels_first, notes if index == 0 else [])
-        if resize is not None:
-            pixels = pictures.resize_pixels(pixels, pictures.sides_of(resize))
-        if images is None:
-            images = np.empty((len(examples), *pixels.shape), pixels.dtype)
-        elif images.shape[3] == 1 and pixels.shape[2] == 3 and hasattr(image, 'getbands'):
-            images = np.repeat(images, 3, 3)
-        fits = pictures.fits_into(pixels, images[0])
-        what = f'image {index} is {_shape(pixels)} and image 0 {_shape(images[0])}'
-        require(fits, f'{what}; give images of one kind, or resize=28, say, where sizes differ.')
-        images[index] = pixels
-        labels.append(label if isinstance(label, str) or label is None else to_numpy(label))
+    told, labels = collections.Counter(), []
+    keys = find_keys(examples[0], images_key, labels_key) if isinstance(examples[0], Mapping) else ()
+    if None in keys:
+        notes.append(f'there are no labels by name among {", ".join(map(str, examples[0]))}; name them by labels_key.')
+
+    def decode_each() -> Iterator[tuple[str, np.ndarray]]:
+        for index in range(len(examples)):
+            example = examples[index]
+            if isinstance(example, Mapping):
+                image, label = (example.get(key) if key is not None else None for key in keys or (None, None))
+            else:
+                image, label = (example[0], example[1]) if _is_pair(example) else (example, None)
+            labels.append(label if isinstance(label, str) or label is None else to_numpy(label))
+            if hasattr(image, 'getbands'):  # pillow's
+                yield f'image {index}', pictures.decode(image, told)
+            else:
+                said = notes if index == 0 else []
+                yield f'image {index}', to_nhwc(to_numpy(image)[None], channels_first, said)[0]
+
+    images = pictures.gather(decode_each(), len(examples), resize, told)
     notes += pictures.tell(told)
     missing = sum(label is None for label in labels)
     require(missing in (0, len(labels)), f'{missing} of {len(labels)} examples have no label; leave these out.')
-    return images, None if missing else labels, _class_names(examples, keys)
-
-
-def _find_keys(names, images_key, labels_key, notes):
-    keys = find_key('images', names, images_key), find_key('labels', names, labels_key, needed=False)
-    if keys[1] is None:
-        notes.append(f'there are no labels by name among {", ".join(map(str, names))}; name them by labels_key.')
-    return keys
+    return Found(images, None if missing else labels, _class_names(examples, keys))
 
 
 def _is_pair(example) -> bool:
@@ -99,16 +91,6 @@ def _is_pair(example) -> bool:
     if not isinstance(example, tuple | list) or len(example) != 2:
         return False
     return hasattr(example[0], 'getbands') or np.ndim(example[0]) >= 2
-
-
-def _to_pixels(image, told, channels_first, notes) -> np.ndarray:
-    if hasattr(image, 'getbands'):  # pillow's
-        return pictures.decode(image, told)
-    return to_nhwc(to_numpy(image)[None], channels_first, notes)[0]
-
-
-def _shape(pixels) -> str:
-    return f'{" x ".join(map(str, pixels.shape))} {pixels.dtype}'
 
 
 def _class_names(examples, keys) -> tuple[str, ...]:

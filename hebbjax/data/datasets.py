@@ -5,6 +5,7 @@ its `data_source`, without TensorFlow.
 """
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -16,26 +17,26 @@ from typing import Any
 
 import numpy as np
 
+from hebbjax.base import AnyPath
 from hebbjax.data import folders, tables
 from hebbjax.data.arrays import read_arrays
-from hebbjax.data.forms import Reading, Split, check_part, spell
-from hebbjax.data.pictures import resize_images, sides_of
+from hebbjax.data.forms import Found, Reading, Split, assemble, check_part, spell
 from hebbjax.support import checks
 
 PREPARED = ('mnist', 'fashion_mnist', 'cifar10')
 NAMES = ('digits', *PREPARED)
 
 _FITS = {  # which settings say something about which kind of source
-    'named': ('resize',),
-    'folder': ('resize', 'white', 'skip_unreadable'),
-    'mapping': ('resize', 'white', 'channels_first', 'shape', 'images_key', 'labels_key'),
-    'table': ('resize', 'white', 'channels_first', 'shape', 'labels_key'),
-    'examples': ('resize', 'white', 'channels_first', 'images_key', 'labels_key'),
+    'named': (),
+    'folder': ('white', 'skip_unreadable'),
+    'mapping': ('white', 'channels_first', 'shape', 'images_key', 'labels_key'),
+    'table': ('white', 'channels_first', 'shape', 'labels_key'),
+    'examples': ('white', 'channels_first', 'images_key', 'labels_key'),
 }
 _SUFFIXES = {'.npz': 'mapping', '.npy': 'mapping', '.csv': 'table', '.parquet': 'table'}
 
 
-def load(source: Any, split: str = 'train', *, data_dir: str | os.PathLike[str] | None = None, **how: Any) -> Split:
+def load(source: Any, split: str = 'train', *, data_dir: AnyPath | None = None, **how: Any) -> Split:
     """Load one split into memory, decoded, in an order that is always the same.
 
     Args:
@@ -55,18 +56,10 @@ def load(source: Any, split: str = 'train', *, data_dir: str | os.PathLike[str] 
 
 
 def read(
-    source: Any,
-    split: str = 'train',
-    *,
-    data_dir: str | os.PathLike[str] | None = None,
-    resize: int | tuple[int, int] | None = None,
-    shape: tuple[int, ...] | None = None,
-    images_key: str | None = None,
-    labels_key: str | None = None,
-    channels_first: bool | None = None,
-    white: float | None = None,
-    skip_unreadable: bool = False,
-) -> Reading:
+    source: Any, split: str = 'train', *, data_dir: AnyPath | None = None, resize: int | tuple[int, int] | None = None,
+    shape: tuple[int, ...] | None = None, images_key: str | None = None, labels_key: str | None = None,
+    channels_first: bool | None = None, white: float | None = None, skip_unreadable: bool = False,
+) -> Reading:  # fmt: skip
     """Load one split, and tell names of classes, and in sentences what was found and what was made of it.
 
     Args:
@@ -91,27 +84,32 @@ def read(
     checks.check_choice('split', split, ('train', 'test'))
     fits = isinstance(skip_unreadable, bool)
     checks.require(fits, f'skip_unreadable={checks.show(skip_unreadable)} is unknown; give True or False.')
-    how = {'resize': resize, 'shape': shape, 'images_key': images_key, 'labels_key': labels_key}
-    how |= {'channels_first': channels_first, 'white': white, 'skip_unreadable': skip_unreadable or None}
+    if resize is not None:
+        sides = resize if isinstance(resize, tuple | list) else (resize, resize)
+        resize = _check_sizes('resize', sides, (2,), 'a side in pixels, or (H, W)')
+    if shape is not None:
+        shape = _check_sizes('shape', shape, (2, 3), '(H, W) or (H, W, C)')
+    how = {'shape': shape, 'images_key': images_key, 'labels_key': labels_key, 'channels_first': channels_first}
+    how |= {'white': white, 'skip_unreadable': skip_unreadable or None}
     how = {name: value for name, value in how.items() if value is not None}
     strange = [name for name in how if name not in _FITS[kind]]
     checks.require(not strange, f'{", ".join(strange)} says nothing about {_spell(source)}; leave it out.')
+    notes, white = [], how.pop('white', None)
     if kind == 'named':
         found = _load_digits(split) if source == 'digits' else _load_prepared(source, split, data_dir)
-        images = found.images
-        return found if resize is None else found._replace(images=resize_images(images, sides_of(resize)))
+        return assemble(found, notes, resize=resize)._replace(notes=())  # nothing had to be recognised
     if kind == 'folder':
-        return folders.read_folder(source, split, **how)
-    if kind == 'mapping':
-        return tables.read_mapping(source, split, **how)
-    check_part(split, ('train',), _spell(source))
-    if kind == 'table':
-        return tables.read_table(source, **how)
-    images, labels = source if isinstance(source, tuple) and len(source) == 2 else (source, None)
-    return read_arrays(images, labels, **how)
+        found = folders.read_folder(source, split, notes, resize=resize, **how)
+    elif kind == 'mapping':
+        found = tables.read_mapping(source, split, notes, **how)
+    else:
+        check_part(split, ('train',), _spell(source))
+        reader = tables.read_table if kind == 'table' else functools.partial(read_arrays, resize=resize)
+        found = reader(source, notes, **how)
+    return assemble(found, notes, white=white, resize=resize)
 
 
-def splits_of(source: Any, *, data_dir: str | os.PathLike[str] | None = None, **how: Any) -> tuple[str, ...]:
+def splits_of(source: Any, *, data_dir: AnyPath | None = None, **how: Any) -> tuple[str, ...]:
     """Name the splits that a source has, ('train', 'test') or ('train',); it takes the settings of `read`.
 
     Example:
@@ -147,11 +145,19 @@ def _recognise(source) -> tuple[str, object]:
     return _SUFFIXES[suffix], path
 
 
+def _check_sizes(name, sizes, counts, words) -> Any:
+    fits = isinstance(sizes, tuple | list) and len(sizes) in counts
+    checks.require(fits, f'{name}={checks.show(sizes)} is out of range; use {words}.')
+    for size in sizes:
+        checks.check_count(name, size)
+    return tuple(map(int, sizes))
+
+
 def _spell(source) -> str:
     return spell(source) if isinstance(source, str) else f'this {type(source).__name__}'
 
 
-def data_dir_of(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
+def data_dir_of(data_dir: AnyPath | None = None) -> pathlib.Path:
     """Give the data directory: the argument, else HEBBJAX_DATA_DIR, else TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     environment = os.environ.get('HEBBJAX_DATA_DIR') or os.environ.get('TFDS_DATA_DIR')
     return pathlib.Path(data_dir or environment or '~/tensorflow_datasets').expanduser()
@@ -182,16 +188,16 @@ def digest(*arrays: Any) -> str:
     return ' '.join(f'{zlib.crc32(np.ascontiguousarray(array)):08x}' for array in arrays if array is not None)
 
 
-def _load_digits(split) -> Reading:
+def _load_digits(split) -> Found:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     part = slice(None, 1200) if split == 'train' else slice(1200, None)
     images = np.rint(digits.images[part, :, :, None] * (255 / 16)).astype(np.uint8)  # [n, 8, 8, 1]
-    return Reading(images, digits.target[part].astype(np.int32), tuple(map(str, range(10))), ())
+    return Found(images, digits.target[part].astype(np.int32), tuple(map(str, range(10))))
 
 
-def _load_prepared(name, split, data_dir) -> Reading:
+def _load_prepared(name, split, data_dir) -> Found:
     directory = data_dir_of(data_dir)
     builder, is_prepared = open_builder(name, directory)
     if not is_prepared:
@@ -202,7 +208,7 @@ def _load_prepared(name, split, data_dir) -> Reading:
         source = builder.as_data_source(split=split)
         examples = source.__getitems__(range(len(source)))  # one batched read: 3 times as fast as source[i]
         images, labels = ([example[part] for example in examples] for part in ('image', 'label'))
-        return Reading(np.stack(images), np.array(labels, np.int32), tuple(builder.info.features['label'].names), ())
+        return Found(np.stack(images), np.array(labels, np.int32), tuple(builder.info.features['label'].names))
 
 
 def command_of(name: str, data_dir=None) -> str:

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from hebbjax.base import AnyPath
 from hebbjax.data.datasets import NAMES, PREPARED, calling_tfds, data_dir_of, open_builder
 from hebbjax.data.forms import Split
 from hebbjax.support.checks import check_choice, require
 
 
-def prepare_dataset(name: str, data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
+def prepare_dataset(name: str, data_dir: AnyPath | None = None) -> pathlib.Path:
     """Prepare 'mnist', 'fashion_mnist' or 'cifar10' as array_record files, unless it is there; gives its directory.
 
     Checksums are verified, progress is shown on stderr, downloads stay in `data_dir_of(data_dir)`, made if missing.

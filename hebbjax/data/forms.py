@@ -1,18 +1,17 @@
 """The forms of images and labels, made one: [n, H, W, C] whose type says what white is, and classes 0 .. K - 1.
 
-Folders, files and arrays are read by their own modules; what they read ends here, in `assemble`.
+Folders, files and arrays are read by their own modules as `Found`; all of it ends here, in `assemble`.
 """
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from hebbjax.data import pictures
-from hebbjax.support import checks
-from hebbjax.support.checks import require, show
+from hebbjax.support.checks import BRIGHT, check_choice, check_images, check_labels, check_number, require, show
 
 KEYS = {
     'images': ('images', 'image', 'imgs', 'img', 'x', 'data', 'pixels', 'pixel_values', 'arr_0'),
@@ -31,6 +30,15 @@ class Split(NamedTuple):
     labels: Any  # [n] int32, classes 0 .. K - 1; None where there are none
 
 
+class Found(NamedTuple):
+    """What a source holds, before it is made one with the others."""
+
+    images: np.ndarray  # [n, H, W, C], any numbers
+    labels: Any = None  # in any form, or None
+    classes: tuple[str, ...] = ()
+    is_typed: bool = True  # whether uint8 and uint16 were chosen as such, and do not merely hold small numbers
+
+
 class Reading(NamedTuple):
     """A split, and what is to be said of it."""
 
@@ -40,15 +48,13 @@ class Reading(NamedTuple):
     notes: tuple[str, ...]  # a sentence each: what was found and what was made of it
 
 
-def assemble(
-    images, labels=None, classes=(), notes=(), *, channels_first=None, white=None, resize=None, is_typed=True
-) -> Reading:
-    """Make what was read a `Reading`: channels last, white known, sizes as asked for, classes numbered, all checked."""
-    notes = [*notes]
-    images = np.ascontiguousarray(scale(to_nhwc(images, channels_first, notes), white, notes, is_typed))
-    if resize is not None:
-        images = pictures.resize_images(images, pictures.sides_of(resize))
-    checks.check_images(images)
+def assemble(found: Found, notes: Sequence[str], *, white=None, resize=None) -> Reading:
+    """Make what was found a `Reading`: white known, sizes as asked for, classes numbered, all checked."""
+    notes, labels, classes = [*notes], found.labels, found.classes
+    images = np.ascontiguousarray(scale(found.images, white, notes, found.is_typed))
+    if resize is not None and resize != images.shape[1:3]:
+        images = pictures.gather(((str(index), pixels) for index, pixels in enumerate(images)), len(images), resize)
+    check_images(images)
     n, h, w, c = images.shape
     count, kind = 'no labels', {1: 'grey', 3: 'RGB'}.get(c, f'{c} channels')
     if labels is not None:
@@ -56,7 +62,7 @@ def assemble(
         require(len(labels) == n, f'{len(labels)} labels do not fit {n} images; give one for each.')
         count = f'{len(classes) or labels.max() + 1} classes'
     summary = f'{n} images of {h} x {w}, {kind}, {images.dtype}; {count}.'
-    return Reading(images, labels, () if labels is None else tuple(classes), (summary, *notes))
+    return Reading(images, labels, () if labels is None else classes, (summary, *notes))
 
 
 def spell(path: str | os.PathLike) -> str:
@@ -70,11 +76,18 @@ def check_part(split: str, parts: Sequence[str], source: str) -> None:
     require(split in parts, f'{source} has no {split} part, and gives all its images as train; {way}.')
 
 
+def find_keys(names: Iterable[str], images_key: str | None = None, labels_key: str | None = None) -> tuple[Any, Any]:
+    """Find the entries or fields of images and of labels, see `find_key`."""
+    names = [*names]
+    images = find_key('images', names, images_key)
+    return images, find_key('labels', [name for name in names if name != images], labels_key, needed=False)
+
+
 def find_key(what: str, names: Sequence[str], given: str | None = None, needed: bool = True) -> str | None:
     """Find the entry or column of 'images' or 'labels' by its name, or by the one given; None: there is none."""
     setting = f'{what}_key'
     if given is not None:
-        checks.check_choice(setting, given, names)
+        check_choice(setting, given, names)
         return given
     found = [name for name in names if str(name).lower() in KEYS[what]]
     shown = ', '.join(map(str, [*names][:8]))
@@ -123,7 +136,7 @@ def scale(images: np.ndarray, white: float | None, notes: list[str], is_typed: b
 
     Args:
         white: the value that is white, where it is another than that.
-        is_typed: whether uint8 and uint16 were chosen as such, and do not merely hold small numbers.
+        is_typed: as in `Found`.
     """
     kind, name = images.dtype.kind, images.dtype.name if is_typed else 'numbers'
     way = 'give uint8 (0-255), uint16, bool or floats (0-1)'
@@ -131,7 +144,7 @@ def scale(images: np.ndarray, white: float | None, notes: list[str], is_typed: b
     low, high = float(images.min()), float(images.max())
     own = _WHITES.get(images.dtype) if is_typed else None
     if white is not None:
-        checks.check_number('white', white, above=0)
+        check_number('white', white, above=0)
     elif own or not math.isfinite(low + high):  # the latter are refused at the door
         if kind == 'u' and 0 < high < own / 2:
             notes.append(f'images of {name} reach {high:g} of {own}; if {high:g} is white, {_HINT}{high:g}.')
@@ -157,8 +170,10 @@ def number_labels(labels, names: Sequence[str] = ()) -> tuple[np.ndarray, tuple[
     if labels.dtype.kind == 'O' and all(isinstance(label, str) for label in labels.flat):
         labels = labels.astype(str)  # of tables
     if labels.dtype.kind not in 'US':
-        labels = np.asarray(checks.check_labels(labels, len(names) or None))
-        return _to_int32(labels), tuple(names)
+        labels = np.asarray(check_labels(labels, len(names) or None))
+        highest = labels.max(initial=0)
+        require(highest < 2**31, f'labels run to {highest}, which are no classes; number them from 0.')
+        return labels.astype(np.int32), tuple(names)
     require(labels.ndim == 1, f'labels are one name for each image, [n], not of shape {labels.shape}.')
     found = set(labels.astype(str).tolist())
     classes = tuple(names) or tuple(sort_names(found))
@@ -175,15 +190,9 @@ def sort_names(names) -> list[str]:
 
 
 def _recognise(low, high, is_float, name) -> int:
-    if is_float and (low < 0 or high <= checks.BRIGHT):
+    if is_float and (low < 0 or high <= BRIGHT):
         return 1
     white = next((white for white in _WHITES.values() if high <= white), 0)
     fits = low >= 0 and white >= high > white / 2
     require(fits, f'images of {name} run from {low:g} to {high:g} and do not say what white is; {_HINT}{high:g}, say.')
     return white
-
-
-def _to_int32(labels) -> np.ndarray:
-    highest = labels.max(initial=0)
-    require(highest < 2**31, f'labels run to {highest}, which are no classes; number them from 0.')
-    return labels.astype(np.int32)

@@ -6,25 +6,18 @@ the picture is composed on black. Of animations the first frame counts. EXIF tel
 
 import collections
 import functools
-from typing import NamedTuple
+import math
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
-from hebbjax.support.checks import check_count, require, show
+from hebbjax.support.checks import check_memory, require
 
-_ORIENTATION = 0x0112  # the EXIF tag
 _ANIMATED = 'of animated images the first frame was taken'
 _TRANSPARENT = 'images that are transparent in places were composed on black'
 _DEEP = 'of images with 16 bits a colour pillow read 8'
-GREY_AMONG_RGB = 'grey images among RGB ones became RGB'
-
-
-class Look(NamedTuple):
-    """What the header of a picture tells before it is decoded."""
-
-    size: tuple[int, int]  # (H, W), upright
-    channels: int  # 1 or 3
-    dtype: np.dtype
+_GREY_AMONG_RGB = 'grey images among RGB ones became RGB'
 
 
 @functools.cache
@@ -36,25 +29,17 @@ def picture_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, form in known.items() if form in Image.OPEN or form == 'MPO')
 
 
-def look_at(image) -> Look:
-    """Tell size, channels and dtype of an open picture, from its header alone but for palettes."""
-    width, height = image.size
-    size = (width, height) if _orientation(image) >= 5 else (height, width)  # 5 to 8 lie on their side
-    deep = {'I': np.float32, 'F': np.float32}.get(image.mode, np.uint16 if image.mode[:4] == 'I;16' else np.uint8)
-    return Look(size, 1 if _is_grey(image) else 3, np.dtype(deep))
-
-
 def decode(image, told: collections.Counter) -> np.ndarray:
-    """Decode an open picture to [H, W, C], as `look_at` foretells; what was done to it is counted in `told`."""
+    """Decode an open picture to [H, W, C]; what was done to it is counted in `told`."""
     from PIL import Image, ImageOps
 
     told[_ANIMATED] += getattr(image, 'is_animated', False)
     told[_DEEP] += image.mode in ('RGB', 'RGBA') and ';16' in str(getattr(image, 'tile', ''))
-    is_grey, dtype = _is_grey(image), look_at(image).dtype
-    if _orientation(image) != 1:
+    is_grey, mode = _is_grey(image), image.mode
+    if 'exif' in image.info:
         image = ImageOps.exif_transpose(image)
-    if dtype != np.uint8:
-        return np.asarray(image, dtype)[..., None]
+    if mode in ('I', 'F') or mode.startswith('I;16'):
+        return np.asarray(image, np.float32 if mode in ('I', 'F') else np.uint16)[..., None]
     if image.has_transparency_data:
         image = image.convert('RGBA')
         if image.getchannel('A').getextrema()[0] < 255:
@@ -65,13 +50,39 @@ def decode(image, told: collections.Counter) -> np.ndarray:
     return pixels[..., None] if is_grey else pixels
 
 
-def sides_of(resize) -> tuple[int, int]:
-    """Give (H, W) of a side, or of (H, W)."""
-    sides = tuple(resize) if isinstance(resize, tuple | list) else (resize, resize)
-    require(len(sides) == 2, f'resize={show(resize)} is out of range; use a side in pixels, or (H, W).')
-    for side in sides:
-        check_count('resize', side)
-    return sides
+def gather(
+    pictures: Iterable[tuple[str, np.ndarray]], count: int, resize: Any, told: collections.Counter | None = None
+) -> np.ndarray:
+    """Put pictures, `count` at most, one by one into one array [n, H, W, C]: RGB if one is, of 16 bits if one has them.
+
+    A picture is what a sentence calls it, and pixels [H, W, C]; `resize` is the (H, W) to stretch them to, or None.
+    """
+    images: Any = None
+    first, row, grey = '', 0, 0
+    for name, pixels in pictures:
+        pixels = pixels if resize is None else resize_pixels(pixels, resize)
+        if images is None:
+            check_memory(count * pixels.nbytes, f'an array of {count} images', 'resize them')
+            images, first = np.empty((count, *pixels.shape), pixels.dtype), name
+        grey += pixels.shape[2] == 1
+        if images.shape[3] == 1 and pixels.shape[2] == 3:
+            images = np.repeat(images, 3, 3)
+        if {images.dtype, pixels.dtype} == {np.dtype(np.uint8), np.dtype(np.uint16)}:
+            images, pixels = (part if part.dtype == np.uint16 else part * np.uint16(257) for part in (images, pixels))
+        fits = pixels.shape[:2] == images.shape[1:3] and pixels.shape[2] in (1, images.shape[3])
+        what = f'{name} is {_spell(pixels)} and {first} {_spell(images[0])}'
+        way = 'give images of one kind, or resize=28 (--resize), say, where sizes differ'
+        require(fits and pixels.dtype == images.dtype, f'{what}; {way}.')
+        images[row] = pixels
+        row += 1
+    require(row > 0, f'none of the {count} images can be read; give others.')
+    if told is not None and images.shape[3] == 3:
+        told[_GREY_AMONG_RGB] += grey
+    return images[:row]
+
+
+def _spell(pixels) -> str:
+    return f'{" x ".join(map(str, pixels.shape))} {pixels.dtype}'
 
 
 def resize_pixels(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -80,6 +91,7 @@ def resize_pixels(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     if pixels.shape[:2] == size:
         return pixels
+    check_memory(math.prod(size) * pixels.shape[2], f'an image of {size[0]} x {size[1]}', 'resize to less')
     way = {'size': size[::-1], 'resample': Image.Resampling.BILINEAR}
     if pixels.dtype == np.uint8 and pixels.shape[2] in (1, 3):
         image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
@@ -89,28 +101,9 @@ def resize_pixels(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.rint(resized).astype(pixels.dtype) if pixels.dtype.kind in 'ui' else resized
 
 
-def resize_images(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Stretch images [n, H, W, C] to a size (H, W), one by one into one array."""
-    first = resize_pixels(images[0], size)
-    resized = np.empty((len(images), *first.shape), first.dtype)
-    for index, pixels in enumerate(images):
-        resized[index] = resize_pixels(pixels, size)
-    return resized
-
-
-def fits_into(pixels: np.ndarray, others: np.ndarray) -> bool:
-    """Say whether pixels fit into an array of others: of one kind, but grey ones fit RGB too."""
-    same = pixels.shape[:2] == others.shape[:2] and pixels.dtype == others.dtype
-    return same and pixels.shape[2] in (1, others.shape[2])
-
-
 def tell(told: collections.Counter) -> list[str]:
     """Make a sentence each of what was counted."""
     return [f'{what} ({count} of them).' for what, count in told.items() if count]
-
-
-def _orientation(image) -> int:
-    return image.getexif().get(_ORIENTATION, 1) if 'exif' in image.info else 1
 
 
 def _is_grey(image) -> bool:

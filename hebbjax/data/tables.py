@@ -1,15 +1,14 @@
 """Files of arrays (.npz, .npy) and tables of pixels (.csv, .parquet), a row for each image."""
 
 import contextlib
-import csv
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from hebbjax.data.forms import KEYS, Reading, assemble, check_part, find_key, number_labels, spell, to_numpy
-from hebbjax.support.checks import check_count, require, show
+from hebbjax.data.forms import KEYS, Found, check_part, find_key, find_keys, number_labels, spell, to_nhwc, to_numpy
+from hebbjax.support.checks import require, show
 from hebbjax.support.files import reading
 
 _ANEW = 'write it anew with numpy.savez(file, images=images, labels=labels)'
@@ -43,22 +42,18 @@ def splits_of_arrays(names, images_key=None, labels_key=None) -> dict[str, tuple
         groups.setdefault(part, {}).setdefault(bare, name)
     require('' not in groups.get('train', ()), "these are splits; give one of them, such as source['train'].")
     if images_key is not None or labels_key is not None:
-        names = [*names]
-        images = find_key('images', names, images_key)
-        rest = [name for name in names if name != images]
-        return {'train': (images, find_key('labels', rest, labels_key, needed=False))}
-    training = 'train' if 'train' in groups else None
-    found = {'train': _find_pair(groups.get(training, {}))}
-    if training and set(groups.get('test', ())) & {*KEYS['images']}:
-        found['test'] = _find_pair(groups['test'])
-    return found
+        return {'train': find_keys(names, images_key, labels_key)}
+    parts = {'train': groups.get('train', groups.get(None, {}))}
+    if 'train' in groups and set(groups.get('test', ())) & {*KEYS['images']}:
+        parts['test'] = groups['test']
+    return {part: tuple(map(group.get, find_keys(group))) for part, group in parts.items()}
 
 
 def read_mapping(
-    source: str | Mapping, split='train', *, images_key=None, labels_key=None, shape=None, **how
-) -> Reading:
+    source: str | Mapping, split, notes, *, images_key=None, labels_key=None, shape=None, channels_first=None
+) -> Found:
     """Read an .npz, an .npy or a mapping of arrays; names of classes are numbered as those of training sort."""
-    where, notes = 'the mapping' if isinstance(source, Mapping) else spell(source), []
+    where = 'the mapping' if isinstance(source, Mapping) else spell(source)
     with opening_arrays(source) as entries:
         parts = splits_of_arrays(entries, images_key, labels_key)
         check_part(split, [*parts], where)
@@ -69,45 +64,50 @@ def read_mapping(
         with contextlib.nullcontext() if isinstance(source, Mapping) else reading(where, _ANEW):
             images, labels, trained = map(read, (*parts[split], parts['train'][1]))
     classes = () if labels is None or trained is None else number_labels(trained)[1]
-    return assemble(to_shape(images, shape, where, notes), labels, classes, notes, **how)
+    return Found(to_nhwc(to_shape(images, shape, where, notes), channels_first, notes), labels, classes)
 
 
-def read_table(path: str, *, labels_key=None, shape=None, **how) -> Reading:
+def read_table(path: str, notes: list[str], *, labels_key=None, shape=None, channels_first=None) -> Found:
     """Read a table, a row for each image: a column of labels, found by its name or named, and pixels in their order.
 
     A .csv without a line of names has labels first, if there is a column more than pixels; columns are then numbered.
     """
-    where, labels, row = spell(path), [], 0
+    from pyarrow import csv, float32, parquet, string
+
+    where, is_csv = spell(path), not path.lower().endswith('.parquet')
     way = 'all columns but one of labels, named by labels_key, hold numbers'
     with reading(where, way):
-        names, has_names, most = _look_at(path)
+        names = csv.open_csv(path).schema.names if is_csv else parquet.read_schema(path).names
+    if has_names := not is_csv or not all(map(_is_number, names)):
+        names = [name.strip() for name in names] if is_csv else names
+    else:
+        names = [*map(str, range(len(names)))]
     require(len({*names}) == len(names), f'{where} holds columns of the same name; rename them.')
     label = find_key('labels', names, labels_key, needed=False)
-    if (
-        label is None
-        and not has_names
-        and len(names) == 1 + (math.prod(shape) if shape else math.isqrt(len(names)) ** 2)
-    ):
-        label = names[0]
-    pixels = [name for name in names if name != label]
-    images = np.empty((most, len(pixels)), np.uint8)
+    count = math.prod(shape) if shape else math.isqrt(len(names)) ** 2
+    label = names[0] if label is None and not has_names and len(names) == 1 + count else label
+    pixels, blocks, labels = [name for name in names if name != label], [], []
     with reading(where, way):
-        for batch in _batches(path, names, label, has_names):
+        if is_csv:
+            types = csv.ConvertOptions(column_types={name: float32() for name in pixels} | {label or '': string()})
+            batches = csv.open_csv(path, csv.ReadOptions(column_names=names, skip_rows=int(has_names)), None, types)
+        else:
+            batches = parquet.ParquetFile(path).iter_batches(1024)
+        for batch in batches:
             columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in pixels]
-            block = _narrow(np.stack(columns, 1).astype(np.float32, copy=False))
+            block = np.stack(columns, 1).astype(np.float32, copy=False)
             lacking = ~np.isfinite(block).all(1)
-            require(not lacking.any(), f'row {row + lacking.argmax() + 1} lacks values')
-            images = images.astype(np.result_type(images, block), copy=False)  # wider, if a block needs it
-            images[row : row + len(block)] = block
-            row += len(block)
+            require(not lacking.any(), f'row {sum(map(len, blocks)) + lacking.argmax() + 1} lacks values')
+            blocks.append(_narrow(block))
             labels += [] if label is None else batch.column(label).to_pylist()
-        require(row > 0, 'it has no rows')
+        require(blocks, 'it has no rows')
         require(not {None, ''} & {*labels}, 'a row has no label')
         names_classes = any(isinstance(name, str) and not _is_number(name) for name in labels)
         labels = None if label is None else np.array(labels, None if names_classes else float)
     found = 'no column was taken for labels; name it by labels_key'
-    notes = [f'{found}.' if label is None else f'column {label} was taken for labels.']
-    return assemble(to_shape(images[:row], shape, where, notes), labels, (), notes, is_typed=False, **how)
+    notes.append(f'{found}.' if label is None else f'column {label} was taken for labels.')
+    images = to_shape(np.concatenate(blocks), shape, where, notes)
+    return Found(to_nhwc(images, channels_first, notes), labels, is_typed=False)
 
 
 def to_shape(images: np.ndarray, shape, where: str, notes: list[str]) -> np.ndarray:
@@ -121,49 +121,9 @@ def to_shape(images: np.ndarray, shape, where: str, notes: list[str]) -> np.ndar
         require(fits, f'rows of {where} hold {count} values, which make no grey square; give shape=(H, W, C).')
         notes.append(f'rows of {count} values were taken for grey images of {side} x {side}.')
         shape = side, side
-    sizes = tuple(shape) if isinstance(shape, tuple | list) else ()
-    require(len(sizes) in (2, 3), f'shape={show(shape)} is out of range; use (H, W) or (H, W, C).')
-    for size in sizes:
-        check_count('shape', size)
     way = 'give another shape, or leave out columns that are no pixels'
-    require(math.prod(sizes) == count, f'images of {where} hold {count} values, which do not make {sizes}; {way}.')
-    return images.reshape(-1, *sizes)
-
-
-def _find_pair(group) -> tuple[Any, Any]:
-    names = [*group]
-    keys = find_key('images', names), find_key('labels', names, needed=False)
-    return group.get(keys[0]), group.get(keys[1])
-
-
-def _look_at(path) -> tuple[list[str], bool, int]:
-    """Give the names of columns, whether these are the file's own, and how many rows there are at most."""
-    if path.lower().endswith('.parquet'):
-        import pyarrow.parquet
-
-        with pyarrow.parquet.ParquetFile(path) as file:
-            return file.schema_arrow.names, True, file.metadata.num_rows
-    with open(path, encoding='utf-8-sig', newline='') as file:
-        names = [name.strip() for name in next(csv.reader(file), [])]
-    with open(path, 'rb') as file:
-        parts = iter(lambda: file.read(2**20), b'')
-        most = 1 + sum(max(part.count(b'\n'), part.count(b'\r')) for part in parts)
-    has_names = not all(map(_is_number, names))
-    return names if has_names else [*map(str, range(len(names)))], has_names, most
-
-
-def _batches(path, names, label, has_names) -> Iterator:
-    """Read some rows at a time, as pyarrow's batches; all but labels as float32, however a .csv writes them."""
-    if path.lower().endswith('.parquet'):
-        import pyarrow.parquet
-
-        return pyarrow.parquet.ParquetFile(path).iter_batches(1024)
-    import pyarrow
-    import pyarrow.csv
-
-    types = {name: pyarrow.string() if name == label else pyarrow.float32() for name in names}
-    read = pyarrow.csv.ReadOptions(column_names=names, skip_rows=int(has_names))
-    return pyarrow.csv.open_csv(path, read, None, pyarrow.csv.ConvertOptions(column_types=types))
+    require(math.prod(shape) == count, f'images of {where} hold {count} values, which do not make {shape}; {way}.')
+    return images.reshape(-1, *shape)
 
 
 def _is_number(text) -> bool:

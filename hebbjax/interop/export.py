@@ -1,7 +1,6 @@
 """Out of the library, for everyone else: trained features as one compiled function, weights as plain arrays."""
 
 import hashlib
-import os
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -10,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
-from hebbjax.base import Array
+from hebbjax.base import AnyPath, Array
 from hebbjax.interop.flax_layers import check_finite, from_kernel, to_kernel
 from hebbjax.layers.chain import Shape
 from hebbjax.layers.layer import LayerState
 from hebbjax.layers.network import Network, check_network, check_states, features
-from hebbjax.support import checks, files
-from hebbjax.support.checks import require
+from hebbjax.support import files
+from hebbjax.support.checks import check_choice, check_image_shape, check_images, require
 
 ENDINGS = ('.npz', '.safetensors')
 DIGEST = 32  # bytes of SHA-256 behind the program; jax's own reader does not look there
@@ -40,14 +39,14 @@ def export_features(net: Network, states: Sequence[LayerState], image_shape: Sha
     def program(images):
         return jax.vmap(lambda image: features(net, states, image[None], upto)[0])(images)
 
-    shape = *jax_export.symbolic_shape('batch'), *checks.check_image_shape(image_shape)
+    shape = *jax_export.symbolic_shape('batch'), *check_image_shape(image_shape)
     images = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
     exported = jax_export.export(jax.jit(program), platforms=('cpu', 'cuda', 'tpu'))(images)
     content = bytes(exported.serialize())
     return content + hashlib.sha256(content).digest()
 
 
-def load_exported(source: bytes | str | os.PathLike[str]) -> Callable[[Array], Array]:
+def load_exported(source: bytes | AnyPath) -> Callable[[Array], Array]:
     """Read what `export_features` wrote, bytes or a file of them: a function of images [B, H, W, C] -> [B, F]."""
     files.import_extra('flatbuffers', 'export')
     content = source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
@@ -60,12 +59,12 @@ def load_exported(source: bytes | str | os.PathLike[str]) -> Callable[[Array], A
         images = jnp.asarray(images)
         fits, came = (images.shape[1:], images.dtype) == (wanted.shape[1:], wanted.dtype), jax.typeof(images)
         require(fits, f'images {came.str_short()} do not fit a network exported for {wanted.str_short()}.')
-        return call(checks.check_images(images))
+        return call(check_images(images))
 
     return exported_features
 
 
-def save_weights(path: str | os.PathLike[str], net: Network, states: Sequence[LayerState]) -> None:
+def save_weights(path: AnyPath, net: Network, states: Sequence[LayerState]) -> None:
     """Write weights to .npz or .safetensors, in flax's layout; an old file is replaced when the new one is whole.
 
     'layer_0.kernel' is [kh, kw, C, N], or [D, N] for a dense layer; 'layer_0.threshold' [N] is there where the layer
@@ -76,7 +75,7 @@ def save_weights(path: str | os.PathLike[str], net: Network, states: Sequence[La
     the bits they are, and the entry 'dtypes' names them.
     """
     path, (arrays, _) = pathlib.Path(path), _name_arrays(net, states)
-    checks.check_choice(f'ending of {path.name}', path.suffix, ENDINGS)
+    check_choice(f'ending of {path.name}', path.suffix, ENDINGS)
     check_finite(arrays)
     arrays = {name: np.asarray(a, order='C') for name, a in arrays.items()}  # safetensors writes others scrambled
     if path.suffix == '.npz':
@@ -85,10 +84,10 @@ def save_weights(path: str | os.PathLike[str], net: Network, states: Sequence[La
     return files.write_whole(path, lambda file: file.write_bytes(content))
 
 
-def load_weights(path: str | os.PathLike[str], net: Network, states: Sequence[LayerState]) -> tuple[LayerState, ...]:
+def load_weights(path: AnyPath, net: Network, states: Sequence[LayerState]) -> tuple[LayerState, ...]:
     """Read weights, whoever wrote them under the names of `save_weights`, into states; all else in them stays."""
     path, (wanted, structure) = pathlib.Path(path), _name_arrays(net, states)
-    checks.check_choice(f'ending of {path.name}', path.suffix, ENDINGS)
+    check_choice(f'ending of {path.name}', path.suffix, ENDINGS)
     content = path.read_bytes()
     with files.reading(path, 'save it again'):
         if path.suffix == '.npz':

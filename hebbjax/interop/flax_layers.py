@@ -13,8 +13,7 @@ from hebbjax.base import Array
 from hebbjax.layers.layer import Layer, LayerState, output_transform
 from hebbjax.layers.network import check_network, check_states
 from hebbjax.layers.patches import centred, raw
-from hebbjax.support import checks
-from hebbjax.support.checks import require
+from hebbjax.support.checks import is_count, is_traced, require
 
 
 def to_kernel(w: Array, size: int | tuple[int, int] | None = None) -> Array:
@@ -23,7 +22,7 @@ def to_kernel(w: Array, size: int | tuple[int, int] | None = None) -> Array:
     if size is None:
         return w.T
     sides = np.broadcast_to(size, 2).tolist()
-    fits = all(map(checks.is_count, sides)) and w.shape[1] % math.prod(sides) == 0
+    fits = all(map(is_count, sides)) and w.shape[1] % math.prod(sides) == 0
     require(fits, f'weights {w.shape} do not fill windows of {size}; give the size that they were learned with.')
     return w.T.reshape(*sides, -1, len(w))
 
@@ -36,7 +35,7 @@ def from_kernel(kernel: Array) -> Array:
 def check_finite(arrays: Mapping[str, Array]) -> None:
     """Refuse arrays, by their names, that hold NaN or infinity, unless they are traced and have no values yet."""
     for name, array in arrays.items():
-        is_finite = checks.is_traced(array) or np.isfinite(np.asarray(array)).all()
+        is_finite = is_traced(array) or np.isfinite(np.asarray(array)).all()
         require(is_finite, f'{name} holds NaN or infinity; use weights of before that.')
 
 

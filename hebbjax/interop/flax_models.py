@@ -18,8 +18,7 @@ from hebbjax.interop.flax_layers import check_plain_window, from_kernel
 from hebbjax.layers.layer import Layer, LayerState, to_float32, to_intensities
 from hebbjax.layers.patches import PatchTransform, Window, raw
 from hebbjax.layers.update import accumulate_layer
-from hebbjax.support import checks
-from hebbjax.support.checks import require
+from hebbjax.support.checks import check_ascends, require, show
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -54,13 +53,9 @@ hebbian_gradient.defvjp(_forward, _backward)
 
 
 def hebbify_nnx(
-    model: nnx.Module,
-    rule: LearningRule,
-    only: Collection[str],
-    *,
-    patch_transform: PatchTransform = raw,
+    model: nnx.Module, rule: LearningRule, only: Collection[str], *, patch_transform: PatchTransform = raw,
     seed: int = 0,
-) -> nnx.Module:
+) -> nnx.Module:  # fmt: skip
     """Let nnx.Conv and nnx.Linear layers of a built model, named in `only`, learn by a rule without a state.
 
     What the model computes stays the same; `nnx.grad` of any loss gives `-dw` for the kernels of these layers and zero
@@ -78,13 +73,9 @@ def hebbify_nnx(
 
 
 def hebbify_linen(
-    model: linen.Module,
-    rule: LearningRule,
-    only: Collection[str],
-    *,
-    patch_transform: PatchTransform = raw,
+    model: linen.Module, rule: LearningRule, only: Collection[str], *, patch_transform: PatchTransform = raw,
     seed: int = 0,
-) -> Callable:
+) -> Callable:  # fmt: skip
     """Let linen.Conv and linen.Dense layers learn by a rule, as `hebbify_nnx`: a function to call for `model.apply`."""
     only, kind = _check_only(only), type(model).__name__
     require(isinstance(model, linen.Module), f'hebbify_linen takes a linen.Module, not {kind}; is it one already?')
@@ -116,7 +107,7 @@ def partition_optimizer(hebbian: optax.GradientTransformation, rest: optax.Gradi
     `hebbian` makes of `dw` [N, D] the change that is added, as `Layer.tx`; `only` names layers as in `hebbify_nnx`.
     """
     only = _check_only(only)
-    checks.check_ascends(hebbian)
+    check_ascends(hebbian)
 
     def labels(params):
         names = set()
@@ -148,7 +139,7 @@ def _check_only(only):
     is_list = isinstance(only, Iterable) and not isinstance(only, str)
     names = tuple(only) if is_list else ()
     fits = names and all(isinstance(name, str) for name in names) and len({*names}) == len(names)
-    require(fits, f'only=... names each layer that learns by a rule once, as in ["conv1"], not {checks.show(only)}.')
+    require(fits, f'only=... names each layer that learns by a rule once, as in ["conv1"], not {show(only)}.')
     return names
 
 
@@ -160,7 +151,7 @@ def _check_present(only, names):
 
 def _hooks(module, rule, patch_transform, seed):
     """Say which attributes of a flax layer to set, and to what, for it to learn."""
-    require(isinstance(rule, LearningRule), f'layers learn by a rule such as rules.krotov(), not {checks.show(rule)}.')
+    require(isinstance(rule, LearningRule), f'layers learn by a rule such as rules.krotov(), not {show(rule)}.')
     conv = isinstance(module, nnx.Conv | linen.Conv)
     product, hook = ('conv_general_dilated', _conv) if conv else ('dot_general', _linear)
     promote, maker = module.promote_dtype, getattr(module, f'{product}_cls', None)

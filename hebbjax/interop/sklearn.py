@@ -1,5 +1,6 @@
 """Features as scikit-learn estimators: for pipelines, grid searches and whatever else calls `fit` and `transform`."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, Self
@@ -24,7 +25,26 @@ from hebbjax.training.comparison import initial_state
 from hebbjax.training.stages import Stage
 
 
-class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+@dataclasses.dataclass(eq=False, repr=False)
+class _Settings(BaseEstimator):
+    """What features and classifiers are set by."""
+
+    layers: Any = 'krotov'
+    _: dataclasses.KW_ONLY
+    settings: Mapping[str, Any] | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    image_shape: tuple[int, ...] | None = None
+    upto: int | None = None
+    random_state: Any = None
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Settings):
     """Learn layers from images, without labels unless a layer has a teacher; transform gives what they send, float32.
 
     X is images [n, H, W, C], grey ones [n, H, W], or rows [n, F]: flattened images of `image_shape`, or vectors for a
@@ -45,17 +65,6 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         >>> HebbianFeatures(settings={'features': 4}, epochs=2, random_state=0).fit_transform(images).shape
         (20, 4)
     """
-
-    def __init__(self, layers: Any = 'krotov', *, settings: Mapping[str, Any] | None = None, epochs: int | None = None,
-                 batch: int | None = None, image_shape: tuple[int, ...] | None = None, upto: int | None = None,
-                 random_state: Any = None):  # fmt: skip
-        self.layers = layers
-        self.settings = settings
-        self.epochs = epochs
-        self.batch = batch
-        self.image_shape = image_shape
-        self.upto = upto
-        self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn from images anew; y [n], one class for each, only where a layer has a teacher."""
@@ -92,7 +101,6 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
         tags.target_tags.required = self._is_taught()
         tags.transformer_tags.preserves_dtype = ['float32']
         return tags
@@ -181,7 +189,8 @@ def _to_jax(images) -> Array:
     return checks.check_images(jnp.asarray(images), any_range=True)
 
 
-class HebbianClassifier(ClassifierMixin, BaseEstimator):
+@dataclasses.dataclass(eq=False, repr=False)
+class HebbianClassifier(ClassifierMixin, _Settings):
     """Classify images by ridge regression, in closed form, on `HebbianFeatures`, whose arguments it takes.
 
     Args:
@@ -195,17 +204,7 @@ class HebbianClassifier(ClassifierMixin, BaseEstimator):
         True
     """
 
-    def __init__(self, layers: Any = 'krotov', *, settings: Mapping[str, Any] | None = None, epochs: int | None = None,
-                 batch: int | None = None, image_shape: tuple[int, ...] | None = None, upto: int | None = None,
-                 random_state: Any = None, penalty: float = 1.0):  # fmt: skip
-        self.layers = layers
-        self.settings = settings
-        self.epochs = epochs
-        self.batch = batch
-        self.image_shape = image_shape
-        self.upto = upto
-        self.random_state = random_state
-        self.penalty = penalty
+    penalty: float = dataclasses.field(default=1.0, kw_only=True)
 
     n_features_in_ = property(lambda self: self.features_.n_features_in_)
     feature_names_in_ = property(lambda self: self.features_.feature_names_in_)
@@ -236,8 +235,3 @@ class HebbianClassifier(ClassifierMixin, BaseEstimator):
         """Give the class with the largest score. [n, ...] -> [n]."""
         scores = self.decision_function(X)
         return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)]
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        return tags

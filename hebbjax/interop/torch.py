@@ -10,8 +10,7 @@ import numpy as np
 from hebbjax.interop.flax_layers import check_finite, from_kernel, to_linen
 from hebbjax.layers.layer import LayerState
 from hebbjax.layers.network import Network, check_network, check_states
-from hebbjax.support import checks
-from hebbjax.support.checks import require
+from hebbjax.support.checks import require, show
 
 
 def to_torch(net: Network, states: Sequence[LayerState], names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
@@ -52,12 +51,12 @@ def from_torch(tensors: Mapping[str, Any], net: Network, states: Sequence[LayerS
 
     A layer then answers as its module did where it leaves patches raw; one without thresholds has no place for a bias.
     """
-    require(isinstance(tensors, Mapping), f'a state dict is wanted, not {checks.show(tensors)}; call .state_dict().')
+    require(isinstance(tensors, Mapping), f'a state dict is wanted, not {show(tensors)}; call .state_dict().')
     taken = []
     for number, (name, layer, state) in enumerate(_name(net, states, names), 1):
         own = f'layer {number} predicts with weights that are not its own, output={layer.output!r}'
         require(layer.output == 'weights', f"{own}; weights come back to a layer with output='weights'.")
-        require(f'{name}.weight' in tensors, f'{name}.weight is missing; there are {checks.show([*tensors])}.')
+        require(f'{name}.weight' in tensors, f'{name}.weight is missing; there are {show([*tensors])}.')
         weight, (*sides, inputs) = np.asarray(tensors[f'{name}.weight']), _window(layer, state)
         shape = (layer.features, inputs, *sides)
         wanted = shape if layer.window.size else (layer.features, inputs * sides[0] * sides[1])
@@ -82,7 +81,7 @@ def _name(net, states, names) -> list[tuple[Any, Any, LayerState]]:
     is_list = isinstance(names, Iterable) and not isinstance(names, str)
     names = [*map(str, range(len(net)))] if names is None else [*names] if is_list else [names]
     fits = len({*names}) == len(net) == len(names) and all(isinstance(name, str) for name in names)
-    require(fits, f'names={checks.show(names)} do not fit {len(net)} layers; name a module for each, all different.')
+    require(fits, f'names={show(names)} do not fit {len(net)} layers; name a module for each, all different.')
     return [*zip(names, net, states)]
 
 

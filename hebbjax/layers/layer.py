@@ -81,7 +81,7 @@ class Layer:
     """Of the drives' product: 'highest', float32 everywhere; 'tensorfloat32', where a GPU has it; 'bfloat16', operands
     rounded to it, sums in float32 (what that costs: experiments/RESULTS.md)."""
     microbatch: int | None = None
-    """AnyArray that a learning step looks at together, of sequences whole ones; None: what suits backend and shape."""
+    """Images that a learning step looks at together, of sequences whole ones; None: what suits backend and shape."""
 
     __eq__, __hash__, __reduce__ = specs.specs_equal, specs.spec_hash, specs.spec_reduce
 

@@ -37,16 +37,9 @@ class Evolved(NamedTuple):
 
 
 def evolve_rule(
-    objective: Callable[[Any, Key], Array],
-    theta: Any,
-    key: Key,
-    *,
-    population: int = 256,
-    generations: int = 20,
-    strategy: Any = None,
-    at_once: int | None = None,
-    watch: Callable[[int, np.ndarray, Any], Any] | None = None,
-) -> Evolved:
+    objective: Callable[[Any, Key], Array], theta: Any, key: Key, *, population: int = 256, generations: int = 20,
+    strategy: Any = None, at_once: int | None = None, watch: Callable[[int, np.ndarray, Any], Any] | None = None,
+) -> Evolved:  # fmt: skip
     """Evolve a rule: ask for members, train all of them in one program, tell their losses, and so on.
 
     A generation shares a key, so that no member is luckier than another; the next has its own, so that none fits one

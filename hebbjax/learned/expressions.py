@@ -92,15 +92,9 @@ def genetic(population: int, terms: int, shape: tuple[int, int, int], parents: i
 
 
 def search_losses(
-    objective: Callable[[Array, Key], Array],
-    key: Key,
-    *,
-    terms: int = 4,
-    shape: tuple[int, int, int] = (3, 3, 3),
-    population: int = 256,
-    generations: int = 20,
-    **how: Any,
-) -> Evolved:
+    objective: Callable[[Array, Key], Array], key: Key, *, terms: int = 4, shape: tuple[int, int, int] = (3, 3, 3),
+    population: int = 256, generations: int = 20, **how: Any,
+) -> Evolved:  # fmt: skip
     """Search for the expression by which a rule learns best (Miconi 2021, discussion): `-1/2 sum s^2` is its loss.
 
     `objective` is that of `fit_rule` and `evolve_rule`, over theta [A, B, C] of this shape; `how` as `evolve_rule`.

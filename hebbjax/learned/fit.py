@@ -26,16 +26,10 @@ class RuleFit(NamedTuple):
 
 
 def fit_rule(
-    objective: Callable[[Any, Key], Array],
-    theta: Any,
-    key: Key,
-    *,
-    steps: int,
-    tx: optax.GradientTransformation | None = None,
-    clip: float = 1.0,
-    every: int = 50,
+    objective: Callable[[Any, Key], Array], theta: Any, key: Key, *, steps: int,
+    tx: optax.GradientTransformation | None = None, clip: float = 1.0, every: int = 50,
     watch: Callable[[int, float, Any], Any] | None = None,
-) -> RuleFit:
+) -> RuleFit:  # fmt: skip
     """Descend the gradient of an objective: `theta += tx(clip(d objective(theta, key_t) / d theta))`.
 
     A step whose loss or gradient is not finite leaves theta and optimizer as they are, with a warning in the end.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.scipy import linalg
 
 from hebbjax import diagnostics
-from hebbjax.base import Array, Key, Scalar
+from hebbjax.base import Array, Key, Labelled, Scalar
 from hebbjax.rules.local import matmul
 from hebbjax.support import checks
 
@@ -51,9 +51,7 @@ def ridge_outputs(features: Array, targets: Array, others: Array, penalty: Scala
     return matmul(others - mean, w) + level
 
 
-def held_out_error(
-    fitted: tuple[Array, Array], held_out: tuple[Array, Array], classes: int, penalty: Scalar = 1.0
-) -> Array:
+def held_out_error(fitted: Labelled, held_out: Labelled, classes: int, penalty: Scalar = 1.0) -> Array:
     """Give the mean squared error, on one-hot labels, of ridge regression on images that it was not fitted to.
 
     `fitted`, `held_out`: features [b, F] and labels [b], each. 1 / classes is about what knowing nothing gives.
@@ -62,9 +60,7 @@ def held_out_error(
     return jnp.mean(jnp.sum((outputs - jax.nn.one_hot(labels, classes, dtype=outputs.dtype)) ** 2, 1))
 
 
-def held_out_accuracy(
-    fitted: tuple[Array, Array], held_out: tuple[Array, Array], classes: int, penalty: Scalar = 1.0
-) -> Array:
+def held_out_accuracy(fitted: Labelled, held_out: Labelled, classes: int, penalty: Scalar = 1.0) -> Array:
     """Give the share of images in [0, 1] that `held_out_error`'s ridge regression classifies; its gradient is zero."""
     outputs, labels = _read_out(fitted, held_out, classes, penalty)
     return jnp.mean((jnp.argmax(outputs, 1) == labels).astype(outputs.dtype))

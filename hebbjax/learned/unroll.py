@@ -14,14 +14,9 @@ from hebbjax.training.step import check_inputs, sweep
 
 
 def run_steps(
-    net: Network,
-    state: TrainState,
-    images: Array,
-    labels: Array | None = None,
-    *,
-    keep: Callable[[TrainState, tuple], Any] | None = None,
-    remat: bool = True,
-) -> tuple[TrainState, Any]:
+    net: Network, state: TrainState, images: Array, labels: Array | None = None, *,
+    keep: Callable[[TrainState, tuple], Any] | None = None, remat: bool = True,
+) -> tuple[TrainState, Any]:  # fmt: skip
     """Take T learning steps, those of `train_step`, so that gradients and `vmap` go through them.
 
     Args:

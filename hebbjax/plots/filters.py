@@ -14,8 +14,7 @@ from hebbjax.layers.network import Network, check_network, check_states
 from hebbjax.layers.patches import lay_grid
 from hebbjax.layers.pooling import Pool
 from hebbjax.plots.curves import Figure, make_canvas
-from hebbjax.support import checks
-from hebbjax.support.checks import require
+from hebbjax.support.checks import check_count, check_image_shape, require, show
 
 
 def filter_grid(w: AnyArray, shape: Shape, *, title: str = '', count: int | None = None) -> Figure:
@@ -32,7 +31,7 @@ def filter_grid(w: AnyArray, shape: Shape, *, title: str = '', count: int | None
         >>> filter_grid(np.eye(4), (2, 2, 1)).axes[0].get_title()
         '4 of 4 filters, 2 x 2 x 1'
     """
-    checks.check_count('count', 1 if count is None else count)
+    check_count('count', 1 if count is None else count)
     drawn = min(count or len(w), len(w))
     sheet = _sheet(np.asarray(w)[np.linspace(0, len(w) - 1, drawn).round().astype(int)], shape)
     # every weight gets more than 2 dots, or frames come and go; a colour bar takes a fifth
@@ -51,7 +50,7 @@ def receptive_field_grid(net: Network, states: Sequence[LayerState], image_shape
     net = check_network(net)
     check_states(net, states)
     depth = len(net) if depth is None else depth
-    checks.check_count('depth', depth, 1, len(net))
+    check_count('depth', depth, 1, len(net))
     fields = receptive_fields(net[:depth], states[:depth], image_shape)  # [N, rh, rw, C]
     title = title or f'receptive fields of layer {depth}, {fields.shape[1]} x {fields.shape[2]} pixels'
     return filter_grid(fields.reshape(len(fields), -1), fields.shape[1:], count=count, title=title)
@@ -69,7 +68,7 @@ def receptive_fields(net: Network, states: Sequence[LayerState], image_shape: Sh
     r grows by `(k - 1) s` per layer and `(q - 1) s` per pooling: 5, 10, 20 for Miconi's three layers.
     """
     check_states(check_network(net), states)
-    shape, step = checks.check_image_shape(image_shape), (1, 1)
+    shape, step = check_image_shape(image_shape), (1, 1)
     fields = np.eye(shape[2], dtype=np.float32)[:, None, None]  # [C, 1, 1, C]: one pixel of one channel
     for number, (layer, state) in enumerate(zip(net, states), 1):
         post = zip(layer.post, state.post) if number < len(net) else ()
@@ -84,7 +83,7 @@ def receptive_fields(net: Network, states: Sequence[LayerState], image_shape: Sh
                 stride, after = (part.size, part.size), chain_shape((part,), (part_state,), shape)
             else:
                 after = chain_shape((part,), (part_state,), shape)
-                change = f'layer {number} makes maps {after} of {shape} by {checks.show(part)}'
+                change = f'layer {number} makes maps {after} of {shape} by {show(part)}'
                 require(after == shape, f'{change}, and fields see through pooling alone; draw the layers below it.')
                 continue
             fields = _spread(kernel, fields, step)

@@ -123,18 +123,11 @@ def predict_classes(model, params, stats, inputs) -> Array:
 
 
 def fit_gradient(
-    model: Model,
-    params: Any,
-    stats: Any,
-    key: Key,
-    train: tuple[Any, AnyArray],
-    validation: tuple[Any, AnyArray],
-    schedule: Schedule | Milestones,
-    *,
-    watch: Callable[[int, GradientEpoch], None] = lambda number, line: None,
+    model: Model, params: Any, stats: Any, key: Key, train: tuple[Any, AnyArray], validation: tuple[Any, AnyArray],
+    schedule: Schedule | Milestones, *, watch: Callable[[int, GradientEpoch], None] = lambda number, line: None,
     keep: Callable[[GradientSnapshot], None] = lambda snapshot: None,
     kept: Callable[[GradientSnapshot], GradientSnapshot | None] = lambda like: None,
-) -> GradientResult:
+) -> GradientResult:  # fmt: skip
     """Train a model on the cross-entropy, and keep the state that is best on the validation set.
 
     A training that diverges, so that the loss of an epoch or an answer to validation inputs is not finite, is a

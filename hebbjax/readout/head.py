@@ -57,14 +57,9 @@ def gradient_layer(features: int, window: Window = Window(), **settings: Any) ->
 
 
 def linear_head(
-    classes: int,
-    *,
-    norm: bool = True,
-    power: float | None = 1.0,
-    threshold: float = 0.0,
-    pool: int | None = None,
+    classes: int, *, norm: bool = True, power: float | None = 1.0, threshold: float = 0.0, pool: int | None = None,
     dropout: float = 0.0,
-) -> Layer:
+) -> Layer:  # fmt: skip
     """Build a head on raw drives u: batch norm -> RePU -> max pool -> dropout -> linear, each but the last optional.
 
         logits = linear(dropout(pool(repu(norm(u)))))

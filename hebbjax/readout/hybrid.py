@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax.base import AnyArray, Array, Key
+from hebbjax.base import AnyArray, Array, Key, Labelled
 from hebbjax.layers.chain import PartState, apply_chain
 from hebbjax.layers.layer import ImageShape, Layer, LayerState, check_image_size, forward, to_intensities
 from hebbjax.layers.network import Network, activations_of, check_network, check_states
@@ -18,8 +18,8 @@ from hebbjax.readout.feature_cache import PooledDrives, cache_drives, forward_po
 from hebbjax.readout.gradient import GradientResult, fit_gradient, predict_classes
 from hebbjax.readout.head import forward_train
 from hebbjax.readout.schedules import Milestones, Schedule
-from hebbjax.support import checks, specs
-from hebbjax.support.checks import show
+from hebbjax.support import specs
+from hebbjax.support.checks import check_count, check_images, check_key, check_labels, device_memory, require, show
 
 ROOM = 0.5  # share of the device's memory that lower layers' answers may fill, rather than be computed anew
 ANSWERED_TOGETHER = 100  # images that are classified in one call
@@ -137,17 +137,9 @@ def lower_answers(net: Network, states: tuple[LayerState, ...], images: Array, p
 
 
 def fit_hybrid(
-    net: Network,
-    states: Sequence[LayerState],
-    stage: GradientStage,
-    key: Key,
-    train: tuple[AnyArray, AnyArray],
-    validation: tuple[AnyArray, AnyArray],
-    *,
-    augment: Callable[[Key, Array], Array] | None = None,
-    room: float | None = None,
-    **how: Any,
-) -> HybridResult:
+    net: Network, states: Sequence[LayerState], stage: GradientStage, key: Key, train: Labelled, validation: Labelled,
+    *, augment: Callable[[Key, Array], Array] | None = None, room: float | None = None, **how: Any,
+) -> HybridResult:  # fmt: skip
     """Train the upper layers by gradient; lower layers answer and stay as they are, bit for bit.
 
     Their answers are computed once, as pooled drives where a head takes these (`feature_cache`); or, where they do not
@@ -163,7 +155,7 @@ def fit_hybrid(
         how: `watch`, `keep` and `kept` of `gradient.fit_gradient`.
     """
     net, states = check_stage(net, states, stage, train, validation), tuple(states)
-    checks.check_key(key)
+    check_key(key)
     start, (images, labels), (held_images, held_labels) = stage.start, train, validation
     parts = pooled_parts(*net[-2:]) if start == len(net) - 1 > 0 else None
     answers = functools.partial(lower_answers, net[:start], states[:start], pool=None if parts is None else parts.pool)
@@ -171,7 +163,7 @@ def fit_hybrid(
     if below:
         shape = jax.ShapeDtypeStruct((len(images) + len(held_images), *images.shape[1:]), images.dtype)
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(answers, shape)))
-        below = start if size <= (ROOM * checks.device_memory() if room is None else room) else 0
+        below = start if size <= (ROOM * device_memory() if room is None else room) else 0
     model = NetworkModel(net, start, below, augment)
     if below:
         images, held_images = answers(images), answers(held_images)
@@ -186,21 +178,21 @@ def check_stage(net: Network, states: Sequence[LayerState], stage: GradientStage
     net = check_network(net)
     check_states(net, states)
     is_stage = isinstance(stage, GradientStage)
-    checks.require(is_stage, f'a stage of gradient training is a GradientStage, not {show(stage)}.')
-    checks.check_count('start', stage.start, 0, len(net) - 1)
+    require(is_stage, f'a stage of gradient training is a GradientStage, not {show(stage)}.')
+    check_count('start', stage.start, 0, len(net) - 1)
     is_schedule = isinstance(stage.schedule, Schedule | Milestones)
-    checks.require(is_schedule, f'a schedule is a Schedule or Milestones, not {show(stage.schedule)}.')
+    require(is_schedule, f'a schedule is a Schedule or Milestones, not {show(stage.schedule)}.')
     for images, labels in (train, validation):
-        checks.check_images(images)
+        check_images(images)
         check_image_size(states[0], images.shape[1:])
-        checks.check_labels(labels, net[-1].features, len(images))
+        check_labels(labels, net[-1].features, len(images))
     stage.schedule.check(len(train[0]))
     return net
 
 
 def predict_hybrid(result: HybridResult, images: AnyArray) -> Array:
     """Give the classes [n] that a network trained by gradient reads out of images; -1 where logits are not finite."""
-    checks.check_images(images)
+    check_images(images)
     check_image_size(result.layers[0], images.shape[1:])
     model = dataclasses.replace(result.model, below=0, augment=None)
     classes = functools.partial(predict_classes, model, *model.init(result.layers))

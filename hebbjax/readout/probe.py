@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hebbjax.base import AnyArray, Array, Key
+from hebbjax.base import AnyArray, Array, Key, Labelled
 from hebbjax.layers.layer import Layer, LayerState, init_layer, to_intensities
 from hebbjax.layers.network import Network, activations_of, check_network, check_states
 from hebbjax.readout import ridge
@@ -17,8 +17,8 @@ from hebbjax.readout.blocks import over_blocks
 from hebbjax.readout.gradient import GradientEpoch
 from hebbjax.readout.hybrid import GradientStage, check_stage, fit_hybrid, predict_hybrid
 from hebbjax.readout.schedules import Milestones, Schedule
-from hebbjax.support import checks, specs
-from hebbjax.support.checks import require
+from hebbjax.support import specs
+from hebbjax.support.checks import check_count, check_images, check_labels, check_number, require
 
 WIDEST = 4000  # features that ridge regression takes in: their products are 128 MB, their eigenvectors minutes
 
@@ -33,7 +33,7 @@ class Probe(NamedTuple):
     compile_seconds: float = 0.0
 
 
-ProbeFit = Callable[[Network, Sequence[LayerState], Key, tuple[AnyArray, AnyArray], tuple[AnyArray, AnyArray]], Probe]
+ProbeFit = Callable[[Network, Sequence[LayerState], Key, Labelled, Labelled], Probe]
 """(net, states, key, train, validation) -> Probe; images and labels of both.
 
 Its `check(net, states, train, validation)`, if it has one, refuses what cannot be fitted, before features are learned;
@@ -43,7 +43,7 @@ states may be mere shapes then."""
 def quadrants(maps: Array) -> Array:
     """Average each neuron over the four quadrants of its map (Coates, Lee & Ng 2011). [B, H, W, N] -> [B, 4 N]."""
     _, h, w, _ = maps.shape
-    checks.require(min(h, w) > 1, f'maps of {h} x {w} have no quadrants; they need 2 rows and 2 columns.')
+    require(min(h, w) > 1, f'maps of {h} x {w} have no quadrants; they need 2 rows and 2 columns.')
     rows, columns = (slice(None, h // 2), slice(h // 2, None)), (slice(None, w // 2), slice(w // 2, None))
     return jnp.concatenate([maps[:, i, j].mean((1, 2)) for i in rows for j in columns], axis=1)
 
@@ -65,12 +65,12 @@ def ridge_probe(penalty: float = 1.0, block: int = 1000) -> ProbeFit:
         penalty: see `ridge.solve_ridge`.
         block: images whose features are computed in one call.
     """
-    checks.check_number('penalty', penalty, least=0)
-    checks.check_count('block', block)
+    check_number('penalty', penalty, least=0)
+    check_count('block', block)
 
     def check(net, states, train, validation) -> None:
         _check_input(net, states, train[0])
-        checks.check_labels(train[1], count=len(train[0]))
+        check_labels(train[1], count=len(train[0]))
         width = jax.eval_shape(functools.partial(probe_features, tuple(net)), tuple(states), train[0][:1]).shape[1]
         came = f'ridge regression on {width} features fills {8 * width**2 / 1e9:.1f} GB and takes minutes'
         require(width <= WIDEST, f'{came}; pool the highest layer, or read out by gradient.')
@@ -78,7 +78,7 @@ def ridge_probe(penalty: float = 1.0, block: int = 1000) -> ProbeFit:
     def fit(net, states, key, train, validation) -> Probe:
         started = time.perf_counter()
         check(net, states, train, validation)
-        labels = np.asarray(checks.check_labels(train[1]))
+        labels = np.asarray(check_labels(train[1]))
         features = functools.partial(probe_features, tuple(net), tuple(states))
         of_blocks = lambda images: over_blocks(features, images, min(block, len(images) or 1))  # noqa: E731
         pairs = zip(of_blocks(train[0]), np.split(labels, range(block, len(labels), block)))
@@ -130,31 +130,31 @@ def _highest_maps(net, states, images) -> Array:
 def _check_input(net, states, images) -> Network:
     net = check_network(net) if len(net) else ()
     check_states(net, states)
-    checks.check_images(images)
+    check_images(images)
     return net
 
 
 def probe_accuracy(probe: Probe, images: AnyArray, labels: AnyArray) -> float:
     """Give the share of images that are read right, in percent."""
-    checks.check_images(images)
-    labels = checks.check_labels(labels, count=len(images))
-    return 100 * float(np.mean(_classes(probe, images) == np.asarray(labels)))
+    truth, answers = _answer(probe, images, labels)
+    return 100 * float(np.mean(truth == answers))
 
 
 def probe_confusion(probe: Probe, images: AnyArray, labels: AnyArray, classes: int) -> np.ndarray:
     """Count what was taken for what: [K, K], rows the true classes, columns the predicted ones."""
-    checks.check_count('classes', classes)
-    checks.check_images(images)
-    labels, predicted = checks.check_labels(labels, classes, len(images)), _classes(probe, images)
-    most = predicted.max()
+    check_count('classes', classes)
+    truth, answers = _answer(probe, images, labels, classes)
+    most = answers.max()
     require(most < classes, f'a classifier that answers {most} knows more than {classes} classes; count them all.')
     counts = np.zeros((classes, classes), int)
-    np.add.at(counts, (np.asarray(labels), predicted), 1)
+    np.add.at(counts, (truth, answers), 1)
     return counts
 
 
-def _classes(probe, images) -> np.ndarray:
-    classes = np.asarray(probe.predict(images))
-    worst = classes.argmin()
-    require(classes[worst] >= 0, f'a classifier has no finite answer to image {worst}; check the images.')
-    return classes
+def _answer(probe, images, labels, classes=None) -> tuple[np.ndarray, np.ndarray]:
+    """Give the classes of images, and those that a classifier reads out of them."""
+    check_images(images)
+    labels, answers = check_labels(labels, classes, len(images)), np.asarray(probe.predict(images))
+    worst = answers.argmin()
+    require(answers[worst] >= 0, f'a classifier has no finite answer to image {worst}; check the images.')
+    return np.asarray(labels), answers

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from hebbjax.base import AnyArray, Array
-from hebbjax.support import checks
-from hebbjax.support.checks import check_count, check_number, require
+from hebbjax.base import AnyArray, Array, Labelled
+from hebbjax.support.checks import check_count, check_labels, check_memory, check_number, is_traced, require
 
 CHUNK = 4096  # features that lie in memory in float64 at once
 LOST = 3e-13  # share of the largest eigenvalue below which one is known to fewer than three digits, in float64
@@ -35,7 +34,7 @@ class Ridge(NamedTuple):
     b: np.ndarray  # [K]
 
 
-def ridge_stats(batches: Iterable[tuple[AnyArray, AnyArray]], classes: int) -> RidgeStats:
+def ridge_stats(batches: Iterable[Labelled], classes: int) -> RidgeStats:
     """Add up what ridge regression needs of (features [b, F], labels [b] of 0 .. K - 1), batch by batch.
 
     No two batches need to lie in memory at once.
@@ -51,10 +50,10 @@ def add_batch(stats: RidgeStats | None, features: AnyArray, labels: AnyArray, cl
     """Add one batch, features [b, F] and labels [b], to stats, whose arrays are written over; None: it is the first."""
     check_count('classes', classes)
     features = _check_features(features, None if stats is None else len(stats.x))
-    labels = np.asarray(checks.check_labels(labels, classes, len(features)))
+    labels = np.asarray(check_labels(labels, classes, len(features)))
     if stats is None:
         inputs = features.shape[1]
-        checks.check_memory(5 * 8 * inputs**2, f'ridge regression on {inputs} features', 'pool the features')
+        check_memory(5 * 8 * inputs**2, f'ridge regression on {inputs} features', 'pool the features')
         zeros = np.zeros(inputs), np.zeros(classes), np.zeros((inputs, inputs)), np.zeros((inputs, classes))
         stats = RidgeStats(features[0].astype(np.float64), 0, *zeros)
     for start in range(0, len(features), CHUNK):
@@ -87,7 +86,7 @@ def _pairs(batches) -> Iterator[Any]:
 
 def _check_features(features, inputs: int | None) -> np.ndarray:
     """Give features [b, F] as an array on the host, or refuse what no classifier can be fitted to."""
-    traced = checks.is_traced(features)
+    traced = is_traced(features)
     require(not traced, 'ridge regression computes in float64 on the host; call it outside of jit.')
     x = np.asarray(features)
     fits = x.ndim == 2 and 0 not in x.shape and inputs in (None, x.shape[1])
@@ -122,7 +121,7 @@ def solve_ridge(stats: RidgeStats, penalty: float = 1.0) -> Ridge:
     return Ridge(w, stats.y - (stats.origin + stats.x) @ w)
 
 
-def fit_ridge(batches: Iterable[tuple[AnyArray, AnyArray]], classes: int, penalty: float = 1.0) -> Ridge:
+def fit_ridge(batches: Iterable[Labelled], classes: int, penalty: float = 1.0) -> Ridge:
     """Fit ridge regression to batches of features and labels: `solve_ridge(ridge_stats(batches, classes), penalty)`.
 
     Example:
@@ -140,8 +139,8 @@ def predict_ridge(model: Ridge, features: AnyArray) -> Array:
     return jnp.asarray((x @ model.w + model.b).argmax(1).astype(np.int32))
 
 
-def ridge_accuracy(model: Ridge, batches: Iterable[tuple[AnyArray, AnyArray]]) -> float:
+def ridge_accuracy(model: Ridge, batches: Iterable[Labelled]) -> float:
     """Give the share, in [0, 1], of images whose class is predicted right."""
-    hits = [np.asarray(predict_ridge(model, x)) == checks.check_labels(y, count=len(x)) for x, y in _pairs(batches)]
+    hits = [np.asarray(predict_ridge(model, x)) == check_labels(y, count=len(x)) for x, y in _pairs(batches)]
     require(hits, 'an accuracy needs at least one batch of features and labels.')
     return float(np.concatenate(hits).mean())

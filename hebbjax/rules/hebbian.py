@@ -6,19 +6,19 @@
 
 import jax.numpy as jnp
 
-from hebbjax.base import Array, Competition, Key, LearningRule, Scalar, UpdateStats, zero_stats
+from hebbjax.base import Array, Competing, Key, LearningRule, Scalar, UpdateStats, zero_stats
 from hebbjax.rules.competition import competing_drives, zero_absent
 from hebbjax.rules.local import Reduction, add_dense, count_wins, finalizer, from_leak, matmul, mean_over_patches
 from hebbjax.rules.top_k import check_k, drop_absent, top_k
 from hebbjax.support import checks
 
 
-def hebb(compete: Competition | int | None = None, *, reduce: Reduction = mean_over_patches) -> LearningRule:
+def hebb(compete: Competing = None, *, reduce: Reduction = mean_over_patches) -> LearningRule:
     """Hebb's rule: `dw_i = y_i x`. It only grows; chain `transforms.project_unit_rows()` to bound it."""
     return from_leak(compete, lambda y: jnp.zeros_like(y), reduce=reduce)
 
 
-def oja(compete: Competition | int | None = None, *, reduce: Reduction = mean_over_patches) -> LearningRule:
+def oja(compete: Competing = None, *, reduce: Reduction = mean_over_patches) -> LearningRule:
     """Oja's rule: `dw_i = y_i (x - y_i w_i)`; a neuron alone finds the first principal component at norm 1 (Oja 1982).
 
     With winners that learn alike (`y` 0 or 1) it is the instar.

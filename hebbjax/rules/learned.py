@@ -9,15 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hebbjax.base import Array, Competition, Key, LearningRule, UpdateStats, zero_stats
+from hebbjax.base import Array, Competing, Key, LearningRule, UpdateStats, zero_stats
 from hebbjax.rules.competition import competing_drives, zero_absent
 from hebbjax.rules.local import Reduction, add_dense, as_competition, count_wins, matmul, mean_over_patches
 from hebbjax.support import checks
 
 
-def taylor(
-    theta: Array, compete: Competition | int | None = None, *, reduce: Reduction = mean_over_patches
-) -> LearningRule:
+def taylor(theta: Array, compete: Competing = None, *, reduce: Reduction = mean_over_patches) -> LearningRule:
     """Build the rule whose coefficients are `theta` [A, B, C], over powers of input, credit and weight:
 
         dw_id = reduce sum_p sum_abc theta[a, b, c] x_pd^a y_pi^b w_id^c
@@ -62,7 +60,7 @@ def mlp_params(key: Key, hidden: int = 8) -> MlpParams:
     return MlpParams(w_in / 5**0.5, jnp.zeros(hidden), 0.1 * w_out / hidden**0.5)
 
 
-def mlp(params: MlpParams, compete: Competition | int | None = None) -> LearningRule:
+def mlp(params: MlpParams, compete: Competing = None) -> LearningRule:
     """Build the rule that a network computes, the same at every synapse, of what this can know of a batch:
 
         dw_id = f(<y_i x_d>, <y_i>, <y_i^2>, <x_d>, w_id),   f(z) = w_out . tanh(w_in' z + b)
@@ -88,7 +86,7 @@ def powers(z: Array, count: int, axis: int) -> Array:
     return jnp.stack([z**k for k in range(count)], axis)
 
 
-def sums_of_powers(x_powers: int, y_powers: int, compete: Competition | int | None) -> LearningRule:
+def sums_of_powers(x_powers: int, y_powers: int, compete: Competing) -> LearningRule:
     """Build the rule that adds up `sum_p y_pi^b x_pd^a`, as `pull` [B N, A D], and makes no change of it yet."""
     compete = as_competition(compete)
 

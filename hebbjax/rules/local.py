@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax.base import Array, Competition, Credit, Key, LearningRule, Scalar, UpdateStats
+from hebbjax.base import Array, Competing, Competition, Credit, Key, LearningRule, Scalar, UpdateStats
 from hebbjax.rules.competition import competing_drives, k_wta, linear, zero_absent
 from hebbjax.rules.top_k import check_k, drop_absent, top_k
 from hebbjax.support import checks
@@ -62,12 +62,9 @@ def finalizer(reduce: Reduction = sum_over_patches) -> Callable:
 
 
 def local(
-    compete: Competition | None,
-    credit: Callable[[Array, Array], Credit],
-    *,
-    reduce: Reduction = mean_over_patches,
+    compete: Competition | None, credit: Callable[[Array, Array], Credit], *, reduce: Reduction = mean_over_patches,
     count: Callable = count_wins,
-) -> LearningRule:
+) -> LearningRule:  # fmt: skip
     """Build a rule from a competition and a credit: `dw_i = reduce_p(pull_pi x_p - leak_pi w_i)`.
 
     Args:
@@ -94,7 +91,7 @@ def local(
     return LearningRule(lambda w: (), lambda w: w, accumulate, finalizer(reduce))
 
 
-def as_competition(compete: Competition | int | None) -> Competition:
+def as_competition(compete: Competing) -> Competition:
     """Give a competition as it is, so many winners as `k_wta`, None as everyone by their drive."""
     known = f'neurons compete by a competition, or by a number of winners, not by {checks.show(compete)}.'
     checks.require(compete is None or callable(compete) or isinstance(compete, numbers.Integral), known)
@@ -104,12 +101,9 @@ def as_competition(compete: Competition | int | None) -> Competition:
 
 
 def from_leak(
-    compete: Competition | int | None,
-    leak: Callable[[Array], Array],
-    *,
-    reduce: Reduction = mean_over_patches,
+    compete: Competing, leak: Callable[[Array], Array], *, reduce: Reduction = mean_over_patches,
     count: Callable = count_wins,
-) -> LearningRule:
+) -> LearningRule:  # fmt: skip
     """Build `dw_i = y_i x - leak(y_i) w_i`; for so many winners without ever laying the zeros of y out.
 
     `compete` is a competition, or so many winners; None: everyone, by their drive. `reduce`, `count`: see `local`.

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hebbjax.base import Array, Competition, Credit, Key, LearningRule, Scalar, State, UpdateStats
+from hebbjax.base import Array, Competing, Credit, Key, LearningRule, Scalar, State, UpdateStats
 from hebbjax.rules.competition import competing_drives, zero_absent
 from hebbjax.rules.local import Reduction, add_dense, as_competition, from_leak, local, mean_over_patches
 from hebbjax.support import checks
@@ -20,9 +20,7 @@ def running_trace(y: Array, eta: Scalar) -> Array:
     return jnp.swapaxes(lax.scan(step, jnp.zeros_like(y[:, 0]), jnp.swapaxes(y, 0, 1))[1], 0, 1)
 
 
-def trace(
-    compete: Competition | int | None = 1, eta: Scalar = 0.2, *, reduce: Reduction = mean_over_patches
-) -> LearningRule:
+def trace(compete: Competing = 1, eta: Scalar = 0.2, *, reduce: Reduction = mean_over_patches) -> LearningRule:
     """Földiák's trace rule: who answered the frames before learns what comes next, as if it were the same thing.
 
         dw_i = ybar_i (x - w_i)          ybar_t = (1 - eta) ybar_{t-1} + eta y_t

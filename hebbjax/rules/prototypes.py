@@ -6,14 +6,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hebbjax.base import Array, Competition, Credit, Key, LearningRule, State, UpdateStats
+from hebbjax.base import Array, Competing, Credit, Key, LearningRule, State, UpdateStats
 from hebbjax.rules.local import Reduction, count_wins, from_leak, local, mean_over_credit, mean_over_patches, unit_rows
 from hebbjax.support import checks
 
 
-def instar(
-    compete: Competition | int | None = 1, *, metric: str = 'dot', reduce: Reduction = mean_over_patches
-) -> LearningRule:
+def instar(compete: Competing = 1, *, metric: str = 'dot', reduce: Reduction = mean_over_patches) -> LearningRule:
     """Grossberg's instar: `dw_i = y_i (x - w_i)`; winners move towards what they won, to its mean.
 
     Where y is graded by another metric than the dot product, or imposed by a teacher, a negative one moves towards -x,

@@ -35,14 +35,9 @@ def lattice(shape: int | tuple[int, ...]) -> Array:
 
 
 def som(
-    shape: int | tuple[int, ...],
-    kernel: str = 'gaussian',
-    radius: float | Callable[[Array], Array] | None = None,
-    tau: float = 1000,
-    *,
-    metric: str = 'cosine',
-    reduce: Reduction = mean_over_credit,
-) -> LearningRule:
+    shape: int | tuple[int, ...], kernel: str = 'gaussian', radius: float | Callable[[Array], Array] | None = None,
+    tau: float = 1000, *, metric: str = 'cosine', reduce: Reduction = mean_over_credit,
+) -> LearningRule:  # fmt: skip
     """Build a self-organising map: the neuron nearest to a patch wins it, and its neighbours learn with it.
 
     With `r_pi = K[j_p, i]` in [-1, 1], the share of neuron i where j_p won patch p, and `t` the steps learned:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from hebbjax.base import AnyArray
+from hebbjax.base import Labelled
 from hebbjax.support.checks import check_count, check_images, check_labels, require, show
 from hebbjax.training.loop import Callback, CallbackContext
 from hebbjax.training.parallel import count_seeds, take_seed
@@ -32,7 +32,7 @@ def every_epochs(epochs: int, callback: Callback) -> Callback:
 
 
 def evaluate(
-    train: tuple[AnyArray, AnyArray], validation: tuple[AnyArray, AnyArray], probe: Callable[..., Any] | None = None, *,
+    train: Labelled, validation: Labelled, probe: Callable[..., Any] | None = None, *,
     epochs: int = 1, name: str = 'accuracy',
 ) -> Callback:  # fmt: skip
     """Fit a fresh classifier to what the weights send on as they are, and judge it on validation images.

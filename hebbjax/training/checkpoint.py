@@ -6,7 +6,6 @@ draws of every epoch follow from its key and step, so a training goes on as if i
 
 import json
 import math
-import os
 import pathlib
 import shutil
 import zlib
@@ -17,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hebbjax.base import State
+from hebbjax.base import AnyPath, State
 from hebbjax.layers.network import TrainState
 from hebbjax.support import files
 from hebbjax.support.checks import check_count, require
@@ -29,7 +28,7 @@ SUMS = 'checksums.json'  # of a checkpoint's files
 DISCARDED, UNFINISHED = '.discarded', '.orbax-checkpoint-tmp'
 
 
-def save_state(path: str | os.PathLike[str], state: State) -> None:
+def save_state(path: AnyPath, state: State) -> None:
     """Write a state to one npz file, keys included; an old file is replaced only when the new one is whole."""
     leaves = leaf_arrays(state)
     names = np.array(json.dumps({'format': 'hebbjax state 1', 'leaves': list(leaves)}))
@@ -37,7 +36,7 @@ def save_state(path: str | os.PathLike[str], state: State) -> None:
     files.write_whole(pathlib.Path(path), lambda file: files.write_npz(file, arrays))
 
 
-def load_state(path: str | os.PathLike[str], like: State) -> State:
+def load_state(path: AnyPath, like: State) -> State:
     """Read a state back from a file of `save_state`, into the structure of another one, such as a fresh `init`'s."""
     content = pathlib.Path(path).read_bytes()
     with files.reading(path, 'save it again'):
@@ -56,7 +55,7 @@ class Checkpoints:
 
     after_all = True
 
-    def __init__(self, folder: str | os.PathLike[str], *, epochs: int = 1, keep: int = 2,
+    def __init__(self, folder: AnyPath, *, epochs: int = 1, keep: int = 2,
                  best: str | None = None, largest: bool = True):  # fmt: skip
         check_count('epochs', epochs)
         check_count('keep', keep)
@@ -182,7 +181,7 @@ def leaf_arrays(state) -> dict[str, np.ndarray]:
     return arrays
 
 
-def rebuild_state(path: str | os.PathLike[str], saved: Mapping[str, np.ndarray], like):
+def rebuild_state(path: AnyPath, saved: Mapping[str, np.ndarray], like):
     """Put leaves into the structure of a state, or refuse them by the first that differs; numpy's stay numpy's."""
     wanted, leaves = leaf_arrays(like), []
     for name in [*wanted, *saved]:

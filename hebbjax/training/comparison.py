@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hebbjax import diagnostics
-from hebbjax.base import AnyArray, Array, Key
+from hebbjax.base import AnyArray, Array, Key, Labelled
 from hebbjax.layers.chain import apply_chain
 from hebbjax.layers.layer import Layer, LayerState, layer_patches, matmul_drives, settled_drive, to_intensities
 from hebbjax.layers.network import Network, TrainState, init
@@ -33,8 +33,6 @@ from hebbjax.support import checks, specs
 from hebbjax.training.loop import fit
 from hebbjax.training.presets import Recipe
 from hebbjax.training.stages import Stage, learning_layers
-
-Labelled = tuple[AnyArray, AnyArray]  # images [n, H, W, C] and labels [n]
 
 
 class Entry(NamedTuple):
@@ -106,14 +104,10 @@ def train_entry(entry: Entry, seed: int, train: Labelled, validation: Labelled, 
 
 
 def train_entries(
-    entries: Mapping[str, Entry],
-    seeds: int,
-    train: Labelled,
-    validation: Labelled,
-    *,
+    entries: Mapping[str, Entry], seeds: int, train: Labelled, validation: Labelled, *,
     on_trained: Callable[[str, int, Trained], None] = lambda name, seed, trained: None,
     callbacks: Callable[[str, int], tuple] = lambda name, seed: (),
-) -> tuple[dict[tuple[str, int], Trained], bool]:
+) -> tuple[dict[tuple[str, int], Trained], bool]:  # fmt: skip
     """Train every network on every seed, one after the other, until done or interrupted.
 
     Each seed draws weights, order and dropout anew; every choice is made on validation images. `on_trained` is called

@@ -18,15 +18,9 @@ ORDER_SALT, AUGMENT_SALT = 0x5EED, 0xF11B  # folded in beside a step's number, s
 
 
 def make_train_epoch(
-    net: Network,
-    *,
-    batch: int,
-    stage: Stage | None = None,
-    watch: Monitor | None = None,
-    augment: Callable[[Key, Array], Array] | None = None,
-    keep_last: bool = False,
-    donate: bool = False,
-) -> Program:
+    net: Network, *, batch: int, stage: Stage | None = None, watch: Monitor | None = None,
+    augment: Callable[[Key, Array], Array] | None = None, keep_last: bool = False, donate: bool = False,
+) -> Program:  # fmt: skip
     """Build the jitted epoch `(state, images, labels=None) -> (state, info)`: one program, scanned over batches.
 
     The images [n, H, W, C], or sequences of them as for `train_step`, stay on the device and are shuffled there, whole

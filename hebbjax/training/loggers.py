@@ -3,7 +3,6 @@
 Of a training of many seeds they show the first one's layers; its scalars are means over all.
 """
 
-import os
 import pathlib
 from collections.abc import Iterator
 from typing import Self
@@ -11,6 +10,7 @@ from typing import Self
 import jax
 import numpy as np
 
+from hebbjax.base import AnyPath
 from hebbjax.layers.chain import Shape
 from hebbjax.support import files
 from hebbjax.support.checks import check_count, check_image_shape, is_count, require
@@ -30,7 +30,7 @@ class Log:
 
     METRICS, DETAILS = 'metrics.jsonl', 'details.jsonl'
 
-    def __init__(self, folder: str | os.PathLike[str], *, epochs: int = 10):
+    def __init__(self, folder: AnyPath, *, epochs: int = 10):
         check_count('epochs', epochs)
         self._metrics, self._details = (pathlib.Path(folder, name) for name in (self.METRICS, self.DETAILS))
         self._epochs = epochs
@@ -90,9 +90,7 @@ class Pictures:
     `image_shape` is (H, W, C) of the images.
     """
 
-    def __init__(
-        self, folder: str | os.PathLike[str], image_shape: Shape, *, epochs: int = 10, count: int | None = 100
-    ):
+    def __init__(self, folder: AnyPath, image_shape: Shape, *, epochs: int = 10, count: int | None = 100):
         check_count('epochs', epochs)
         self._folder, self._epochs, self._count = pathlib.Path(folder), epochs, count
         self._shape = check_image_shape(image_shape)
@@ -110,7 +108,7 @@ class TensorBoard:
     `image_shape` is (H, W, C) of the images, for receptive fields; None: no pictures.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], image_shape: Shape | None = None, *, epochs: int = 10):
+    def __init__(self, folder: AnyPath, image_shape: Shape | None = None, *, epochs: int = 10):
         check_count('epochs', epochs)
         self._shape = None if image_shape is None else check_image_shape(image_shape)
         self._folder, self._epochs, self._writer = str(folder), epochs, None

@@ -98,19 +98,10 @@ class FitResult(NamedTuple):
 
 
 def fit(
-    net: Network,
-    state: TrainState,
-    images: AnyArray,
-    labels: AnyArray | None = None,
-    *,
-    stages: Sequence[Stage],
-    batch: int,
-    callbacks: Iterable[Callback] = (),
-    watch: Monitor | None = DEFAULT_MONITOR,
-    augment: Callable[[Key, Array], Array] | None = None,
-    position: Position = START,
-    seeds_at_once: int | None = None,
-) -> FitResult:
+    net: Network, state: TrainState, images: AnyArray, labels: AnyArray | None = None, *, stages: Sequence[Stage],
+    batch: int, callbacks: Iterable[Callback] = (), watch: Monitor | None = DEFAULT_MONITOR,
+    augment: Callable[[Key, Array], Array] | None = None, position: Position = START, seeds_at_once: int | None = None,
+) -> FitResult:  # fmt: skip
     """Train a network through its stages, such as `plan_stages('greedy', net, 10)`, on images [n, H, W, C].
 
     Where a rule has memory they are sequences, as for `train_step`, with a label each; those that callbacks judge are

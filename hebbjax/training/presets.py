@@ -4,8 +4,9 @@ They are what the commands and the scikit-learn estimators train (recipes and fi
 """
 
 import functools
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -98,12 +99,15 @@ def recipe(name: str, images: Array, **settings: Any) -> Recipe:
     checks.check_count('batch', full['batch'], 1, count)
     steps = full['epochs'] * (count // full['batch'])
     if name == 'miconi':
-        net = miconi_network(steps, images, **{key: settings[key] for key in settings.keys() - {'epochs', 'batch'}})
+        net = miconi_network(steps, images, **settings_of(miconi_network, settings))
         return Recipe(net, full['epochs'], full['batch'], data.random_flip)
-    post = (relu, max_pool(full['pool'])) if full['pool'] > 1 else (relu,)
-    names = 'features', 'window', 'k', 'delta', 'p', 'patch_transform', 'maximum', 'spread', 'rate', 'patches_per_image'
-    layer = krotov_layer(full['epochs'], count // full['batch'], post=post, **{key: full[key] for key in names})
+    layer = krotov_layer(steps=count // full['batch'], **settings_of(krotov_layer, full))
     return Recipe((layer,), full['epochs'], full['batch'], start=from_patches if full['start'] == 'patches' else None)
+
+
+def settings_of(build: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the settings of `krotov_layer` or `miconi_network` out of many."""
+    return {name: given[name] for name in inspect.signature(build).parameters if name in given}
 
 
 def settings_by_size(network: str, image_shape: Shape, count: int) -> dict[str, Any]:
@@ -133,7 +137,7 @@ def settings_by_size(network: str, image_shape: Shape, count: int) -> dict[str, 
 
 
 def krotov_layer(
-    epochs: int, steps: int, *, features: int, post: tuple = (relu,), window: int = 5, k: int = 2, delta: float = 0.4,
+    epochs: int, steps: int, *, features: int, window: int = 5, pool: int = 1, k: int = 2, delta: float = 0.4,
     p: float = 2.0, patch_transform: str = 'centred_l2', maximum: str = 'layer', spread: float = 1.0,
     rate: float = 0.04, patches_per_image: int = 1, output: str = 'weights', precision: str = 'highest',
 ) -> Layer:  # fmt: skip
@@ -141,12 +145,14 @@ def krotov_layer(
 
     Args:
         window: side of the filters in pixels; 0: the whole image, a dense layer.
+        pool: side of the max-pooling blocks; 1: none.
         maximum: what changes are divided by, the largest of the 'layer' or of each 'unit'.
         spread: deviation of the first weights.
         patches_per_image: patches drawn of each image in a step; 0: all of them.
     """
     falling = transforms.scale_by_rate(transforms.linear_by_epoch(rate, epochs, steps))
     tx = optax.chain(transforms.scale_by_max_abs(maximum), falling)
+    post = (relu, max_pool(pool)) if pool > 1 else (relu,)
     how = {'patch_transform': PATCH_TRANSFORMS[patch_transform], 'post': post, 'output': output, 'precision': precision}
     how |= {'init': jax.nn.initializers.normal(spread), 'patches_per_image': patches_per_image or None}
     return Layer(features, rules.krotov(k, delta, p), tx, Window(window or None), **how)

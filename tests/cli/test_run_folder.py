@@ -242,4 +242,4 @@ def test_a_stack_is_whitened_and_trained_as_published(tmp_path, monkeypatch, cal
     [((net, state, *_), how)] = fits
     assert [layer.w.shape for layer in state.layers] == [(3, 25), (4, 27), (5, 36)]
     assert [len(layer.pre) for layer in net] == [3, 1, 1] and how['augment'] is data.random_flip and how['batch'] == 20
-    assert '--burn-in 9 leaves nothing of 2 steps' in call('train', 'miconi', *flags.split(), '--burn-in', '9')[2]
+    assert 'burn_in=9 leaves nothing of 2 steps' in call('train', 'miconi', *flags.split(), '--burn-in', '9')[2]

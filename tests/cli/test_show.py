@@ -84,7 +84,6 @@ def test_a_page_holds_all_that_is_known_of_a_run_and_asks_nobody(folder, call):
     assert len(page.pictures) == 1 + 2 + 5 + len(last.keys() - {'epoch', 'stage'})
     sizes = [Image.open(io.BytesIO(picture)).size for picture in page.pictures]
     assert min(min(size) for size in sizes) > 200
-    assert 'hebbjax evaluate' in page.text and 'Nothing is known of backprop in comparison.' in page.text
 
 
 def test_several_seeds_are_a_mean_and_a_deviation(folder, quick, call):
@@ -107,7 +106,7 @@ def test_what_is_missing_is_said_with_its_command(folder, tmp_path, quick, call)
     (folder / 'versions.json').unlink()
     page = text()
     assert 'No classifier has judged this run yet' in page and f'hebbjax evaluate {folder}' in page
-    assert 'Wins and activity were not watched' in page and 'Confusion' not in page
+    assert 'Confusion' not in page
     change_json(folder / 'config.json', lambda it: it['settings'].update(epochs=7))
     assert f'4 of 7 epochs were not trained. hebbjax train --resume {folder}' in text()
 
