@@ -53,7 +53,7 @@ def render(run: plot.Drawn, settings: Show) -> str:
     with files.reading(path, 'delete it, and the rest is shown', files.NONSENSE):
         versions = {'device': surroundings.get('device', 'unknown'), **surroundings['versions']}
     with files.reading(run.place, 'delete it, and the rest is shown', files.NONSENSE):
-        rows = [tables.cells(row) for row in run.evaluation['rows']]
+        rows = [tables.row_cells(row) for row in run.evaluation['rows']]
         summary, missing = [*summarise(run, rows)], [*say_missing(run, rows, settings)]
     values = {name: plain(value) for name, value in flags.settings_json(run.settings).items() if value is not None}
     environment = jinja2.Environment(

@@ -1,6 +1,7 @@
 """What commands report: rows of results as tables on a terminal and as one JSON, with all that they were made with."""
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import pathlib
 import platform
@@ -46,7 +47,7 @@ def mean_std(values: Sequence[float]) -> str:
     return f'{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}'
 
 
-def cells(row: Mapping) -> dict[str, str]:
+def row_cells(row: Mapping) -> dict[str, str]:
     """Give a row of results, as its JSON has it, as texts."""
     accuracies = {name: mean_std([float(value) for value in row.get(name, [])]) for name in ACCURACIES}
     seconds = {name: f'{float(row[name]):.1f}' for name in ('seconds', 'compile_seconds')}
@@ -57,7 +58,7 @@ def show_rows(rows: Sequence[ResultRow], title: str, columns: Mapping[str, str],
     """Print rows as two tables: accuracies, and means of `ResultRow.more` by `columns`, key -> heading."""
     lines = []
     for row in rows:
-        name, test, train, _, *rest = cells(row.as_json()).values()
+        name, test, train, _, *rest = row_cells(dataclasses.asdict(row)).values()
         lines.append((name, test, train, '-' if row.paper is None else f'{row.paper:.2f}', *rest))
     print_table(title, ('', 'test %', 'train %', 'paper', 'n', 'run s', 'compile s'), lines, console)
     measured = [row for row in rows if columns.keys() & row.more]

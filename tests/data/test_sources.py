@@ -335,6 +335,11 @@ def test_16_bits_among_8_and_sizes_that_differ(tmp_path):
     np.testing.assert_allclose(images.mean((1, 2))[1:], GREY[:3].mean((1, 2)).repeat(3, 1) * 257, rtol=0.1)
     mixed = [to_image(GREY[0]), to_image(PIXELS[1].repeat(2, 1))]
     assert data.load(mixed, resize=6).images.shape == (2, 6, 6, 3)
+    deep = [GREY[0], GREY[1] * np.uint16(257), PIXELS[2]]  # whichever comes first
+    for order in ((0, 1, 2), (2, 1, 0)):
+        images = data.load([deep[place] for place in order]).images
+        np.testing.assert_array_equal(images[order[1]], GREY[1].repeat(3, 2) * np.uint16(257))
+        np.testing.assert_array_equal(images[order.index(2)], PIXELS[2] * np.uint16(257))
 
 
 def test_what_cannot_be_read_is_skipped_if_that_is_asked_for(tmp_path):
