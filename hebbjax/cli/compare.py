@@ -43,7 +43,7 @@ def run_compare(settings: Compare, console: Console) -> bool:
     """Train every network on every seed, then read the test split, and report; after Ctrl-C, what was reached."""
     # whatever does not fit is refused here, before the first hour of training
     files.check_writable(settings.json)
-    settings, train, validation = settings.open(console)
+    settings, train, validation, _ = settings.open(console)
     check_batch(settings.batch, len(train.images))
     require(train.labels is not None, f'{settings.dataset} has no labels, which a comparison of classifiers needs.')
     entries = make_entries(settings, train)

@@ -7,12 +7,12 @@ import jax
 import tyro
 from rich.console import Console
 
-from hebbjax import data
 from hebbjax.cli import flags, run_folder, tables
-from hebbjax.cli.settings import OnData, Source
-from hebbjax.cli.train import Start, read_run
+from hebbjax.cli.settings import Source
+from hebbjax.cli.train import begin_again, check_shape, read_run
 from hebbjax.readout import probe_accuracy, probe_confusion
 from hebbjax.support.checks import require
+from hebbjax.support.signals import listen
 from hebbjax.training import Checkpoints, progress_bar, resume
 from hebbjax.training.comparison import Entry, Trained, score_entries
 
@@ -45,25 +45,32 @@ def run_evaluate(settings: Evaluate, console: Console) -> None:
     run_folder.check_output(folder := settings.out or settings.folder)
     given = {name: value for name in ('readout', 'head_epochs') if (value := getattr(settings, name)) is not None}
     run_settings = dataclasses.replace(run_settings, **given)
-    start = run_settings.start(console, about)
-    data_settings, train, validation = start[0], start.train, start.validation
-    if settings.dataset is not None:
-        data_settings, train, validation = open_other(settings, start, console)
+    if settings.dataset is None:
+        start = run_settings.start(console, about)
+        net, first, data_settings = start.net, start.state, start.settings
+        train, validation, names = start.train, start.validation, start.names
+    else:  # their images, and of the run the network alone
+        places = {field.name: getattr(settings, field.name) for field in dataclasses.fields(Source)}
+        other = dataclasses.replace(run_settings, **places, images=None)
+        data_settings, train, validation, names = other.open(console)
+        check_shape(train.images.shape[1:], about)
+        net, first = begin_again(run_settings, about)
     require(train.labels is not None, f'{data_settings.dataset} has no labels, which classifiers need.')
     classes = int(train.labels.max()) + 1
-    state, position = resume(Checkpoints(settings.folder / run_folder.CHECKPOINTS), start.state, settings.epoch)
+    state, position = resume(Checkpoints(settings.folder / run_folder.CHECKPOINTS), first, settings.epoch)
 
     # every classifier is fitted before the test split is read
     entries, trained = {}, {}
-    with progress_bar(console, 'fitting classifiers', len(settings.rows)) as advance:
+    with progress_bar(console, 'fitting classifiers', len(settings.rows)) as advance, listen() as listener:
         for row in settings.rows or JUDGED:
-            entries[row] = Entry(start.net, run_settings.probe(classes, 0 if row == 'backprop' else None))
-            states = state.layers if row == 'hebbian' else start.state.layers
+            entries[row] = Entry(net, run_settings.probe(classes, 0 if row == 'backprop' else None))
+            states = state.layers if row == 'hebbian' else first.layers
             key = jax.random.fold_in(jax.random.key(run_settings.seed), 0xE7A1)
-            probe = entries[row].probe(start.net, states, key, train, validation)
+            probe = entries[row].probe(net, states, key, train, validation)
             accuracies = (probe_accuracy(probe, *part) for part in (train, validation))
             trained[row, 0] = Trained(probe, *accuracies, probe.seconds, probe.compile_seconds)
             advance(row)
+            listener()
     test = data_settings.read_test()
     rows, epoch = score_entries(entries, trained, test), len(position.history)
     for row in rows:
@@ -72,15 +79,6 @@ def run_evaluate(settings: Evaluate, console: Console) -> None:
     on = '' if settings.dataset is None else f' on {data_settings.dataset}'
     tables.show_rows(rows, f'{settings.folder}{on}, epoch {epoch}, accuracy in percent', {}, console)
     folder.mkdir(exist_ok=True)
-    config = {'settings': flags.settings_json(run_settings), 'epoch': epoch, 'dataset': data_settings.dataset}
+    config = {'settings': flags.settings_json(run_settings), 'epoch': epoch}
+    config |= {'dataset': data_settings.dataset, 'names': list(names)}
     tables.write_report(folder / run_folder.EVALUATION, config, rows)
-
-
-def open_other(settings: Evaluate, start: Start, console: Console) -> tuple[OnData, data.Split, data.Split]:
-    """Read other images than a run learned from, of the same size. -> how they are read, training and validation."""
-    places = {field.name: getattr(settings, field.name) for field in dataclasses.fields(Source)}
-    opened = dataclasses.replace(start.settings, **places, images=None).open(console)
-    came, wanted = (part.images.shape[1:] for part in (opened[1], start.train))
-    way = f'bring images to it by --resize {wanted[0]} {wanted[1]}' if came[2] == wanted[2] else 'use others'
-    require(came == wanted, f'images of {came} do not fit a run that learned from {wanted}; {way}.')
-    return opened

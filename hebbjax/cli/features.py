@@ -3,7 +3,6 @@
 import dataclasses
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from hebbjax import interop, layers, readout, training
 from hebbjax.base import Array
 from hebbjax.cli import flags, run_folder
 from hebbjax.cli.settings import Source, check_fits, hold_out
-from hebbjax.cli.train import read_run
+from hebbjax.cli.train import Watched, begin_again, check_shape, read_run
 from hebbjax.layers import LayerState, Network
 from hebbjax.readout.blocks import BLOCK, over_blocks
 from hebbjax.readout.probe import WIDEST
@@ -30,13 +29,18 @@ class Features(Source):
 
     It is trained here (--recipe), or comes from a run (--run) or from a file of weights (--weights). An .npz file holds
     `features` [n, F], `labels` [n] and `classes`, and of test images, where there are such, `test_features` and
-    `test_labels`; beside an .npy file of features lies NAME-labels.npy. Where there are labels, a linear probe (ridge
-    regression) says how well features tell images apart that it has not seen: the test images, or --test of them.
+    `test_labels`; beside an .npy file, of the training images alone, lies NAME-labels.npy. Where there are labels, a
+    linear probe (ridge regression) is fitted and judged by the test images, or by --test of all, of which it has not
+    seen the labels.
     """
 
-    dataset: str | None = None  # digits, mnist, ..., a folder, .npz, .npy, .csv or .parquet; left out: the run's own
+    dataset: str | None = (
+        None  # digits, mnist, ..., a folder, .npz, .npy, .csv or .parquet; left out: the run's, or digits
+    )
     out: pathlib.Path = pathlib.Path('features.npz')  # File to write, .npz or .npy
-    recipe: flags.choice(*presets.RECIPES) = 'krotov'  # Network to train: krotov, one layer, or miconi, three
+    recipe: flags.choice(*presets.RECIPES) | None = (
+        None  # Network to train: krotov, one layer, or miconi, three; left out: krotov
+    )
     features: tuple[flags.Count, ...] | None = None  # Neurons of its layers; left out: chosen by size and number
     epochs: flags.Count | None = None  # Epochs to train it; left out: chosen by size and number of the images
     seed: flags.Seed = 0  # Draws weights and order
@@ -54,15 +58,19 @@ def run_features(settings: Features, console: Console) -> None:
     check_choice(f'ending of {settings.out.name}', ending, ('.npz', '.npy'))
     beside = settings.out.with_name(f'{settings.out.stem}-labels.npy')
     files.check_writable(settings.out, settings.save_weights, *([beside] if ending == '.npy' else []))
-    require(None in (settings.run, settings.weights), 'a network comes from --run or from --weights; leave one out.')
+    other = [f'--{name}' for name in ('recipe', 'features', 'epochs', 'weights') if getattr(settings, name) is not None]
+    way = f'leave {", ".join(other)} out'
+    require(not (settings.run and other), f'the network of --run is as it was trained; {way}.')
 
     run = None if settings.run is None else read_run(settings.run, settings.data_dir)
     settings = dataclasses.replace(settings, dataset=settings.dataset or (run[0].dataset if run else 'digits'))
-    splits = settings.splits() if ending == '.npz' else ('train',)
+    splits = settings.splits()
+    if ending == '.npy' and 'test' in splits:
+        console.print('features of the test images are left out; an .npz file holds both')
+        splits = ('train',)
     parts = {split: settings.read_whole(split, console) for split in splits}
     images = parts['train'].images
-    net, states = from_run(settings, *run, console) if run else from_recipe(settings, images, console)
-    require((settings.upto or 1) <= len(net), f'--upto {settings.upto} is more than the {len(net)} layers; use fewer.')
+    net, states = from_run(settings, *run, images) if run else from_recipe(settings, images, console)
     if settings.save_weights:
         interop.save_weights(settings.save_weights, net, states)
 
@@ -73,27 +81,31 @@ def run_features(settings: Features, console: Console) -> None:
         arrays[f'{prefix}features'] = np.concatenate([*over_blocks(answer, jnp.asarray(part.images), BLOCK)])
         arrays |= {} if part.labels is None else {f'{prefix}labels': part.labels}
     count, width = arrays['features'].shape
-    console.print(f'{settings.out}: {width} features of {count} images' + probe(arrays, settings.test))
     if ending == '.npz':
         names = {'classes': np.array(parts['train'].classes)} if parts['train'].classes else {}
         files.write_whole(settings.out, lambda file: files.write_npz(file, arrays | names))
     for path, name in {settings.out: 'features', beside: 'labels'}.items() if ending == '.npy' else ():
         if name in arrays:
             files.write_whole(path, lambda file, name=name: np.save(file, arrays[name]))
+    console.print(f'{settings.out}: {width} features of {count} images')
+    if 'labels' in arrays:
+        console.print(f'linear probe: {probe(arrays, settings.test)}')
 
 
 def from_recipe(settings: Features, images: Array, console: Console) -> tuple[Network, tuple[LayerState, ...]]:
     """Train a recipe's network on images, or read its weights."""
     given = {name: value for name in ('features', 'epochs') if (value := getattr(settings, name)) is not None}
-    if settings.recipe == 'krotov' and 'features' in given:
+    name = settings.recipe or 'krotov'
+    if name == 'krotov' and 'features' in given:
         require(len(given['features']) == 1, '--features of krotov are one number, the neurons of its layer.')
         given['features'] = given['features'][0]
-    recipe = presets.recipe(settings.recipe, images, **given)
+    recipe = presets.recipe(name, images, **given)
+    check_upto(settings, recipe.net)
     check_fits(recipe.net, images.shape[1:])
     state = initial_state(recipe, jax.random.key(settings.seed), images := jnp.asarray(images))
     if settings.weights is not None:
         return recipe.net, interop.load_weights(settings.weights, recipe.net, state.layers)
-    console.print(f'{settings.recipe}: {recipe.epochs} epochs of {len(images)} images')
+    console.print(f'{name}: {recipe.epochs} epochs of {len(images)} images of {settings.dataset}')
     how = {'stages': (training.Stage(recipe.epochs),), 'batch': recipe.batch, 'augment': recipe.augment, 'watch': None}
     progress = training.Progress(console, recipe.epochs, len(images))
     result = training.fit(recipe.net, state, images, callbacks=[progress], **how)
@@ -102,23 +114,31 @@ def from_recipe(settings: Features, images: Array, console: Console) -> tuple[Ne
     return recipe.net, result.state.layers
 
 
-def from_run(settings: Features, run, about: Mapping[str, Any], console: Console):
-    """Read a run's network from a checkpoint; its data is read where whitening is fitted to it."""
-    net = run.start(console, about).net if run.network == 'miconi' else run.net(about['count'])
-    state = layers.init(net, jax.random.key(run.seed), tuple(about['shape']))
+def from_run(settings: Features, run: Watched, about: dict, images: Array) -> tuple[Network, tuple[LayerState, ...]]:
+    """Read a run's network from a checkpoint."""
+    check_shape(images.shape[1:], about)
+    net, first = begin_again(run, about)
+    check_upto(settings, net)
     checkpoints = training.Checkpoints(settings.run / run_folder.CHECKPOINTS)
-    return net, training.resume(checkpoints, state, settings.epoch)[0].layers
+    return net, training.resume(checkpoints, first, settings.epoch)[0].layers
+
+
+def check_upto(settings: Features, net: Network) -> None:
+    """Refuse to pass through more layers than there are."""
+    require((settings.upto or 1) <= len(net), f'--upto {settings.upto} is more than the {len(net)} layers; use fewer.')
 
 
 def probe(arrays: Mapping[str, np.ndarray], share: float) -> str:
-    """Say how well a linear classifier tells held-out images apart by their features; nothing where there is none."""
-    features, labels = arrays['features'], arrays.get('labels')
-    if labels is None or features.shape[1] > WIDEST or labels.max() == 0:
-        return ''
-    if 'test_labels' in arrays:
-        train, test = (features, labels), (arrays['test_features'], arrays['test_labels'])
-    else:
-        train, test = ((features[part], labels[part]) for part in hold_out(labels, len(labels), share, seed=1))
+    """Say how well a linear classifier tells held-out images apart by their features, or why that is not known."""
+    features, labels = arrays['features'], arrays['labels']
+    if features.shape[1] > WIDEST:
+        return f'not fitted, {features.shape[1]} features are more than the {WIDEST} of ridge regression here'
+    try:
+        parts = hold_out(labels, len(labels), share, seed=1) if 'test_labels' not in arrays else ()
+    except ValueError as error:  # too few for their classes
+        return f'not fitted, {error}'
+    train, test = ((features[part], labels[part]) for part in parts) if parts else (
+        (features, labels), (arrays['test_features'], arrays['test_labels'])
+    )  # fmt: skip
     model = readout.fit_ridge([train], classes=int(labels.max()) + 1)
-    accuracy = 100 * readout.ridge_accuracy(model, [test])
-    return f'; linear probe: {accuracy:.2f} % of {len(test[1])} held-out images'
+    return f'{100 * readout.ridge_accuracy(model, [test]):.2f} % of {len(test[1])} held-out images'

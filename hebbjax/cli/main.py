@@ -84,7 +84,11 @@ def run_command(settings, command: Callable, argv: Sequence[str], prog: str) -> 
             is_interrupted = command(chosen, make_console()) is True
         except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
             words = ' '.join(str(error).split())
-            if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in words:  # jax has no kind of its own for these
+            if isinstance(error, OSError) and error.filename and error.strerror:  # the system's own
+                words = f'{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}.'
+            elif (
+                isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in words
+            ):  # jax has no kind of its own for these
                 words = 'this needs more memory than there is; use fewer neurons, images or seeds, or smaller batches.'
             elif isinstance(error, RuntimeError) and 'Unable to initialize backend' not in words:  # a bug
                 raise

@@ -71,7 +71,7 @@ def draw_run(
     checkpoints = training.Checkpoints(folder / run_folder.CHECKPOINTS)
     state, position = training.resume(checkpoints, layers.init(net, jax.random.key(0), shape), epoch)
 
-    name = f'{settings.network} on {settings.dataset}'
+    name = f'{settings.network} on {pathlib.Path(settings.dataset).name}'
     path, way = folder / training.Log.DETAILS, 'delete it, and the rest is drawn'
     details = files.read_lines(path)
     with files.reading(path, way, files.NONSENSE):
@@ -80,7 +80,8 @@ def draw_run(
     path = next((path for path in places if path.is_file()), places[-1])
     evaluation = files.read_json(path) if path.is_file() else {'rows': []}
     with files.reading(path, way, files.NONSENSE):
-        figures |= draw_evaluation(name, {row['row']: row for row in evaluation['rows']})
+        names = evaluation.get('config', {}).get('names', ())
+        figures |= draw_evaluation(name, {row['row']: row for row in evaluation['rows']}, names)
     for depth in range(1, len(net) + 1):
         how = {'count': count, 'title': f'{name}: layer {depth}, epoch {len(position.history)}'}
         figures[f'layer{depth}_fields'] = plots.receptive_field_grid(net, state.layers, shape, depth=depth, **how)
@@ -114,11 +115,11 @@ def draw_logs(
     return figures | ({'wins': plots.win_share_plot(wins, title=name)} if wins else {})
 
 
-def draw_evaluation(name: str, rows: Mapping[str, Mapping]) -> dict[str, plots.Figure]:
+def draw_evaluation(name: str, rows: Mapping[str, Mapping], names: Sequence[str]) -> dict[str, plots.Figure]:
     """Draw what an evaluation reached: file name -> picture."""
     rows, figures = {row: rows[row] for row in JUDGED if row in rows}, {}
     for row, content in rows.items():
         counts, title = np.array(content['confusion'], float), f'{name}: {row}, test'
-        figures[f'confusion_{row}'] = plots.confusion_plot(counts, title=title)
+        figures[f'confusion_{row}'] = plots.confusion_plot(counts, names, title=title)
     lines = {row: content['curve'] for row, content in rows.items() if 'curve' in content}
     return figures | ({'curves': plots.accuracy_curves(lines, title=f'{name}: classifiers')} if lines else {})

@@ -44,7 +44,7 @@ class Source:
         """Read one of the splits there are, as it lies on disk, and say what was found."""
         reading = data.read(self.dataset, split, **self._how())
         for note in reading.notes if console else ():
-            console.print(note)
+            console.print(f'{self.dataset}: {note}')
         return reading._replace(images=check_images(reading.images))
 
     def read(self, split: str, console: Console | None = None) -> data.Reading:
@@ -52,7 +52,10 @@ class Source:
         if 'test' in self.splits():
             return self.read_whole(split, console)
         reading = self.read_whole('train', console)
-        chosen = hold_out(reading.labels, len(reading.images), self.test, seed=1)[split == 'test']
+        parts = hold_out(reading.labels, len(reading.images), self.test, seed=1)
+        chosen = parts[split == 'test']
+        if console and len(parts[1]):
+            console.print(f'{len(parts[1])} of them are held out as test images')
         labels = None if reading.labels is None else reading.labels[chosen]
         return reading._replace(images=reading.images[chosen], labels=labels)
 
@@ -83,11 +86,14 @@ class OnData(Source):
         flags.check_settings(self)
         return self
 
-    def open(self, console: Console | None = None) -> tuple[Self, data.Split, data.Split]:
-        """Read the training data, fill what was left out, set the validation split aside. -> settings, two splits."""
+    def open(self, console: Console | None = None) -> tuple[Self, data.Split, data.Split, tuple[str, ...]]:
+        """Read the training data, fill what was left out, and set the validation split aside.
+
+        -> settings with nothing left out, images to learn from and to choose by, names of classes
+        """
         flags.check_settings(self)
         is_own = self.dataset not in data.NAMES
-        images, labels = self.read('train', console)[:2]
+        images, labels, names, _ = self.read('train', console)
         if self.images is not None and self.images < len(images):
             # own images may lie class by class
             order = np.random.default_rng(0).permutation(len(images)) if is_own else np.arange(len(images))
@@ -96,8 +102,11 @@ class OnData(Source):
         if is_own:
             settings = dataclasses.replace(settings, dataset=str(pathlib.Path(self.dataset).absolute()))
         kept, held_out = hold_out(labels, len(images), settings.validation, seed=0)
+        if console and is_own and len(held_out):
+            console.print(f'{len(kept)} are learned from, {len(held_out)} are for validation')
         take = lambda part, chosen: None if part is None else jnp.asarray(part[chosen])  # noqa: E731
-        return settings, *(data.Split(take(images, part), take(labels, part)) for part in (kept, held_out))
+        train, validation = (data.Split(take(images, part), take(labels, part)) for part in (kept, held_out))
+        return settings, train, validation, names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +159,7 @@ class Miconi(OnData):
     features: tuple[flags.Count, flags.Count, flags.Count] = (100, 196, 400)  # Neurons of the three layers
     batch: flags.Count = 100  # Images per step
     rate: flags.Rate = 1.0  # Factor on the published rates, 1e-4, 1e-4 and 1e-3 per patch won
-    burn_in: flags.CountOrZero = 201  # Steps in which only thresholds adapt
+    burn_in: flags.CountOrZero | None = None  # Steps in which only thresholds adapt; left out: 201, or a quarter of few
     whitening_images: flags.Count = 9000  # Images that ZCA is fitted to; its regularisation depends on their number
     augment = staticmethod(data.random_flip)
 

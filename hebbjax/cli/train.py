@@ -33,6 +33,7 @@ class Start(NamedTuple):
     train: data.Split
     validation: data.Split
     about: dict  # what a run keeps of its data
+    names: tuple[str, ...]  # of classes; (): unknown
     classes = property(lambda self: self.about['classes'])  # 0 where there are no labels
 
 
@@ -62,7 +63,7 @@ class Watched:
 
     def start(self, console: Console | None = None, about: dict | None = None) -> Start:
         """Load and check data, and build the network as it begins; `about` is what a run keeps of its data."""
-        settings, train, validation = self.open(console)
+        settings, train, validation, names = self.open(console)
         count, shape = len(train.images), train.images.shape[1:]
         classes = 0 if train.labels is None else int(train.labels.max()) + 1
         digest = data.digest(*train, *validation)
@@ -72,7 +73,7 @@ class Watched:
         check_batch(settings.batch, count)
         check_fits(settings.net(count), shape)  # before its whitening is fitted
         net = settings.net(count, train.images)
-        return Start(settings, net, init(net, jax.random.key(self.seed), shape), train, validation, now)
+        return Start(settings, net, init(net, jax.random.key(self.seed), shape), train, validation, now, names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +165,19 @@ def read_run(folder: pathlib.Path, data_dir: pathlib.Path | None) -> tuple[Watch
         return NETWORKS[settings['network']](**settings, run=folder, data_dir=data_dir).resolve(), about
 
 
+def begin_again(settings: Watched, about: dict) -> tuple[Network, TrainState]:
+    """Give a run's network as it began; its images are needed only where whitening was fitted to them."""
+    net = settings.start(about=about).net if settings.network == 'miconi' else settings.net(about['count'])
+    return net, init(net, jax.random.key(settings.seed), tuple(about['shape']))
+
+
+def check_shape(came: Sequence[int], about: dict) -> None:
+    """Refuse images of another shape than a run learned from."""
+    came, (h, w, c) = tuple(came), about['shape']
+    way = f'bring images to it by --resize {h} {w}' if came[2] == c else 'use others'
+    require(came == (h, w, c), f'images of {came} do not fit a run that learned from {(h, w, c)}; {way}.')
+
+
 def go_on(settings: Watched, start: Start, folder: pathlib.Path, position: training.Position, console: Console) -> bool:
     """Train on from where a run stands, and say what was reached and what to do next. -> whether it was interrupted."""
     stages, done = training.plan_stages(settings.plan, start.net, settings.epochs), len(position.history)
@@ -178,7 +192,7 @@ def go_on(settings: Watched, start: Start, folder: pathlib.Path, position: train
     try:
         result = training.fit(start.net, start.state, *start.train, stages=stages, callbacks=callbacks, **how)
     except OSError as error:  # a full disk, say
-        raise OSError(f'{error}; when there is room, {resume}') from None
+        raise OSError(f'{str(error).rstrip(".")}; when there is room, {resume}') from None
     reached = ''.join(f', {METRIC} {row[METRIC]:.4g}' for row in result.history[-1:] if METRIC in row)
     console.print(f'{len(result.history)} of {total} epochs{reached}, {result.seconds:.1f} s')
     if 'checkpoint' in settings.callbacks:

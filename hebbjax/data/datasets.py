@@ -85,7 +85,8 @@ def read(
     fits = isinstance(skip_unreadable, bool)
     checks.require(fits, f'skip_unreadable={checks.show(skip_unreadable)} is unknown; give True or False.')
     if resize is not None:
-        sides = resize if isinstance(resize, tuple | list) else (resize, resize)
+        sides = resize if isinstance(resize, tuple | list) else (resize,)
+        sides = (*sides, *sides) if len(sides) == 1 else sides
         resize = _check_sizes('resize', sides, (2,), 'a side in pixels, or (H, W)')
     if shape is not None:
         shape = _check_sizes('shape', shape, (2, 3), '(H, W) or (H, W, C)')
@@ -133,7 +134,8 @@ def _recognise(source) -> tuple[str, object]:
     suffix = os.path.splitext(path)[1].lower()
     is_name = isinstance(source, str) and not os.path.exists(path) and not suffix and os.sep not in path
     if is_name or (isinstance(source, str) and source in NAMES):
-        checks.check_choice('dataset', source, NAMES)
+        way = f'name one that there is, or one of {", ".join(NAMES)}'
+        checks.require(source in NAMES, f'there is no file or folder {checks.show(source)} here; {way}.')
         return 'named', source
     if os.path.isdir(path):
         return 'folder', path
@@ -177,7 +179,7 @@ def split_validation(labels: Any, fraction: float, seed: int) -> tuple[np.ndarra
     images, counts = len(labels), np.unique(labels, return_counts=True)[1]
     held_out = math.ceil(fraction * images)
     fits = min(counts, default=0) >= 2 and min(held_out, images - held_out) >= len(counts)
-    what = f'{images} images of {len(counts)} classes are too few to hold out a fraction of {fraction}'
+    what = f'{images} images of {len(counts)} classes are too few to hold out a fraction of {fraction:.3g}'
     checks.require(fits, f'{what}: each class needs 2 images, and each side as many images as there are classes.')
     train, validation = train_test_split(np.arange(images), test_size=fraction, stratify=labels, random_state=seed)
     return np.sort(train), np.sort(validation)

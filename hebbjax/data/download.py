@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hebbjax.base import AnyPath
-from hebbjax.data.datasets import NAMES, PREPARED, calling_tfds, data_dir_of, open_builder
+from hebbjax.data.datasets import PREPARED, calling_tfds, data_dir_of, open_builder
 from hebbjax.data.forms import Split
 from hebbjax.support.checks import check_choice, require
 
@@ -25,8 +25,8 @@ def prepare_dataset(name: str, data_dir: AnyPath | None = None) -> pathlib.Path:
 
     Checksums are verified, progress is shown on stderr, downloads stay in `data_dir_of(data_dir)`, made if missing.
     """
-    check_choice('dataset', name, NAMES)
-    require(name in PREPARED, f'{name} comes with scikit-learn, there is nothing to prepare.')
+    require(name != 'digits', 'digits comes with scikit-learn, there is nothing to prepare.')
+    check_choice('dataset', name, PREPARED)
     directory = data_dir_of(data_dir)
     builder, is_prepared = open_builder(name, directory)
     target = pathlib.Path(builder.data_dir)

@@ -60,7 +60,8 @@ def assemble(found: Found, notes: Sequence[str], *, white=None, resize=None) -> 
     if labels is not None:
         labels, classes = number_labels(labels, classes)
         require(len(labels) == n, f'{len(labels)} labels do not fit {n} images; give one for each.')
-        count = f'{len(classes) or labels.max() + 1} classes'
+        number = len(classes) or labels.max() + 1
+        count = f'{number} class{"" if number == 1 else "es"}'
     summary = f'{n} images of {h} x {w}, {kind}, {images.dtype}; {count}.'
     return Reading(images, labels, () if labels is None else classes, (summary, *notes))
 

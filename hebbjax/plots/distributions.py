@@ -88,11 +88,12 @@ def weight_histograms(histograms: Mapping[int, tuple[Any, Any]], *, title: str =
     return figure
 
 
-def confusion_plot(counts: AnyArray, *, title: str = '') -> Figure:
+def confusion_plot(counts: AnyArray, names: Sequence[str] = (), *, title: str = '') -> Figure:
     """Draw which classes are taken for which: shares of the true class as colours, counts in up to 20 x 20 cells.
 
     Args:
         counts: images [K, K], a row per true class, a column per predicted one.
+        names: of the classes, shown where they are up to 20; (): their numbers.
     """
     counts = np.asarray(counts, float)
     classes, total = len(counts), counts.sum()
@@ -105,7 +106,9 @@ def confusion_plot(counts: AnyArray, *, title: str = '') -> Figure:
     image = axes.imshow(share, cmap='Blues', norm=PowerNorm(0.5, 0, 1), interpolation='nearest')
     figure.colorbar(image, ax=axes, shrink=0.7, label='share of the true class')
     if classes <= 20:
-        axes.set(xticks=range(classes), yticks=range(classes))
+        shown = [str(name)[:20] for name in names] if len(names) == classes else [*map(str, range(classes))]
+        axes.set_yticks(range(classes), shown)
+        axes.set_xticks(range(classes), shown, rotation=90 if max(map(len, shown)) > 2 else 0)
         for (row, column), count in np.ndenumerate(counts):
             style = {'color': 'white' if share[row, column] > 0.4 else 'black', 'ha': 'center', 'va': 'center'}
             axes.text(column, row, f'{count:g}', fontsize='small', **style)

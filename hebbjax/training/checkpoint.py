@@ -5,6 +5,7 @@ draws of every epoch follow from its key and step, so a training goes on as if i
 """
 
 import json
+import logging
 import math
 import pathlib
 import shutil
@@ -87,15 +88,19 @@ class Checkpoints:
         arrays, kept = {name: leaf for name, leaf in leaf_arrays(context.state).items() if leaf.size}, self.epochs()
         path, self._history = self.folder / str(context.epoch), context.history
         with hold_signals():
+            logged = logging.root.manager.disable
             try:
+                logging.disable(logging.ERROR)  # orbax's threads say at length what is said below
                 manager, args = self._open()
                 parts = {'state': args.StandardSave(arrays), 'record': args.JsonSave(context.position._asdict())}
                 manager.save(context.epoch, args=args.Composite(**parts))
                 files.write_json(path / SUMS, file_sums(path))
             except Exception as error:  # orbax and its writers raise anything
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200].rstrip('.')
+                reason = 'No space left on device' if 'No space left' in str(error) else reason
                 raise OSError(f'{path} could not be written ({reason}); epochs {kept} are kept.') from None
             finally:
+                logging.disable(logged)
                 self._clear()
 
     def epochs(self) -> list[int]:

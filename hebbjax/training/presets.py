@@ -160,16 +160,17 @@ def krotov_layer(
 
 def miconi_network(
     steps: int, images: Array | None = None, *, features: tuple[int, int, int] = (100, 196, 400), rate: float = 1.0,
-    burn_in: int = 201, whitening_images: int = 9000,
+    burn_in: int | None = None, whitening_images: int = 9000,
 ) -> Network:  # fmt: skip
     """Build Miconi's three layers (2021, table 1: triangle activation, pruned connections) for so many steps in all.
 
     Args:
         images: what ZCA is fitted to; without them nothing is whitened, and all shapes are right.
         rate: factor on the published rates, 1e-4, 1e-4 and 1e-3 per patch won.
-        burn_in: steps in which only thresholds adapt.
+        burn_in: steps in which only thresholds adapt; None: 201, as published, or a quarter of fewer than 804 steps.
         whitening_images: how many of the images, in equal steps; the regularisation of ZCA depends on their number.
     """
+    burn_in = min(201, steps // 4) if burn_in is None else burn_in
     checks.require(burn_in < steps, f'burn_in={burn_in} leaves nothing of {steps} steps to learn in; use fewer.')
     first = ()
     if images is not None:  # in equal steps, as the authors' notebook does

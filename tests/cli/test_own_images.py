@@ -1,10 +1,13 @@
 """Images of one's own on the command line: compared, trained on, evaluated on, and made features of."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from hebbjax.cli import evaluate
 
 SIZES = ['--features', '6', '--epochs', '3']
 HEADS = ['--head-epochs', '2', '--seeds', '1', '--rows', 'hebbian', 'untrained']
@@ -46,16 +49,19 @@ def test_a_run_on_a_folder_goes_all_the_way(pictures, tmp_path, call):
     assert call('evaluate', run)[0] == call('plot', run)[0] == 0
 
     other = write_folder(tmp_path / 'other', size=(14, 9), seed=3)
+    moved = pictures.rename(tmp_path / 'moved')  # what it learned from is not needed any more
     code, said, _ = call('evaluate', run, '--dataset', other, '--resize', 10, 12, '--out', tmp_path / 'judged')
     assert code == 0 and f'on {other}' in said
     judged = json.loads((tmp_path / 'judged' / 'evaluation.json').read_text())
+    assert judged['config']['names'] == ['bars', 'rows']
     assert judged['config']['dataset'] == str(other) and np.sum(judged['rows'][0]['confusion']) == 7  # a sixth of 40
     code, _, errors = call('evaluate', run, '--dataset', other)
     assert code == 2 and 'images of (14, 9, 1) do not fit a run that learned from (10, 12, 1)' in errors
     assert '--resize 10 12' in errors
 
+    moved.rename(pictures)
     code, said, _ = call('features', '--run', run, '--out', tmp_path / 'of_run.npz')
-    assert code == 0 and 'linear probe' in said
+    assert code == 0 and 'linear probe: ' in said and '% of 7 held-out images' in said
     with np.load(tmp_path / 'of_run.npz') as file:
         assert len(file['features']) == 40 and file['labels'].tolist() == [0] * 20 + [1] * 20
         assert file['classes'].tolist() == ['bars', 'rows']
@@ -79,6 +85,8 @@ def test_a_test_part_of_ones_own_is_the_test_split(tmp_path, call, monkeypatch, 
     for split, count in (('train', 20), ('test', 5)):
         write_folder(tmp_path / 'both' / split, count=count, seed=count)
     assert call('features', '--dataset', 'both', *SIZES)[0] == 0
+    code, said, _ = call('features', '--dataset', 'both', *SIZES, '--out', 'x.npy')
+    assert code == 0 and 'test images are left out' in said and len(np.load('x.npy')) == 40
     with np.load('features.npz') as file:
         assert len(file['features']) == 40 and len(file['test_features']) == len(file['test_labels']) == 10
     code, _, _ = call('compare', '--dataset', 'both', *SIZES, *HEADS, '--json', 'rows.json')
@@ -108,7 +116,8 @@ def test_images_without_labels_are_learned_from_and_not_judged(tmp_path, call, m
     [
         (['--out', 'features.txt'], 'ending of features.txt'),
         (['--out', 'nowhere/features.npz'], 'no folder'),
-        (['--run', 'a', '--weights', 'b.npz'], 'from --run or from --weights'),
+        (['--run', 'a', '--weights', 'b.npz'], 'is as it was trained; leave --weights out'),
+        (['--run', 'a', '--epochs', '2', '--recipe', 'miconi'], 'leave --recipe, --epochs out'),
         (['--upto', '2', *SIZES], '--upto 2 is more than the 1 layers'),
         (['--features', '3', '4'], '--features of krotov are one number'),
         (['--dataset', 'nowhere'], 'nowhere'),
@@ -123,3 +132,35 @@ def test_features_refuses_in_one_sentence_and_writes_nothing(words, says, few_di
     code, _, errors = call('features', words)
     assert code == 2 and says in errors and errors.count('\n') == 1, errors
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('side', [['8'], ['8', '10']])
+def test_pictures_of_many_sizes_are_brought_to_one_by_a_side_or_two(side, tmp_path, call, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / 'mixed', ['bars'], size=(9, 12))
+    write_folder(tmp_path / 'mixed', ['rows'], size=(20, 15))
+    assert call('features', '--dataset', 'mixed', *SIZES)[0] == 2
+    code, said, _ = call('features', '--dataset', 'mixed', *SIZES, '--resize', *side)
+    assert code == 0 and f'40 images of {side[0]} x {side[-1]}' in said
+
+
+def test_classes_too_few_for_a_probe_still_have_features(tmp_path, call, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / 'few', [f'class{number}' for number in range(9)], count=1)
+    code, said, _ = call('features', '--dataset', 'few', *SIZES)
+    assert code == 0 and 'linear probe: not fitted, 9 images of 9 classes are too few' in said
+    with np.load('features.npz') as file:
+        assert len(file['features']) == 9 and file['classes'][8] == 'class8'
+
+
+def test_an_interrupt_that_got_lost_is_heard_after_the_row(pictures, tmp_path, call, monkeypatch):
+    assert call('train', 'cnn', '--dataset', pictures, *SIZES, '--run', 'run')[0] == 0
+    judge = evaluate.Entry
+
+    def lose(*args, **how):  # as jax's hook of the collector loses it
+        signal.getsignal(signal.SIGINT).__self__.heard = signal.SIGINT
+        return judge(*args, **how)
+
+    monkeypatch.setattr(evaluate, 'Entry', lose)
+    code, _, errors = call('evaluate', 'run')
+    assert code == 130 and 'interrupted' in errors and not (tmp_path / 'run' / 'evaluation.json').exists()

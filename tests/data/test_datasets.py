@@ -239,10 +239,10 @@ def test_the_directory_is_the_arguments_or_the_environments(prepared, monkeypatc
 
 
 def test_unknown_names():
-    says = "dataset='imagenet' is unknown; there are digits, mnist, fashion_mnist, cifar10."
-    assert (
-        refusal(ValueError, data.load, 'imagenet') == refusal(ValueError, download.prepare_dataset, 'imagenet') == says
-    )
+    says = "there is no file or folder 'imagenet' here; name one that there is, or one of digits, mnist, "
+    assert refusal(ValueError, data.load, 'imagenet') == f'{says}fashion_mnist, cifar10.'
+    says = "dataset='imagenet' is unknown; there are mnist, fashion_mnist, cifar10."
+    assert refusal(ValueError, download.prepare_dataset, 'imagenet') == says
     says = "split='validation' is unknown; there are train, test."
     assert refusal(ValueError, data.load, 'digits', 'validation') == says
     says = 'digits comes with scikit-learn, there is nothing to prepare.'

@@ -58,7 +58,7 @@ def test_miconi_has_three_layers_whitened_by_the_images():
         ('miconi', {'window': 3}, 'miconi has no setting window'),
         ('krotov', {'batch': 9}, 'batch=9 is out of range; use a whole number from 1 to 8.'),
         ('krotov', {'epochs': 0}, 'epochs=0 is out of range'),
-        ('miconi', {}, 'burn_in=201 leaves nothing of 20 steps to learn in'),
+        ('miconi', {'burn_in': 20}, 'burn_in=20 leaves nothing of 20 steps to learn in'),
     ],
 )
 def test_what_fits_no_recipe_is_refused(name, settings, says):
