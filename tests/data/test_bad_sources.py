@@ -259,9 +259,8 @@ def test_files(tmp_path, make, how, says):
 def test_paths_that_lead_nowhere(tmp_path):
     for path in (tmp_path / 'gone', f'{tmp_path}/gone.npz', '~/göne/nowhere.csv', 'gone.parquet'):
         assert 'does not exist; name a folder of images, a file .npz' in refusal(path, kind=FileNotFoundError)
-    assert refusal('gone') == (
-        "there is no file or folder 'gone' here; name one that there is, or one of digits, mnist, fashion_mnist, cifar10."
-    )
+    says = "there is no file or folder 'gone' here; name one that there is, or one of digits, mnist, "
+    assert refusal('gone') == f'{says}fashion_mnist, cifar10.'
     os.mkfifo(tmp_path / 'pipe.csv')  # would be waited for, for ever
     assert 'pipe.csv is no data set' in refusal(tmp_path / 'pipe.csv')
 
