@@ -15,7 +15,7 @@ from hebbjax.cli import flags, run_folder
 from hebbjax.cli.settings import Source, check_fits, hold_out
 from hebbjax.cli.train import Watched, begin_again, check_shape, read_run
 from hebbjax.layers import LayerState, Network
-from hebbjax.readout.blocks import BLOCK, over_blocks
+from hebbjax.readout.blocks import block_size, over_blocks
 from hebbjax.readout.probe import WIDEST
 from hebbjax.support import files
 from hebbjax.support.checks import check_choice, require
@@ -68,17 +68,19 @@ def run_features(settings: Features, console: Console) -> None:
     if ending == '.npy' and 'test' in splits:
         console.print('features of the test images are left out; an .npz file holds both')
         splits = ('train',)
-    parts = {split: settings.read_whole(split, console) for split in splits}
+    readings = ((split, settings.read_whole(split, console)) for split in splits)
+    # on the device, and nowhere else: there is one copy of the images while the network learns
+    parts = {split: reading._replace(images=jnp.asarray(reading.images)) for split, reading in readings}
     images = parts['train'].images
     net, states = from_run(settings, *run, images) if run else from_recipe(settings, images, console)
     if settings.save_weights:
         interop.save_weights(settings.save_weights, net, states)
 
     answer = lambda part: layers.features(net, states, part, settings.upto)  # noqa: E731
-    arrays = {}
+    arrays, block = {}, block_size(images.shape[1:])
     for split, part in parts.items():
         prefix = '' if split == 'train' else f'{split}_'
-        arrays[f'{prefix}features'] = np.concatenate([*over_blocks(answer, jnp.asarray(part.images), BLOCK)])
+        arrays[f'{prefix}features'] = np.concatenate([*over_blocks(answer, part.images, block)])
         arrays |= {} if part.labels is None else {f'{prefix}labels': part.labels}
     count, width = arrays['features'].shape
     if ending == '.npz':
@@ -102,7 +104,7 @@ def from_recipe(settings: Features, images: Array, console: Console) -> tuple[Ne
     recipe = presets.recipe(name, images, **given)
     check_upto(settings, recipe.net)
     check_fits(recipe.net, images.shape[1:])
-    state = initial_state(recipe, jax.random.key(settings.seed), images := jnp.asarray(images))
+    state = initial_state(recipe, jax.random.key(settings.seed), images)
     if settings.weights is not None:
         return recipe.net, interop.load_weights(settings.weights, recipe.net, state.layers)
     console.print(f'{name}: {recipe.epochs} epochs of {len(images)} images of {settings.dataset}')

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from hebbjax.base import Array
 from hebbjax.layers.layer import Layer
 from hebbjax.layers.network import TrainState, check_network, features
-from hebbjax.readout.blocks import BLOCK, over_blocks
+from hebbjax.readout.blocks import block_size, over_blocks
 from hebbjax.readout.ridge import fit_ridge
 from hebbjax.support import checks
 from hebbjax.support.checks import require
@@ -88,7 +88,7 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Settin
         """Compute what the layers send on. [n, ...] -> [n, F]."""
         check_is_fitted(self, 'state_')
         images, _ = self._take(X)
-        block = min(BLOCK, 1 << (len(images) - 1).bit_length())  # a power of two, so that there are few programs
+        block = min(block_size(images.shape[1:]), 1 << (len(images) - 1).bit_length())
         return np.concatenate([*over_blocks(lambda part: np.asarray(self._answer(part)), images, block)])
 
     @property

@@ -1,6 +1,7 @@
 """Going through a whole data set in blocks of rows: what networks answer, with memory for one block at a time."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +11,10 @@ from jax import lax
 
 from hebbjax.base import Array
 
-BLOCK = 256  # images whose features are computed in one call
+
+def block_size(image_shape: Sequence[int]) -> int:
+    """Say of how many images features are computed in one call: 256, or as many as hold 2**22 values."""
+    return max(1, min(256, 2**22 // math.prod(image_shape)))
 
 
 def map_blocks(f: Callable, inputs: Any, block: int = 100) -> Any:
