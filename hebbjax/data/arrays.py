@@ -43,6 +43,7 @@ def read_arrays(source: Any, notes: list[str], *, channels_first=None, **how) ->
     """Read what `from_arrays` takes, images or (images, labels)."""
     images, labels = source if isinstance(source, tuple) and len(source) == 2 else (source, None)
     if hasattr(images, 'ndim'):
+        _refuse_keys(**how)
         return Found(to_nhwc(to_numpy(images), channels_first, notes), labels)
     found = read_examples(images, notes, channels_first=channels_first, **how)
     require(labels is None or found.labels is None, 'images come with labels of their own; leave out the others.')
@@ -61,7 +62,8 @@ def read_examples(
     require(fits, f'{type(examples).__name__} holds no images; give an array, or what has len() and [i].')
     require(len(examples) > 0, 'there are no images among 0 examples; give some.')
     told, labels = collections.Counter(), []
-    keys = find_keys(examples[0], images_key, labels_key) if isinstance(examples[0], Mapping) else ()
+    is_named = isinstance(examples[0], Mapping)
+    keys = find_keys(examples[0], images_key, labels_key) if is_named else _refuse_keys(images_key, labels_key)
     if None in keys:
         notes.append(f'there are no labels by name among {", ".join(map(str, examples[0]))}; name them by labels_key.')
 
@@ -99,3 +101,9 @@ def _class_names(examples, keys) -> tuple[str, ...]:
     feature = features.get(keys[1]) if keys and isinstance(features, Mapping) else None
     names = getattr(feature, 'names', None) or getattr(examples, 'classes', None)
     return tuple(names) if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) else ()
+
+
+def _refuse_keys(images_key=None, labels_key=None, **how) -> tuple:
+    fits = images_key is None and labels_key is None
+    require(fits, 'images_key and labels_key name what stands in a dict or a file, and here is none; leave them out.')
+    return ()

@@ -324,6 +324,8 @@ def test_settings_and_splits_of_arrays():
     assert 'has no test part' in refusal(IMAGES, 'test')
     assert 'shape says nothing about this ndarray' in refusal(IMAGES, shape=(10, 10))
     assert 'white says nothing about digits' in refusal('digits', white=16)
+    for source in (IMAGES, (IMAGES, LABELS), [(IMAGES[0], 1)]):
+        assert 'images_key and labels_key name what stands in a dict' in refusal(source, images_key='x')
     for white in (np.nan, np.inf, -1.0, 0, True, 'fast'):
         assert f'white={white!r} is out of range' in refusal(IMAGES, white=white)
     with pytest.raises(TypeError, match='colour'):
