@@ -59,8 +59,7 @@ def run_features(settings: Features, console: Console) -> None:
     beside = settings.out.with_name(f'{settings.out.stem}-labels.npy')
     files.check_writable(settings.out, settings.save_weights, *([beside] if ending == '.npy' else []))
     other = [f'--{name}' for name in ('recipe', 'features', 'epochs', 'weights') if getattr(settings, name) is not None]
-    way = f'leave {", ".join(other)} out'
-    require(not (settings.run and other), f'the network of --run is as it was trained; {way}.')
+    require(not (settings.run and other), f'the network of --run is as it was trained; leave {", ".join(other)} out.')
 
     run = None if settings.run is None else read_run(settings.run, settings.data_dir)
     settings = dataclasses.replace(settings, dataset=settings.dataset or (run[0].dataset if run else 'digits'))

@@ -1,6 +1,7 @@
 """The command line: commands by name; bad input ends in one sentence and exit code 2, Ctrl-C in 130, SIGTERM in 143."""
 
 import dataclasses
+import importlib
 import os
 import pathlib
 import sys
@@ -12,6 +13,7 @@ from hebbjax.cli.output import lasting_output, make_console
 from hebbjax.support.checks import check_choice
 from hebbjax.support.signals import listen
 
+COMMANDS = ('compare', 'train', 'evaluate', 'plot', 'show', 'features', 'data')
 USAGE = """usage: hebbjax [COMMAND] [flags]
 
   compare                       Hebbian features beside their controls, over seeds; where no command is named
@@ -42,6 +44,16 @@ def prepare_data(settings: PrepareData, console) -> None:
     console.print(f'{settings.name} lies prepared in {prepare_dataset(settings.name, settings.data_dir)}')
 
 
+def find_command(name: str, words: Sequence[str]) -> tuple[type, Callable]:
+    """Give the flags of a command and what is done with them; of all others nothing is imported."""
+    if name == 'data':
+        return PrepareData, prepare_data
+    module = importlib.import_module(f'hebbjax.cli.{name}')
+    if name == 'train':
+        return module.find_train(words)
+    return getattr(module, name.title()), getattr(module, f'run_{name}')
+
+
 @lasting_output()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `hebbjax`, the console command and `python -m hebbjax`. -> its exit code."""
@@ -50,21 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'hebbjax {sys.modules["hebbjax"].__version__}' if argv == ['--version'] else USAGE)
         return 0
     name, words = (argv[0], argv[1:]) if argv and not argv[0].startswith('-') else ('compare', argv)
-    # late: --version and --help need none of them
-    from hebbjax.cli import compare, evaluate, features, plot, show, train
-
-    commands = {
-        'compare': lambda: (compare.Compare, compare.run_compare),
-        'train': lambda: train.find_train(words),
-        'evaluate': lambda: (evaluate.Evaluate, evaluate.run_evaluate),
-        'plot': lambda: (plot.Plot, plot.run_plot),
-        'show': lambda: (show.Show, show.run_show),
-        'features': lambda: (features.Features, features.run_features),
-        'data': lambda: (PrepareData, prepare_data),
-    }
     try:
-        check_choice('command', name, commands)
-        settings, command = commands[name]()
+        check_choice('command', name, COMMANDS)
+        settings, command = find_command(name, words)
     except ValueError as error:
         print(f'hebbjax: error: {error}', file=sys.stderr)
         return 2
@@ -86,9 +86,7 @@ def run_command(settings, command: Callable, argv: Sequence[str], prog: str) -> 
             words = ' '.join(str(error).split())
             if isinstance(error, OSError) and error.filename and error.strerror:  # the system's own
                 words = f'{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}.'
-            elif (
-                isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in words
-            ):  # jax has no kind of its own for these
+            elif isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in words:  # jax has no kind of its own
                 words = 'this needs more memory than there is; use fewer neurons, images or seeds, or smaller batches.'
             elif isinstance(error, RuntimeError) and 'Unable to initialize backend' not in words:  # a bug
                 raise

@@ -32,8 +32,8 @@ class Source:
     shape: tuple[flags.Count, ...] | None = None  # Height, width, channels of a table's rows
     images_key: str | None = None  # Entry of an .npz file that holds the images; left out: found
     labels_key: str | None = None  # Entry of an .npz file, or column of a table, that holds labels; left out: found
-    channels_first: bool | None = None  # Whether arrays are [n, C, H, W]; left out: told by their shape
-    white: flags.Rate | None = None  # Value of arrays that is white; left out: told by their type and range
+    channels_first: bool | None = None  # Whether arrays are [n, C, H, W]; left out: recognised by their shape
+    white: flags.Rate | None = None  # Value of arrays that is white; left out: recognised by their type and range
     skip_unreadable: bool = False  # Leave out files that cannot be read, instead of refusing all of them
 
     def splits(self) -> tuple[str, ...]:

@@ -85,10 +85,10 @@ def say_missing(run: plot.Drawn, rows: list[dict], settings: Show) -> Iterator[t
     total = sum(stage.epochs for stage in training.plan_stages(run.settings.plan, run.net, run.settings.epochs))
     if settings.epoch is None and epoch < total:
         yield f'{total - epoch} of {total} epochs were not trained.', f'hebbjax train --resume {folder}'
-    judged_epoch = run.evaluation['config']['epoch'] if rows else None
-    at = '' if settings.epoch is None else f' --epoch {epoch}'
     if not run.about['classes']:
         return  # nothing can be judged
+    at = '' if settings.epoch is None else f' --epoch {epoch}'
+    judged_epoch = run.evaluation['config']['epoch'] if rows else None
     if not rows:
         words = 'No classifier has judged this run yet, so test accuracies and confusions are missing.'
         yield words, f'hebbjax evaluate {folder}{at}'

@@ -25,7 +25,7 @@ def from_arrays(
             Hugging Face are; images may be pillow's.
         labels: whole numbers, names (numbered as they sort), a column [n, 1], or one-hot rows [n, K].
         channels_first: whether images are [C, H, W]; None: recognised.
-        white: the value that is white; None: told by uint8, uint16 and bool, else recognised, see `scale`.
+        white: the value that is white; None: known of uint8, uint16 and bool, else recognised, see `scale`.
 
     Example:
         >>> images, labels = from_arrays(np.full((2, 3, 8, 8), 200.0), ['dog', 'cat'])
@@ -61,7 +61,7 @@ def read_examples(
     fits = fits and not isinstance(examples, str | bytes | Mapping)  # which data.load takes for paths and arrays
     require(fits, f'{type(examples).__name__} holds no images; give an array, or what has len() and [i].')
     require(len(examples) > 0, 'there are no images among 0 examples; give some.')
-    told, labels = collections.Counter(), []
+    conversions, labels = collections.Counter(), []
     is_named = isinstance(examples[0], Mapping)
     keys = find_keys(examples[0], images_key, labels_key) if is_named else _refuse_keys(images_key, labels_key)
     if None in keys:
@@ -76,13 +76,13 @@ def read_examples(
                 image, label = (example[0], example[1]) if _is_pair(example) else (example, None)
             labels.append(label if isinstance(label, str) or label is None else to_numpy(label))
             if hasattr(image, 'getbands'):  # pillow's
-                yield f'image {index}', pictures.decode(image, told)
+                yield f'image {index}', pictures.decode(image, conversions)
             else:
                 said = notes if index == 0 else []
                 yield f'image {index}', to_nhwc(to_numpy(image)[None], channels_first, said)[0]
 
-    images = pictures.gather(decode_each(), len(examples), resize, told)
-    notes += pictures.tell(told)
+    images = pictures.gather(decode_each(), len(examples), resize, conversions)
+    notes += pictures.describe(conversions)
     missing = sum(label is None for label in labels)
     require(missing in (0, len(labels)), f'{missing} of {len(labels)} examples have no label; leave these out.')
     return Found(images, None if missing else labels, _class_names(examples, keys))

@@ -22,6 +22,7 @@ from hebbjax.data import folders, tables
 from hebbjax.data.arrays import read_arrays
 from hebbjax.data.forms import Found, Reading, Split, assemble, check_part, spell
 from hebbjax.support import checks
+from hebbjax.support.files import quiet_absl
 
 PREPARED = ('mnist', 'fashion_mnist', 'cifar10')
 NAMES = ('digits', *PREPARED)
@@ -72,7 +73,7 @@ def read(
         images_key: the entry that holds images, where its name does not tell.
         labels_key: the entry or column that holds labels.
         channels_first: whether images are [C, H, W]; left out: recognised.
-        white: the value that is white; left out: told by types, else recognised, see `forms.scale`.
+        white: the value that is white; left out: known by types, else recognised, see `forms.scale`.
         skip_unreadable: whether pictures of a folder that cannot be read are left out, and not refused.
 
     Example:
@@ -234,18 +235,12 @@ def open_builder(name: str, directory: pathlib.Path):
 @contextlib.contextmanager
 def calling_tfds(trouble: str, name: str, directory: pathlib.Path):
     """Make one sentence of what tensorflow-datasets raises, `trouble (reason); way out.`, and keep its advice quiet."""
-    from absl import logging as absl_logging
-
-    is_severe = lambda record: record.levelno > logging.WARNING  # noqa: E731
-    logger = absl_logging.get_absl_logger()
-    logger.addFilter(is_severe)
     try:
-        yield
+        with quiet_absl(logging.WARNING):
+            yield
     except (ImportError, MemoryError):  # not the files' fault
         raise
     except Exception as error:
         reason = f'{type(error).__name__}: {error}'.splitlines()[0][:200].rstrip('.: ')
         way = f'delete what is damaged, and run `{command_of(name, directory)}` on a machine with network'
         raise ValueError(f'{trouble} ({reason}); {way}.') from error
-    finally:
-        logger.removeFilter(is_severe)

@@ -39,7 +39,7 @@ def read_folder(root: str, split: str, notes: list[str], *, resize=None, skip_un
 
     parts = splits_of_folder(root)
     check_part(split, [*parts], spell(root))
-    ignored, told, skipped, labels = collections.Counter(), collections.Counter(), [], []
+    ignored, conversions, skipped, labels = collections.Counter(), collections.Counter(), [], []
     classes = tuple(sort_names(_scan(parts['train'])[0]))
     listed = [*_list_pictures(parts[split], classes, ignored)]
 
@@ -48,7 +48,7 @@ def read_folder(root: str, split: str, notes: list[str], *, resize=None, skip_un
         for path, label in ((os.path.join(folder, name), label) for folder, names, label in listed for name in names):
             try:
                 with reading(spell(path), way), Image.open(path) as image:
-                    pixels = pictures.decode(image, told)
+                    pixels = pictures.decode(image, conversions)
             except ValueError:
                 if not skip_unreadable:
                     raise
@@ -57,8 +57,8 @@ def read_folder(root: str, split: str, notes: list[str], *, resize=None, skip_un
             labels.append(label)
             yield spell(path), pixels
 
-    images = pictures.gather(decode_each(), sum(len(names) for _, names, _ in listed), resize, told)
-    notes += pictures.tell(told)
+    images = pictures.gather(decode_each(), sum(len(names) for _, names, _ in listed), resize, conversions)
+    notes += pictures.describe(conversions)
     if skipped:
         notes.append(f'images that could not be read were skipped ({len(skipped)} of them, the first {skipped[0]}).')
     if parts['train'] != root and (beside := [name for name in _scan(root)[0] if name not in parts]):

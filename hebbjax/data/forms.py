@@ -112,7 +112,7 @@ def to_numpy(value) -> np.ndarray:
 def to_nhwc(images: np.ndarray, channels_first: bool | None, notes: list[str]) -> np.ndarray:
     """Give images [n, H, W], [n, H, W, C] or [n, C, H, W] as [n, H, W, C].
 
-    Channels are first where that is told, or where axis 1 is 1 or 3 and the last is longer than 4.
+    Channels are first where that is said, or where axis 1 is 1 or 3 and the last is longer than 4.
     """
     is_told = channels_first is None or isinstance(channels_first, bool)
     require(is_told, f'channels_first={show(channels_first)} is unknown; give True or False, or leave it out.')

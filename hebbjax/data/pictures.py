@@ -29,12 +29,12 @@ def picture_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, form in known.items() if form in Image.OPEN or form == 'MPO')
 
 
-def decode(image, told: collections.Counter) -> np.ndarray:
-    """Decode an open picture to [H, W, C]; what was done to it is counted in `told`."""
+def decode(image, conversions: collections.Counter) -> np.ndarray:
+    """Decode an open picture to [H, W, C]; what was done to it is counted in `conversions`."""
     from PIL import Image, ImageOps
 
-    told[_ANIMATED] += getattr(image, 'is_animated', False)
-    told[_DEEP] += image.mode in ('RGB', 'RGBA') and ';16' in str(getattr(image, 'tile', ''))
+    conversions[_ANIMATED] += getattr(image, 'is_animated', False)
+    conversions[_DEEP] += image.mode in ('RGB', 'RGBA') and ';16' in str(getattr(image, 'tile', ''))
     is_grey, mode = _is_grey(image), image.mode
     if 'exif' in image.info:
         image = ImageOps.exif_transpose(image)
@@ -43,7 +43,7 @@ def decode(image, told: collections.Counter) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert('RGBA')
         if image.getchannel('A').getextrema()[0] < 255:
-            told[_TRANSPARENT] += 1
+            conversions[_TRANSPARENT] += 1
             image = Image.alpha_composite(Image.new('RGBA', image.size, (0, 0, 0, 255)), image)
     mode = 'L' if is_grey else 'RGB'
     pixels = np.asarray(image if image.mode == mode else image.convert(mode))
@@ -51,7 +51,7 @@ def decode(image, told: collections.Counter) -> np.ndarray:
 
 
 def gather(
-    pictures: Iterable[tuple[str, np.ndarray]], count: int, resize: Any, told: collections.Counter | None = None
+    pictures: Iterable[tuple[str, np.ndarray]], count: int, resize: Any, conversions: collections.Counter | None = None
 ) -> np.ndarray:
     """Put pictures, `count` at most, one by one into one array [n, H, W, C]: RGB if one is, of 16 bits if one has them.
 
@@ -76,8 +76,8 @@ def gather(
         images[row] = pixels
         row += 1
     require(row > 0, f'none of the {count} images can be read; give others.')
-    if told is not None and images.shape[3] == 3:
-        told[_GREY_AMONG_RGB] += grey
+    if conversions is not None and images.shape[3] == 3:
+        conversions[_GREY_AMONG_RGB] += grey
     return images[:row]
 
 
@@ -101,9 +101,9 @@ def resize_pixels(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.rint(resized).astype(pixels.dtype) if pixels.dtype.kind in 'ui' else resized
 
 
-def tell(told: collections.Counter) -> list[str]:
+def describe(conversions: collections.Counter) -> list[str]:
     """Make a sentence each of what was counted."""
-    return [f'{what} ({count} of them).' for what, count in told.items() if count]
+    return [f'{what} ({count} of them).' for what, count in conversions.items() if count]
 
 
 def _is_grey(image) -> bool:

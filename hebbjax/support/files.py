@@ -66,6 +66,20 @@ def reading(path: str | os.PathLike[str], way: str, kinds: tuple = (Exception,))
         raise ValueError(f'{path} is damaged ({" ".join(words.split())[:200].rstrip(".")}); {way}.') from None
 
 
+@contextlib.contextmanager
+def quiet_absl(level: int) -> Iterator[None]:
+    """Drop what tensorflow-datasets and orbax log by absl, up to a level: what fails is said in one sentence."""
+    from absl import logging as absl_logging
+
+    is_severe = lambda record: record.levelno > level  # noqa: E731
+    logger = absl_logging.get_absl_logger()
+    logger.addFilter(is_severe)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_severe)
+
+
 def write_json(path: pathlib.Path, content) -> None:
     """Write values as JSON; what it does not know as text (a path) or null (NaN, infinity)."""
     write_whole(path, lambda file: file.write_text(f'{_to_json(content, indent=1)}\n'))

@@ -87,10 +87,8 @@ class Checkpoints:
         """Save now, Ctrl-C waits; where that cannot be done (OSError), what was kept before stays."""
         arrays, kept = {name: leaf for name, leaf in leaf_arrays(context.state).items() if leaf.size}, self.epochs()
         path, self._history = self.folder / str(context.epoch), context.history
-        with hold_signals():
-            logged = logging.root.manager.disable
+        with hold_signals(), files.quiet_absl(logging.ERROR):  # orbax's threads say at length what is said below
             try:
-                logging.disable(logging.ERROR)  # orbax's threads say at length what is said below
                 manager, args = self._open()
                 parts = {'state': args.StandardSave(arrays), 'record': args.JsonSave(context.position._asdict())}
                 manager.save(context.epoch, args=args.Composite(**parts))
@@ -100,7 +98,6 @@ class Checkpoints:
                 reason = 'No space left on device' if 'No space left' in str(error) else reason
                 raise OSError(f'{path} could not be written ({reason}); epochs {kept} are kept.') from None
             finally:
-                logging.disable(logged)
                 self._clear()
 
     def epochs(self) -> list[int]:
