@@ -21,7 +21,7 @@ from hebbjax.layers.layer import (
 from hebbjax.layers.microbatch import scan_microbatches
 from hebbjax.layers.patches import lay_grid, sample_patches
 from hebbjax.rules.local import matmul, mean_over_patches
-from hebbjax.support import checks
+from hebbjax.support import checks, devices
 
 
 def update_layer(
@@ -39,6 +39,8 @@ def update_layer(
         way = 'one_hot(classes) teaches as many neurons as classes, groups(K, n, common) K n + common'
         checks.require(jnp.shape(teacher) == wanted, f'{came}; {way}.')
     stats, is_finite, sent, pre, post = accumulate_layer(layer, key, state, images, teacher, frames)
+    stats, misfits = devices.sum_over_devices((stats, (~is_finite).astype(jnp.int32)))
+    is_finite = misfits == 0
     dw, rule = layer.rule.finalize(stats, state.w, state.rule)  # [N, D]
     change, opt = layer.tx.update(dw, state.opt, state.w)
     w = state.w + change
@@ -68,7 +70,7 @@ def accumulate_layer(
     """
     check_image_size(state, images.shape[1:])
     is_finite = jnp.isfinite(images).all()  # windows may leave pixels out, and parts of `pre` may pass over NaN
-    sample_key, rule_key = jax.random.split(key)
+    sample_key, rule_key = jax.random.split(devices.own_key(key))
     w = layer.rule.effective_weights(state.w)  # [N, D]
     if w is not state.w:  # of which `update_layer` says whether it is finite, and small enough
         is_finite &= all_finite(w)
@@ -114,7 +116,8 @@ def accumulate_layer(
         return carry, apply_chain(layer.post[:some], state.post[:some], v, train=True)[0]
 
     stats = layer.rule.init_stats(state.w)
-    carry = (stats._replace(products=jnp.zeros_like(state.lateral)) if settled else stats), is_finite
+    stats = stats._replace(products=jnp.zeros_like(state.lateral)) if settled else stats
+    carry = devices.own(stats), is_finite
     if drawn is not None:  # few patches, from the whole batch
         x = layer.patch_transform(sample_patches(sample_key, layer.window, images, drawn))  # [P, D]
         carry, _ = learn(carry, rule_key, x, teacher)
