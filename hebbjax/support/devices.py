@@ -115,7 +115,7 @@ def own_rows(count: int | None, rows: int) -> jax.Array:
     """Say how many of a device's rows are those of the `count` in all that `divide_rows` laid out; None: all."""
     if count is None or not _is_divided():
         return jnp.int32(rows)
-    return count // device_count() + (lax.axis_index(DATA) < count % device_count())
+    return count // device_count() + (lax.axis_index(DATA) < count % device_count()).astype(jnp.int32)
 
 
 def _even(a, size):
