@@ -76,6 +76,8 @@ def cut_bands(window: Window, images: Array, count: int) -> tuple[Window, Array]
 
     -> the window that finds the same patches in bands, and these [count, B, h, W, C].
     """
+    if count == 1:
+        return window, images[None]
     g = lay_grid(window, images.shape[1:])
     padded = jnp.pad(images, ((0, 0), (g.padding[0],) * 2, (0, 0), (0, 0)))
     rows = g.out[0] // count

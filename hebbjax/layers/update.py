@@ -4,7 +4,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from hebbjax.base import Array, Key, StepInfo, UpdateStats
 from hebbjax.layers.chain import PartState, apply_chain, count_by_image
@@ -21,7 +20,7 @@ from hebbjax.layers.microbatch import bands_of, microbatch_of, scan_microbatches
 from hebbjax.layers.patches import cut_bands, extract_patches, lay_grid, sample_patches
 from hebbjax.rules.local import mean_over_patches
 from hebbjax.rules.products import matmul
-from hebbjax.support import checks
+from hebbjax.support import checks, devices
 
 
 def update_layer(
@@ -39,6 +38,8 @@ def update_layer(
         way = 'one_hot(classes) teaches as many neurons as classes, groups(K, n, common) K n + common'
         checks.require(jnp.shape(teacher) == wanted, f'{came}; {way}.')
     stats, is_finite, sent, pre, post = accumulate_layer(layer, key, state, images, teacher, frames)
+    stats, misfits = devices.sum_over_devices((stats, (~is_finite).astype(jnp.int32)))
+    is_finite = misfits == 0
     with layer.arithmetic():
         dw, rule = layer.rule.finalize(stats, state.w, state.rule)  # [N, D]
     change, opt = layer.tx.update(dw, state.opt, state.w)
@@ -69,7 +70,7 @@ def accumulate_layer(
     """
     check_image_size(state, images.shape[1:])
     is_finite = jnp.isfinite(images).all()  # windows may leave pixels out, and parts of `pre` may pass over NaN
-    sample_key, rule_key = jax.random.split(key)
+    sample_key, rule_key = jax.random.split(devices.own_key(key))
     w = layer.rule.effective_weights(state.w)  # [N, D]
     if w is not state.w:  # of which `update_layer` says whether it is finite, and small enough
         is_finite &= all_finite(w)
@@ -115,18 +116,20 @@ def accumulate_layer(
         return carry, v.reshape(*maps.shape[:-1], -1)
 
     def look(carry, number, images, teacher):
-        key = jax.random.fold_in(rule_key, number)
-        if bands == 1:
-            carry, v = see(carry, key, layer.window, images, teacher)
-        else:  # even one image is too much: rows of its places a band at a time, over all of the images
-            window, parts = cut_bands(layer.window, images, bands)
-            step = lambda carry, of: see(carry, jax.random.fold_in(key, of[0]), window, of[1], teacher)  # noqa: E731
-            carry, v = lax.scan(jax.checkpoint(step, prevent_cse=False), carry, (jnp.arange(bands), parts))
-            v = jnp.swapaxes(v, 0, 1).reshape(len(images), -1, *v.shape[3:])
+        window, parts = cut_bands(layer.window, images, bands)
+
+        def see_band(carry, band, parts, _):
+            key = jax.random.fold_in(rule_key, number * bands + band)
+            carry, v = see(carry, key, window, parts[0], teacher)
+            return carry, v[None]
+
+        carry, v = scan_microbatches(see_band, carry, 1, parts)  # [bands, b, rows, W', N]
+        v = jnp.swapaxes(v, 0, 1).reshape(len(images), -1, *v.shape[3:])
         return carry, apply_chain(layer.post[:some], state.post[:some], v, train=True)[0]
 
     stats = layer.rule.init_stats(state.w)
-    carry = (stats._replace(products=jnp.zeros_like(state.lateral)) if settled else stats), is_finite
+    stats = stats._replace(products=jnp.zeros_like(state.lateral)) if settled else stats
+    carry = devices.own(stats), is_finite
     if drawn is not None:  # few patches, from the whole batch
         x = layer.patch_transform(sample_patches(sample_key, layer.window, images, drawn))  # [P, D]
         carry, _ = learn(carry, rule_key, x, teacher)
