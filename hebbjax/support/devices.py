@@ -171,7 +171,7 @@ def own_rows(count: int | None, rows: int) -> jax.Array:
     """Say how many of a device's rows are those of the `count` in all that `divide_rows` laid out; None: all."""
     if count is None or not _is_divided():
         return jnp.int32(rows)
-    return count // device_count() + (device_number() < count % device_count())
+    return count // device_count() + jnp.int32(device_number() < count % device_count())
 
 
 def _even(a, size):
