@@ -44,7 +44,7 @@ class CallbackContext:
     net: Network
     stages: Sequence[Stage]
     position: Position
-    state: TrainState  # with a leading axis of seeds, where there are any
+    state: TrainState  # with a leading axis of seeds, where there are any; the next epoch writes over it
     info: tuple[StepInfo | None, ...] | None = None  # the epoch's of each layer, on the host
 
     # every epoch's scalars; this one's, `layer1.max_update`, `layer2.dead`, ..., to which callbacks may add theirs
@@ -110,8 +110,9 @@ def fit(
 
     Args:
         state: from `init`; from `parallel.init_seeds`, whose seeds are trained each as if it were alone; or from a
-            checkpoint together with its position. It stays as it is.
-        callbacks: called in this order after every epoch.
+            checkpoint together with its position. It stays as it is: epochs write over a copy of it.
+        callbacks: called in this order after every epoch. The state they see is written over by the next epoch; one
+            that keeps it copies it: `jax.device_put(context.state, may_alias=False)`.
         watch: what to watch on the way; None: nothing but the size of change.
         augment: (key, images of a batch) -> images.
         seeds_at_once: how many seeds to map together; None: all of them, or on a CPU, where it is faster, one.
@@ -128,7 +129,7 @@ def fit(
     for stage in stages:
         require(isinstance(stage, Stage), f'a stage is a training.Stage, not {show(stage)}.')
         stage = dataclasses.replace(stage, epochs=1)  # a program is the same for any number of them
-        programs.append(make_train_epoch(net, batch=batch, stage=stage, watch=watch, augment=augment))
+        programs.append(make_train_epoch(net, batch=batch, stage=stage, watch=watch, augment=augment, donate=True))
     way = f'a training goes on at a training.Position, not {show(position)}.'
     require(isinstance(position, Position), way)
     number, epoch, epochs = position.stage, position.epoch, [stage.epochs for stage in stages]
@@ -138,10 +139,11 @@ def fit(
     fits = number < len(stages) and rows == epoch <= epochs[number]
     require(fits, f'{stands}, cannot go on in stages of {epochs} epochs; {way}.')
     one_state = state if seeds is None else jax.eval_shape(lambda states: parallel.take_seed(states, 0), state)
-    data = jax.tree.map(jnp.asarray, check_inputs(net, one_state, images, labels, look=True))
+    data = jax.device_put(check_inputs(net, one_state, images, labels, look=True))
+    del one_state  # else the caller's state would stay on the device for as long as this runs
     if seeds is not None:
         at_once = seeds_at_once or (1 if jax.default_backend() == 'cpu' else seeds)
-        programs = [parallel.over_seeds(epoch, at_once) for epoch in programs]
+        programs = [parallel.over_seeds(epoch, at_once, donate=True) for epoch in programs]
 
     ignore = lambda context: None  # noqa: E731
     settled = CallbackContext(net, stages, position, state)  # the last whole epoch, callbacks included
@@ -154,7 +156,9 @@ def fit(
                 callback.__enter__()
                 stack.push(callback.__exit__)
 
-        # Epoch after epoch. The state is not donated: who is interrupted, and callbacks, still want that of before.
+        # Epoch after epoch, each written over the state of the one before, of which the host has a copy: who is
+        # interrupted still wants it.
+        state, saved = jax.device_put(state, may_alias=False), None
         try:
             with listen() as check_interrupt:
                 while settled.epochs > settled.epoch:
@@ -166,6 +170,7 @@ def fit(
                         program.lower(state, *data).compile()  # only the first time
                     compiled = time.perf_counter()
                     compile_seconds += compiled - began
+                    saved = copy_to_host(state) if settled.info is not None else None
                     state, info = wait_until_ready(program(state, *data))
                     info = jax.device_get(info)
                     seconds = time.perf_counter() - compiled
@@ -180,6 +185,8 @@ def fit(
                     check_interrupt()
         except KeyboardInterrupt:
             interrupted = True
+            if saved is not None and any(leaf.is_deleted() for leaf in jax.tree.leaves(settled.state)):
+                settled.state = jax.device_put(saved, jax.tree.map(lambda a: a.sharding, settled.state))
         try:
             with hold_signals():
                 for callback in callbacks:
@@ -188,6 +195,12 @@ def fit(
             interrupted = True
     seconds = time.perf_counter() - started - compile_seconds
     return FitResult(settled.state, settled.history, interrupted, seconds, compile_seconds)
+
+
+def copy_to_host(state: TrainState) -> TrainState:
+    """Copy a state to the host's memory, divided over devices as it is."""
+    where = jax.tree.map(lambda a: a.sharding.with_memory_kind('pinned_host'), state)
+    return jax.device_put(state, where, may_alias=False)
 
 
 def epoch_metrics(info: Sequence[StepInfo | None]) -> dict[str, float]:

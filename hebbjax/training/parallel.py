@@ -27,20 +27,28 @@ def count_seeds(state: TrainState) -> int | None:
 
 def take_seed(states: State, number: int) -> State:
     """Give one seed's part of a pytree in which every array has a leading axis of seeds."""
+    return _take_seed(states, number)
+
+
+@jax.jit
+def _take_seed(states, number):
     return jax.tree.map(lambda a: a[number], states)
 
 
-def over_seeds(f: Callable, at_once: int) -> Callable:
+def over_seeds(f: Callable, at_once: int, donate: bool = False) -> Callable:
     """Build the jitted `(states, *data) -> f(state, *data)`, such as an epoch's, for all states, which share the data.
 
-    `at_once` of them are mapped together by `vmap`; groups follow each other.
+    `at_once` of them are mapped together by `vmap`; groups follow each other. `donate`: the new states are written over
+    the old ones, which are then gone.
     """
     checks.check_count('at_once', at_once)
-    mapped = functools.partial(_over_seeds, f, at_once)
-    mapped.lower = functools.partial(_over_seeds.lower, f, at_once)  # ahead of time, as `jax.jit` does
+    mapped = functools.partial(_OVER_SEEDS[donate], f, at_once)
+    mapped.lower = functools.partial(_OVER_SEEDS[donate].lower, f, at_once)  # ahead of time, as `jax.jit` does
     return mapped
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
 def _over_seeds(f, at_once, states, *data):
     return lax.map(lambda state: f(state, *data), states, batch_size=None if at_once == 1 else at_once)
+
+
+_OVER_SEEDS = [jax.jit(_over_seeds, static_argnums=(0, 1), donate_argnums=(2,)[:donate]) for donate in (0, 1)]
