@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from hebbjax import transforms
 from hebbjax.base import BIAS_SALT, AnyArray, Array, Key, LearningRule, State
 from hebbjax.layers import activations
 from hebbjax.layers.chain import PartState, Shape, apply_chain, chain_shape, count_by_image, init_chain
@@ -146,20 +147,30 @@ class LayerState(NamedTuple):
 def init_layer(layer: Layer, key: Key, image_shape: Shape, w: Array | None = None) -> LayerState:
     """Make a layer's first state for images of shape (H, W, C), from weights [N, D] where they are given."""
     checks.check_key(key)
-    image_shape = checks.check_image_shape(image_shape)
+    transforms.check_ascends(layer.tx)
+    return _init_layer(layer, key, checks.check_image_shape(image_shape), check_weights(w))
+
+
+def check_weights(w: AnyArray | None) -> AnyArray | None:
+    """Give weights to start from as an array, None where there are none; refuse what is not finite."""
+    w = w if w is None or isinstance(w, jax.Array) else np.asarray(w)
+    is_finite = w is None or checks.is_traced(w) or np.isfinite(np.asarray(w)).all()
+    checks.require(is_finite, 'weights to start from hold NaN or infinite values.')
+    return w
+
+
+@specs.compiled_once('layer', 'image_shape')
+def _init_layer(layer: Layer, key: Key, image_shape: Shape, w: AnyArray | None) -> LayerState:
     # numbers that `split` in two, which `init` may do, does not give
     bias_key, post_key, pre_key = (jax.random.fold_in(key, salt) for salt in (BIAS_SALT, 2, 3))
     pre = init_chain(layer.pre, pre_key, image_shape)
     grid = lay_grid(layer.window, chain_shape(layer.pre, pre, image_shape))
     shape = (layer.features, grid.inputs)
-    given, w = w, jnp.asarray(layer.init(key, shape) if w is None else w)
+    w = jnp.asarray(layer.init(key, shape) if w is None else w)
     fits = w.shape == shape and jnp.issubdtype(w.dtype, jnp.floating)
     came = f'weights of shape {w.shape} and type {w.dtype}'
     checks.require(fits, f'{came} do not fit a layer that needs floats of {shape} for images {image_shape}.')
     w = to_float32(w)
-    is_finite = given is None or checks.is_traced(w) or np.isfinite(np.asarray(w)).all()
-    checks.require(is_finite, 'weights to start from hold NaN or infinite values.')
-    checks.check_ascends(layer.tx)
     threshold = None if layer.homeostasis is None else layer.homeostasis.init(w)
     if layer.bias is not None:
         threshold = layer.bias(bias_key, shape)[:, 0]
