@@ -45,6 +45,11 @@ def device_count() -> int:
     return lax.axis_size(DATA) if _is_divided() else 1
 
 
+def device_number() -> jax.Array | int:
+    """Say which of these devices a program runs on, from 0."""
+    return lax.axis_index(DATA) if _is_divided() else 0
+
+
 def is_divided(array: Any, mesh: Mesh) -> bool:
     """Say whether an array's rows lie divided over a mesh, or are traced, which says nothing about where they lie."""
     return isinstance(array, jax.core.Tracer) or getattr(array, 'sharding', None) == NamedSharding(mesh, ROWS)
@@ -71,16 +76,30 @@ def moments_over_devices(mean: jax.Array, var: jax.Array) -> tuple[jax.Array, ja
     """Make of means and variances of equal numbers of values on each device those of all values, in one collective."""
     if not _is_divided():
         return mean, var
-    size = device_count()
-    own = jnp.zeros((size, 2, *mean.shape), mean.dtype).at[lax.axis_index(DATA)].set(jnp.stack([mean, var]))
-    means, variances = jnp.moveaxis(lax.psum(own, DATA), 1, 0)  # [devices, ...] each
+    means, variances = jnp.moveaxis(lax.psum(beside_others(jnp.stack([mean, var])), DATA), 1, 0)  # [devices, ...] each
     mean = means.mean(0)
     return mean, variances.mean(0) + jnp.square(means - mean[None]).mean(0)
 
 
+def beside_others(array: jax.Array) -> jax.Array:
+    """Put an array where its sum over devices will have each one's beside the others'. -> [devices, ...], else 0."""
+    return jnp.zeros((device_count(), *array.shape), array.dtype).at[device_number()].set(array)
+
+
+def mean_over_devices(tree: Any) -> Any:
+    """Give the mean over devices of floats, all in one collective."""
+    return jax.tree.map(lambda a: a / device_count(), sum_over_devices(tree)) if _is_divided() else tree
+
+
 def own_key(key: Any) -> Any:
     """Give each device a key of its own, for what is drawn for its rows; where there is one, the key itself."""
-    return jax.random.fold_in(key, lax.axis_index(DATA)) if device_count() > 1 else key
+    return jax.random.fold_in(key, device_number()) if device_count() > 1 else key
+
+
+def own_order(key: Any, rows: int, count: int | None = None) -> jax.Array:
+    """Shuffle a device's rows, by a key of its own; those that fill it up, see `own_rows`, come last. -> [rows]."""
+    order = jax.random.permutation(own_key(key), rows)
+    return order if count is None else order[jnp.argsort(order >= own_rows(count, rows), stable=True)]
 
 
 def own(tree: Any) -> Any:
@@ -91,6 +110,37 @@ def own(tree: Any) -> Any:
 def divide(f: Callable, mesh: Mesh | None, *specs: PartitionSpec, out: Any = SAME) -> Callable:
     """Divide a function of arrays over a mesh: `specs` say of each argument, `out` of what is returned, which axis."""
     return f if mesh is None else jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=out)
+
+
+def by_rows(f: Callable) -> Callable:
+    """Let a jitted `f(spec, same, rows, ...)` of rows, a pytree of [n, ...], take a `mesh` on which each device
+    computes what becomes of its own rows; a number that does not divide is filled up, and cut again.
+    """
+
+    def place(spec, same, rows, *how, mesh=None, **more):
+        if mesh is None:
+            return f, (spec, same, rows, *how), more
+        mesh = check_mesh(mesh)
+        return _by_rows, (f, mesh, spec, how, tuple(more.items()), lay(same, mesh), fill_rows(rows, mesh)), {}
+
+    def call(spec, same, rows, *how, mesh=None, **more):
+        run, how, more = place(spec, same, rows, *how, mesh=mesh, **more)
+        outcome, count = run(*how, **more), len(jax.tree.leaves(rows)[0])
+        return outcome if mesh is None or count % mesh.size == 0 else jax.tree.map(lambda a: a[:count], outcome)
+
+    def lower(*how, **more):  # ahead of time, as `jax.jit` does
+        run, how, more = place(*how, **more)
+        return run.lower(*how, **more)
+
+    call.lower = lower
+    return functools.update_wrapper(call, f)
+
+
+@functools.partial(jax.jit, static_argnums=range(5))
+def _by_rows(f, mesh, spec, how, more, same, rows):
+    run = lambda same, rows: f(spec, same, rows, *how, **dict(more))  # noqa: E731
+    # nothing is added up over devices here, so nothing has to be said of what differs between them
+    return jax.shard_map(run, mesh=mesh, in_specs=(SAME, ROWS), out_specs=ROWS, check_vma=False)(same, rows)
 
 
 def divide_seeds(f: Callable, mesh: Mesh | None, shared: int) -> Callable:
@@ -112,11 +162,16 @@ def divide_rows(tree: Any, mesh: Mesh | None) -> Any:
     return tree if mesh is None else lay(jax.tree.map(lambda a: _even(a, mesh.size), tree), mesh, ROWS)
 
 
+def fill_rows(tree: Any, mesh: Mesh | None) -> Any:
+    """Lay rows of arrays [n, ...] on a mesh in their order, zeros behind them where n does not divide."""
+    return tree if mesh is None else lay(jax.tree.map(lambda a: _fill(a, -len(a) % mesh.size), tree), mesh, ROWS)
+
+
 def own_rows(count: int | None, rows: int) -> jax.Array:
     """Say how many of a device's rows are those of the `count` in all that `divide_rows` laid out; None: all."""
     if count is None or not _is_divided():
         return jnp.int32(rows)
-    return count // device_count() + (lax.axis_index(DATA) < count % device_count()).astype(jnp.int32)
+    return count // device_count() + jnp.int32(device_number() < count % device_count())
 
 
 def _even(a, size):
@@ -126,6 +181,11 @@ def _even(a, size):
     most = (len(a) + missing) // size
     filled = [np.pad(part, ((0, most - len(part)), *((0, 0),) * (a.ndim - 1))) for part in np.array_split(a, size)]
     return np.concatenate(filled)
+
+
+def _fill(a, missing):
+    pad = jnp.pad if isinstance(a, jax.core.Tracer) else np.pad
+    return pad(a, ((0, missing), *((0, 0),) * (a.ndim - 1))) if missing else a
 
 
 def _lay(mesh, spec, a):

@@ -61,9 +61,7 @@ def _own_epoch(program: Program, count: int, state, images, labels=None):
     net, watch, first, share = program.net, program.watch, state.step, devices.device_count()
     batch, count = program.batch // share, count // share  # of this device
     key_of = lambda state, salt: jax.random.fold_in(jax.random.fold_in(state.key, state.step), salt)  # noqa: E731
-    order = jax.random.permutation(devices.own_key(key_of(state, ORDER_SALT)), len(images))
-    if len(images) > count:  # rows that fill a device up come last, and nobody gets there
-        order = order[jnp.argsort(order >= devices.own_rows(program.count, len(images)), stable=True)]
+    order = devices.own_order(key_of(state, ORDER_SALT), len(images), program.count)
 
     def step(state, chosen):
         observation = None
