@@ -124,7 +124,7 @@ class Settings:
     spread: flags.Rate = 1.0  # Standard deviation of the first weights; 1 in the papers. Of small ones few ever win
     start: str = 'drawn'  # First weights: drawn, or patches, cut out of training images; of untrained filters, too
     output: str = 'weights'  # Predict with the weights, or with effective ones: sign(w)|w|^(p-1)
-    precision: str = 'highest'  # Of the drives' product: highest (float32), tensorfloat32 or bfloat16
+    precision: str = 'highest'  # Of a layer's products: highest, float32x3, tensorfloat32 or bfloat16
 
     power: flags.number(least=1) = 1.0  # n of the head's RePU(n)
     threshold: flags.number(least=-flags.LARGEST) = 0.0  # Deviations above its mean from which a neuron sends, at first
