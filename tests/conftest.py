@@ -18,6 +18,7 @@ import signal
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = ' '.join([
     '--xla_backend_optimization_level=0',
+    '--xla_force_host_platform_device_count=8',  # for what is divided over devices
     # of no other version, since a flag that XLA does not know ends the process
     '--xla_cpu_use_fusion_emitters=false' if importlib.metadata.version('jaxlib').startswith('0.10.') else '',
     os.environ.get('XLA_FLAGS', ''),

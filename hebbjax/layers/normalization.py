@@ -10,7 +10,7 @@ from jax import lax
 
 from hebbjax.base import Array, Key
 from hebbjax.layers.chain import PartState, Shape
-from hebbjax.support import checks
+from hebbjax.support import checks, devices
 
 ones = jax.nn.initializers.ones  # first scales, as today's frameworks have them
 uniform: jax.nn.initializers.Initializer = jax.nn.initializers.uniform(
@@ -80,7 +80,9 @@ class BatchNorm:
         axes = tuple(range(x.ndim - 1))
         mean = x.mean(axes)  # [N]
         var = jnp.square(x - jnp.expand_dims(mean, axes)).mean(axes)
-        return self.scaled(state.params, x, mean, var), self.moved(state, mean, var, x.size // x.shape[-1])
+        mean, var = devices.moments_over_devices(mean, var)
+        count = x.size // x.shape[-1] * devices.device_count()
+        return self.scaled(state.params, x, mean, var), self.moved(state, mean, var, count)
 
     def averages(self, stats: NormStats) -> tuple[Array, Array]:
         """Give mean and variance to evaluate with."""

@@ -11,17 +11,16 @@ from hebbjax.layers.layer import (
     Layer,
     LayerState,
     check_image_size,
-    layer_patches,
     matmul_drives,
-    microbatch_of,
     output_drive,
     output_transform,
     settled_drive,
 )
-from hebbjax.layers.microbatch import scan_microbatches
-from hebbjax.layers.patches import lay_grid, sample_patches
-from hebbjax.rules.local import matmul, mean_over_patches
-from hebbjax.support import checks
+from hebbjax.layers.microbatch import bands_of, microbatch_of, scan_microbatches
+from hebbjax.layers.patches import cut_bands, extract_patches, lay_grid, sample_patches
+from hebbjax.rules.local import mean_over_patches
+from hebbjax.rules.products import matmul
+from hebbjax.support import checks, devices
 
 
 def update_layer(
@@ -39,7 +38,10 @@ def update_layer(
         way = 'one_hot(classes) teaches as many neurons as classes, groups(K, n, common) K n + common'
         checks.require(jnp.shape(teacher) == wanted, f'{came}; {way}.')
     stats, is_finite, sent, pre, post = accumulate_layer(layer, key, state, images, teacher, frames)
-    dw, rule = layer.rule.finalize(stats, state.w, state.rule)  # [N, D]
+    stats, misfits = devices.sum_over_devices((stats, (~is_finite).astype(jnp.int32)))
+    is_finite = misfits == 0
+    with layer.arithmetic():
+        dw, rule = layer.rule.finalize(stats, state.w, state.rule)  # [N, D]
     change, opt = layer.tx.update(dw, state.opt, state.w)
     w = state.w + change
     threshold = state.threshold
@@ -68,7 +70,7 @@ def accumulate_layer(
     """
     check_image_size(state, images.shape[1:])
     is_finite = jnp.isfinite(images).all()  # windows may leave pixels out, and parts of `pre` may pass over NaN
-    sample_key, rule_key = jax.random.split(key)
+    sample_key, rule_key = jax.random.split(devices.own_key(key))
     w = layer.rule.effective_weights(state.w)  # [N, D]
     if w is not state.w:  # of which `update_layer` says whether it is finite, and small enough
         is_finite &= all_finite(w)
@@ -79,7 +81,7 @@ def accumulate_layer(
     settled = layer.lateral is not None  # thresholds are then in what neurons settle at
     threshold = layer.rule.competition_threshold(key, state.w, state.rule, None if settled else state.threshold)
     some = count_by_image(layer.post)  # parts that a microbatch passes; the others see the batch as a whole
-    drawn, size = layer.patches_per_image, microbatch_of(layer, images.shape)
+    drawn, size, bands = layer.patches_per_image, microbatch_of(layer, images.shape), bands_of(layer, images.shape)
     if layer.rule.sequential:
         needs = 'a rule with memory learns from sequences of images, and got images that are none'
         checks.require(frames is not None, f'{needs}; train it by hebbjax.train_step or an epoch.')
@@ -95,26 +97,39 @@ def accumulate_layer(
         if layer.rule.sequential:
             positions = math.prod(lay_grid(layer.window, images.shape[1:]).out)
             seen = jax.tree.map(lambda rows: by_place(rows, frames, positions), seen)  # [S, T, D], [S, T, N] twice
-        before, stats = stats, layer.rule.accumulate(stats, key, *seen, threshold)
-        if settled:
-            stats = stats._replace(products=before.products + matmul(v.T, v))  # [N, N]
+        with layer.arithmetic():
+            before, stats = stats, layer.rule.accumulate(stats, key, *seen, threshold)
+            if settled:
+                stats = stats._replace(products=before.products + matmul(v.T, v))  # [N, N]
         return (stats, is_finite & all_finite(x)), (u, v)
 
-    def look(carry, number, images, teacher):
-        maps = layer_patches(layer, images)  # [b, H', W', D]
+    def see(carry, key, window, images, teacher):
+        maps = layer.patch_transform(extract_patches(window, images))  # [b, H', W', D]
         x, u, v = maps.reshape(-1, maps.shape[-1]), None, None  # [P, D]
         if drawn is None:
-            carry, (u, v) = learn(carry, jax.random.fold_in(rule_key, number), x, teacher)
+            carry, (u, v) = learn(carry, key, x, teacher)
         if drawn is not None or w_out is not w:
             u = v = matmul_drives(layer, x, w_out)
         if u is v or layer.output == 'cosine':  # else what neurons settled at, as they learned, is what they send
             # of rows, as in the rule, so that XLA computes a cosine's |x| once for both
             v = settled_drive(layer, state, output_drive(layer, x, u))
-        v = v.reshape(*maps.shape[:-1], -1)
+        return carry, v.reshape(*maps.shape[:-1], -1)
+
+    def look(carry, number, images, teacher):
+        window, parts = cut_bands(layer.window, images, bands)
+
+        def see_band(carry, band, parts, _):
+            key = jax.random.fold_in(rule_key, number * bands + band)
+            carry, v = see(carry, key, window, parts[0], teacher)
+            return carry, v[None]
+
+        carry, v = scan_microbatches(see_band, carry, 1, parts)  # [bands, b, rows, W', N]
+        v = jnp.swapaxes(v, 0, 1).reshape(len(images), -1, *v.shape[3:])
         return carry, apply_chain(layer.post[:some], state.post[:some], v, train=True)[0]
 
     stats = layer.rule.init_stats(state.w)
-    carry = (stats._replace(products=jnp.zeros_like(state.lateral)) if settled else stats), is_finite
+    stats = stats._replace(products=jnp.zeros_like(state.lateral)) if settled else stats
+    carry = devices.own(stats), is_finite
     if drawn is not None:  # few patches, from the whole batch
         x = layer.patch_transform(sample_patches(sample_key, layer.window, images, drawn))  # [P, D]
         carry, _ = learn(carry, rule_key, x, teacher)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh
 
 from hebbjax.base import Array, Key, StepInfo
 from hebbjax.layers.network import Network, check_network
-from hebbjax.support import checks
+from hebbjax.support import checks, devices
 from hebbjax.training.monitor import Monitor, observe_every, trace_epoch
 from hebbjax.training.stages import Stage, learning_layers
 from hebbjax.training.step import Program, sweep
@@ -20,6 +21,7 @@ ORDER_SALT, AUGMENT_SALT = 0x5EED, 0xF11B  # folded in beside a step's number, s
 def make_train_epoch(
     net: Network, *, batch: int, stage: Stage | None = None, watch: Monitor | None = None,
     augment: Callable[[Key, Array], Array] | None = None, keep_last: bool = False, donate: bool = False,
+    mesh: Mesh | None = None,
 ) -> Program:  # fmt: skip
     """Build the jitted epoch `(state, images, labels=None) -> (state, info)`: one program, scanned over batches.
 
@@ -34,19 +36,34 @@ def make_train_epoch(
         augment: (key, images of a batch) -> images, such as `random_flip`; frames of a sequence change alike.
         keep_last: learn from the last, smaller batch too; else the images left over, other ones each time, sit out.
         donate: let the new state be written over the old one, which is then gone.
+        mesh: devices, such as `jax.make_mesh((jax.device_count(),), ('data',))`; each keeps its share of the images,
+            shuffles them by a key of its own, and learns from its share of every batch; sums are those of all.
     """
     checks.check_count('batch', batch)
     is_monitor = isinstance(watch, Monitor | None)
     checks.require(is_monitor, f'what is watched is a training.Monitor, or None for nothing, not {checks.show(watch)}.')
     learning_layers(stage, net)
-    return Program(_EPOCH[donate], check_network(net), stage, batch, watch, augment, keep_last)
+    mesh = devices.check_mesh(mesh)
+    devices.check_divides('a batch', batch, mesh)
+    return Program(_EPOCH[donate], check_network(net), stage, batch, watch, augment, keep_last, mesh)
 
 
-def _epoch(program: Program, state, images, labels=None):
-    net, batch, watch, count, first = program.net, program.batch, program.watch, len(images), state.step
+def _epoch(program: Program, state, *data):
+    count, batch = program.count or len(data[0]), program.batch
     checks.require(batch <= count, f'a batch of {batch} is larger than the {count} images; use batch <= {count}.')
+    devices.check_divides('a last batch', count % batch if program.keep_last else 0, program.mesh)
+    epoch = functools.partial(_own_epoch, program, count)
+    return devices.divide(epoch, program.mesh, devices.SAME, *(devices.ROWS for _ in data))(state, *data)
+
+
+def _own_epoch(program: Program, count: int, state, images, labels=None):
+    """Learn from a device's own images, of `count` in all."""
+    net, watch, first, share = program.net, program.watch, state.step, devices.device_count()
+    batch, count = program.batch // share, count // share  # of this device
     key_of = lambda state, salt: jax.random.fold_in(jax.random.fold_in(state.key, state.step), salt)  # noqa: E731
-    order = jax.random.permutation(key_of(state, ORDER_SALT), count)
+    order = jax.random.permutation(devices.own_key(key_of(state, ORDER_SALT)), len(images))
+    if len(images) > count:  # rows that fill a device up come last, and nobody gets there
+        order = order[jnp.argsort(order >= devices.own_rows(program.count, len(images)), stable=True)]
 
     def step(state, chosen):
         observation = None
@@ -54,7 +71,7 @@ def _epoch(program: Program, state, images, labels=None):
             observation = observe_every(watch, net, state.step - first, state.layers, images, chosen)
         x = images[chosen]
         if program.augment is not None:
-            change = functools.partial(program.augment, key_of(state, AUGMENT_SALT))
+            change = functools.partial(program.augment, devices.own_key(key_of(state, AUGMENT_SALT)))
             x = jax.vmap(change, 1, 1)(x) if x.ndim == 5 else change(x)  # one draw for all frames of a sequence
         state, infos = sweep(net, state, x, None if labels is None else labels[chosen], program.stage)
         return state, (infos, observation)
@@ -62,7 +79,7 @@ def _epoch(program: Program, state, images, labels=None):
     whole = count // batch * batch
     state, steps = lax.scan(step, state, order[:whole].reshape(-1, batch))
     if program.keep_last and whole < count:
-        state, last = step(state, order[whole:])
+        state, last = step(state, order[whole:count])
         steps = jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), steps, last)
 
     # one info a layer for the whole epoch

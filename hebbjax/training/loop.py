@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from hebbjax.base import AnyArray, Array, Key, StepInfo
 from hebbjax.layers.network import Network, TrainState, check_network
+from hebbjax.support import devices
 from hebbjax.support.checks import require, show
 from hebbjax.support.signals import hold_signals, listen, wait_until_ready
 from hebbjax.training import parallel
@@ -101,6 +103,7 @@ def fit(
     net: Network, state: TrainState, images: AnyArray, labels: AnyArray | None = None, *, stages: Sequence[Stage],
     batch: int, callbacks: Iterable[Callback] = (), watch: Monitor | None = DEFAULT_MONITOR,
     augment: Callable[[Key, Array], Array] | None = None, position: Position = START, seeds_at_once: int | None = None,
+    mesh: Mesh | None = None,
 ) -> FitResult:  # fmt: skip
     """Train a network through its stages, such as `plan_stages('greedy', net, 10)`, on images [n, H, W, C].
 
@@ -116,6 +119,8 @@ def fit(
         watch: what to watch on the way; None: nothing but the size of change.
         augment: (key, images of a batch) -> images.
         seeds_at_once: how many seeds to map together; None: all of them, or on a CPU, where it is faster, one.
+        mesh: devices of one axis 'data', which divides images and batches (`make_train_epoch`), or 'seed', which
+            divides seeds.
     """
     # The door: whatever does not fit is refused before anything is computed.
     for name, given in (('stages', stages), ('callbacks', callbacks)):
@@ -125,11 +130,13 @@ def fit(
     for callback in callbacks:
         require(callable(callback), f'callback {show(callback)} is no function of a context; write one, or import it.')
     net, programs, seeds = check_network(net), [], parallel.count_seeds(state)
+    by_seed = seeds is not None and getattr(mesh, 'axis_names', None) == (devices.SEED,)
     require(stages, 'a training needs at least one stage; plan_stages("simultaneous", net, epochs=10) makes it.')
     for stage in stages:
         require(isinstance(stage, Stage), f'a stage is a training.Stage, not {show(stage)}.')
         stage = dataclasses.replace(stage, epochs=1)  # a program is the same for any number of them
-        programs.append(make_train_epoch(net, batch=batch, stage=stage, watch=watch, augment=augment, donate=True))
+        how = {'mesh': None if by_seed else mesh, 'donate': True}
+        programs.append(make_train_epoch(net, batch=batch, stage=stage, watch=watch, augment=augment, **how))
     way = f'a training goes on at a training.Position, not {show(position)}.'
     require(isinstance(position, Position), way)
     number, epoch, epochs = position.stage, position.epoch, [stage.epochs for stage in stages]
@@ -139,11 +146,14 @@ def fit(
     fits = number < len(stages) and rows == epoch <= epochs[number]
     require(fits, f'{stands}, cannot go on in stages of {epochs} epochs; {way}.')
     one_state = state if seeds is None else jax.eval_shape(lambda states: parallel.take_seed(states, 0), state)
-    data = jax.device_put(check_inputs(net, one_state, images, labels, look=True))
+    data = check_inputs(net, one_state, images, labels, look=True)
     del one_state  # else the caller's state would stay on the device for as long as this runs
+    program, state, data = programs[0].place(state, *data)
+    data = jax.device_put(data)
+    programs = [dataclasses.replace(other, count=program.count) for other in programs]
     if seeds is not None:
         at_once = seeds_at_once or (1 if jax.default_backend() == 'cpu' else seeds)
-        programs = [parallel.over_seeds(epoch, at_once, donate=True) for epoch in programs]
+        programs = [parallel.over_seeds(epoch, at_once, mesh if by_seed else None, donate=True) for epoch in programs]
 
     ignore = lambda context: None  # noqa: E731
     settled = CallbackContext(net, stages, position, state)  # the last whole epoch, callbacks included

@@ -19,7 +19,7 @@ from hebbjax.layers.layer import Layer, LayerState, forward, to_intensities
 from hebbjax.layers.normalization import BatchNorm
 from hebbjax.layers.patches import lay_grid
 from hebbjax.layers.pooling import Pool
-from hebbjax.support import checks
+from hebbjax.support import checks, devices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,8 @@ def observe(net: Sequence[Layer], states: Sequence[LayerState], images: Array) -
         ends = (n for n, part in enumerate(layer.post) if isinstance(part, Pool) or (n and isinstance(part, BatchNorm)))
         parts = next(ends, len(layer.post))
         y = forward(layer, state, x, parts)  # [b, H', W', N]
-        observations.append(Observation(jnp.mean(y), jnp.var(y), jnp.mean(y == 0)))
+        share = devices.sum_over_devices(jnp.mean(y == 0, dtype=y.dtype)) / devices.device_count()
+        observations.append(Observation(*devices.moments_over_devices(jnp.mean(y), jnp.var(y)), share))
         x, _ = apply_chain(layer.post[parts:], state.post[parts:], y)
     return tuple(observations)
 
@@ -77,7 +78,7 @@ def observe_every(
 ) -> tuple[Observation, ...]:
     """Look in steps 0, n, 2n ... of an epoch, at the first few of the `chosen` images; else give zeros."""
     windows = math.prod(lay_grid(net[0].window, images.shape[-3:]).out) * math.prod(images.shape[1:-3])  # of a sequence
-    chosen = chosen[: -(-monitor.windows // windows)]
+    chosen = chosen[: -(-monitor.windows // (windows * devices.device_count()))]
     look = lambda states, chosen: observe(net, states, images[chosen].reshape(-1, *images.shape[-3:]))  # noqa: E731
     if monitor.every == 1:
         return look(states, chosen)

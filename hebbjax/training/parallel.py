@@ -6,11 +6,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh
 
 from hebbjax.base import Array, State
 from hebbjax.layers.chain import Shape
 from hebbjax.layers.network import Network, TrainState, init
-from hebbjax.support import checks
+from hebbjax.support import checks, devices
 
 
 def init_seeds(net: Network, keys: Array, image_shape: Shape) -> TrainState:
@@ -35,20 +36,25 @@ def _take_seed(states, number):
     return jax.tree.map(lambda a: a[number], states)
 
 
-def over_seeds(f: Callable, at_once: int, donate: bool = False) -> Callable:
+def over_seeds(f: Callable, at_once: int, mesh: Mesh | None = None, donate: bool = False) -> Callable:
     """Build the jitted `(states, *data) -> f(state, *data)`, such as an epoch's, for all states, which share the data.
 
-    `at_once` of them are mapped together by `vmap`; groups follow each other. `donate`: the new states are written over
-    the old ones, which are then gone.
+    `at_once` of them are mapped together by `vmap`; groups follow each other. A mesh of one axis 'seed' divides the
+    states: every device goes through its own. `donate`: the new states are written over the old ones, which are then gone.
     """
     checks.check_count('at_once', at_once)
-    mapped = functools.partial(_OVER_SEEDS[donate], f, at_once)
-    mapped.lower = functools.partial(_OVER_SEEDS[donate].lower, f, at_once)  # ahead of time, as `jax.jit` does
+    mesh = devices.check_mesh(mesh, devices.SEED)
+    mapped = functools.partial(_OVER_SEEDS[donate], f, at_once, mesh)
+    mapped.lower = functools.partial(_OVER_SEEDS[donate].lower, f, at_once, mesh)  # ahead of time, as `jax.jit` does
     return mapped
 
 
-def _over_seeds(f, at_once, states, *data):
-    return lax.map(lambda state: f(state, *data), states, batch_size=None if at_once == 1 else at_once)
+def _over_seeds(f, at_once, mesh, states, *data):
+    devices.check_divides('a number of seeds', len(jax.tree.leaves(states)[0]), mesh)
+    run = lambda states, *data: lax.map(  # noqa: E731
+        lambda state: f(state, *data), states, batch_size=None if at_once == 1 else at_once
+    )
+    return devices.divide_seeds(run, mesh, len(data))(states, *data)
 
 
-_OVER_SEEDS = [jax.jit(_over_seeds, static_argnums=(0, 1), donate_argnums=(2,)[:donate]) for donate in (0, 1)]
+_OVER_SEEDS = [jax.jit(_over_seeds, static_argnums=(0, 1, 2), donate_argnums=(3,)[:donate]) for donate in (0, 1)]

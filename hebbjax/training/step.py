@@ -6,12 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from hebbjax.base import AnyArray, Array, Key, StepInfo
 from hebbjax.layers.layer import Layer, check_image_size, forward, to_intensities
 from hebbjax.layers.network import Network, TrainState, check_network, check_states
 from hebbjax.layers.update import update_layer
-from hebbjax.support import checks, specs
+from hebbjax.support import checks, devices, specs
 from hebbjax.training.monitor import Monitor
 from hebbjax.training.stages import Stage, learning_layers
 
@@ -84,19 +85,35 @@ class Program:
     watch: Monitor | None = None
     augment: Callable[[Key, Array], Array] | None = None
     keep_last: bool = False
+    mesh: Mesh | None = None
+    count: int | None = None  # of images, where devices have not all as many
 
     __eq__, __hash__ = specs.specs_equal, specs.spec_hash
 
     def __call__(self, state: TrainState, images: AnyArray, labels: AnyArray | None = None) -> Any:
-        images, labels = check_inputs(self.net, state, images, labels, look=self.batch is not None)
-        return self.run(self, state, images, *(() if labels is None else (labels,)))
+        data = check_inputs(self.net, state, images, labels, look=self.batch is not None)
+        program, state, data = self.place(state, *data)
+        return self.run(program, state, *data)
+
+    def place(self, state: TrainState, images: AnyArray, labels: AnyArray | None = None) -> tuple[Any, TrainState, Any]:
+        """Lay a state and data on the devices. -> the program for as many images, state, data."""
+        program, data = self, (images,) if labels is None else (images, labels)
+        if self.mesh is not None and not devices.is_divided(images, self.mesh):
+            devices.check_divides('a batch', len(images) if self.batch is None else self.batch, self.mesh)
+            program = dataclasses.replace(self, count=len(images) if len(images) % self.mesh.size else None)
+            data = devices.divide_rows(data, self.mesh)
+        return program, devices.replicate(state, self.mesh), data
 
     def lower(self, state: TrainState, images: AnyArray, labels: AnyArray | None = None) -> Any:
         return self.run.lower(self, state, images, *(() if labels is None else (labels,)))
 
 
-def make_train_step(net: Network, *, stage: Stage | None = None, donate: bool = False) -> Program:
+def make_train_step(
+    net: Network, *, stage: Stage | None = None, donate: bool = False, mesh: Mesh | None = None
+) -> Program:
     """Build the jitted step `(state, images [B, H, W, C], labels=None) -> (state, info)`: one `StepInfo` per layer.
+
+    On a mesh (`jax.make_mesh((jax.device_count(),), ('data',))`) every device learns from its rows of the batch.
 
     Example:
         >>> import jax.numpy as jnp
@@ -109,11 +126,14 @@ def make_train_step(net: Network, *, stage: Stage | None = None, donate: bool = 
         (5, Array(2, dtype=int32))
     """
     learning_layers(stage, net)
-    return Program(_STEP[donate], check_network(net), stage)
+    return Program(_STEP[donate], check_network(net), stage, mesh=devices.check_mesh(mesh))
 
 
-def _step(program: Program, state, images, labels=None):
-    return sweep(program.net, state, images, labels, program.stage)
+def _step(program: Program, state, *data):
+    def step(state, images, labels=None):
+        return sweep(program.net, state, images, labels, program.stage)
+
+    return devices.divide(step, program.mesh, devices.SAME, *(devices.ROWS for _ in data))(state, *data)
 
 
 _STEP = [jax.jit(_step, static_argnums=0, donate_argnums=(1,)[:donate]) for donate in (0, 1)]
