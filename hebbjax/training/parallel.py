@@ -40,7 +40,7 @@ def over_seeds(f: Callable, at_once: int, mesh: Mesh | None = None, donate: bool
     """Build the jitted `(states, *data) -> f(state, *data)`, such as an epoch's, for all states, which share the data.
 
     `at_once` of them are mapped together by `vmap`; groups follow each other. A mesh of one axis 'seed' divides the
-    states: every device goes through its own. `donate`: the new states are written over the old ones, which are then gone.
+    states: every device goes through its own. `donate`: new states are written over the old ones.
     """
     checks.check_count('at_once', at_once)
     mesh = devices.check_mesh(mesh, devices.SEED)
