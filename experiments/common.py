@@ -203,7 +203,7 @@ def compare(settings: Settings, build: Callable, draw: Callable) -> bool:
         raise ValueError(f'--k {settings.k} is more than the {settings.features} neurons that compete; use 2 to N.')
     if settings.shift >= min(shape[:2]):
         raise ValueError(f'--shift {settings.shift} moves images of {shape[0]} x {shape[1]} out of sight.')
-    entries = build(settings, train[0], int(np.max(train[1])) + 1)
+    entries = build(settings, train[0], int(np.asarray(train[1]).max()) + 1)
     for row in settings.rows:
         refuse_unknown('rows', row, entries)
     entries = {row: entries[row] for row in settings.rows or entries}

@@ -151,6 +151,7 @@ def fit(
     program, state, data = programs[0].place(state, *data)
     if by_seed:
         mesh = devices.check_mesh(mesh, devices.SEED)
+        devices.check_divides('a number of seeds', seeds, mesh)
         state, data = devices.lay(state, mesh, devices.SEEDS), devices.lay(data, mesh)
     data = jax.device_put(data) if mesh is None else data
     programs = [dataclasses.replace(other, count=program.count) for other in programs]
