@@ -139,7 +139,7 @@ def own_rows(count: int | None, rows: int, hosts: int = 1) -> jax.Array:
     if count is None or not _is_divided():
         return jnp.int32(rows)
     count, size = count // hosts, device_count() // hosts  # of each process
-    return count // size + (lax.axis_index(DATA) % size < count % size)
+    return count // size + (lax.axis_index(DATA) % size < count % size).astype(jnp.int32)
 
 
 def own_copy(tree: Any) -> Any:

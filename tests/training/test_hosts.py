@@ -33,7 +33,11 @@ STAGES = [training.Stage(2), training.Stage(2, order='sequential')]
 
 
 def first(name, seed=0):
-    return init(NETS[name], jax.random.key(seed), SHAPE)
+    """A first state, in float64."""
+    with jax.enable_x64(False):
+        state = init(NETS[name], jax.random.key(seed), SHAPE)
+    is_float = lambda a: jnp.issubdtype(a.dtype, jnp.floating)  # noqa: E731
+    return jax.tree.map(lambda a: a.astype(jnp.float64) if is_float(a) else a, state)
 
 
 def weights(state):
