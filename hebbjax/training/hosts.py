@@ -15,12 +15,12 @@ import numpy as np
 from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather
 from jax.sharding import Mesh
 
-from hebbjax.support.checks import is_key, require
+from hebbjax.support.checks import is_key
 from hebbjax.support.devices import host_count
 from hebbjax.support.signals import Listener
 
 ROOM = 4096  # bytes that texts are filled up to, so that those of all epochs are sent by one program
-LOST = 'Gloo', 'NCCL', 'RCCL', 'oordination', 'DEADLINE_EXCEEDED', 'onnection'  # in what jax raises then
+LOST = 'Gloo ', 'NCCL ', 'RCCL ', 'oordination', 'UNAVAILABLE', 'DEADLINE_EXCEEDED'  # in what jax raises then
 
 
 def check_agree(mesh: Mesh | None, settings: Mapping[str, Any]) -> None:
@@ -32,9 +32,9 @@ def check_agree(mesh: Mesh | None, settings: Mapping[str, Any]) -> None:
     differ = (of_all != of_all[0]).any(0)  # [settings]
     if differ.any():
         (name, value), others = [*settings.items()][differ.argmax()], (of_all != of_all[0])[:, differ.argmax()]
-        here = f' (here {value})' if isinstance(value, str) and len(value) < 200 else ''
-        what = f'process {others.argmax()} was not given what process 0 was: {name} differ{here}'
-        require(False, f'{what}; start all processes with the same, and with parts of the data of equal size.')
+        here = f' ({value} here)' if isinstance(value, str) and len(value) < 200 else ''
+        what = f'process {others.argmax()} and process 0 differ in {name}{here}'
+        raise ValueError(f'{what}; start all with the same settings, and with parts of the data of equal size.')
 
 
 def from_first(content: Any) -> Any:

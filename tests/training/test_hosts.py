@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,16 +21,17 @@ from hebbjax import data, init, layers, rules, training, transforms
 
 SHAPE, BATCH = (6, 6, 1), 8
 IMAGES = np.random.default_rng(0).random((24, *SHAPE))
-KROTOV = hebbjax.Layer(5, rules.krotov(), transforms.scale_by_rate(0.1))
+TX = optax.chain(transforms.scale_by_max_abs(), transforms.scale_by_rate(0.1))
+KROTOV = hebbjax.Layer(5, rules.krotov(), TX)
 STACK = (
     hebbjax.Layer(
-        4, rules.instar(1), optax.chain(transforms.scale_by_rate(0.1)), hebbjax.Window(3),
+        4, rules.instar(1), TX, hebbjax.Window(3),
         post=(layers.BatchNorm(), layers.triangle), homeostasis=layers.Homeostasis(),
     ),
     KROTOV,
 )  # fmt: skip
 NETS = {'krotov': (KROTOV,), 'stack': STACK}
-STAGES = [training.Stage(2), training.Stage(2, order='sequential')]
+STAGES = [training.Stage(3)]
 
 
 def first(name, seed=0):
@@ -46,16 +48,18 @@ def weights(state):
 
 def train(folder, name, mesh, images, stages=STAGES, position=training.START, state=None, callbacks=(), **how):
     """Fit, with a checkpoint in every epoch."""
-    callbacks = [*callbacks, training.Log(folder), training.Checkpoints(folder / 'checkpoints', keep=9)]
-    how = {'batch': BATCH, 'augment': data.random_flip} | how
+    callbacks = [*callbacks, training.Checkpoints(folder, keep=9)]
+    how = {'batch': BATCH, 'augment': data.random_flip, 'watch': None} | how
     state = first(name) if state is None else state
-    return training.fit(NETS[name], state, images, stages=stages, mesh=mesh, position=position, callbacks=callbacks, **how)
+    return training.fit(
+        NETS[name], state, images, stages=stages, mesh=mesh, position=position, callbacks=callbacks, **how
+    )
 
 
 def resumed(folder, name, mesh, images):
     """Go on from the second epoch."""
-    state, position = training.resume(training.Checkpoints(folder / 'checkpoints'), first(name, 9), 2)
-    training.Checkpoints(folder / 'checkpoints').forget(2) if not jax.process_index() else None
+    state, position = training.resume(training.Checkpoints(folder), first(name, 9), 2)
+    training.Checkpoints(folder).forget(2) if not jax.process_index() else None
     return train(folder, name, mesh, images, position=position, state=state)
 
 
@@ -67,7 +71,7 @@ def child(index, port, place):
     place, found, said = pathlib.Path(place), {}, {}
     mesh, own = jax.make_mesh((4,), ('data',)), IMAGES[12 * index :][:12]
     for name, net in NETS.items():
-        state, _ = hebbjax.make_train_step(net, mesh=mesh)(first(name), own[:BATCH // 2])
+        state, _ = hebbjax.make_train_step(net, mesh=mesh)(first(name), own[: BATCH // 2])
         found |= {f'{name} step {n}': w for n, w in enumerate(weights(state))}
     training.save_state(place / f'global{index}.npz', state)
     state, (info, _) = hebbjax.make_train_epoch(STACK, batch=4, mesh=mesh)(first('stack'), 0.1 + own[:11])
@@ -77,10 +81,10 @@ def child(index, port, place):
         context.metrics['process'] = index
         context.stop() if index else None
 
-    result = train(place / 'two', 'stack', mesh, own, callbacks=[differs])
+    result = train(place / 'two', 'krotov', mesh, own, callbacks=[differs])
     found |= {f'fit {n}': w for n, w in enumerate(weights(result.state))}
     said['history'] = [row['process'] for row in result.history]
-    result = resumed(place / 'one', 'stack', mesh, own)
+    result = resumed(place / 'one', 'krotov', mesh, own)
     found |= {f'resumed {n}': w for n, w in enumerate(weights(result.state))}
     changed = {
         'batch': {'batch': 4 + 4 * index}, 'seed': {'state': first('krotov', index)}, 'size': {'images': own[index:]},
@@ -117,7 +121,8 @@ def place(tmp_path_factory):
     for name in ('one', 'two', 'none', 'dying'):
         (place / name).mkdir()
     with jax.enable_x64(True):
-        train(place / 'one', 'stack', mesh_of(8), IMAGES, stages=[STAGES[0], training.Stage(2)])
+        train(place / 'one', 'krotov', mesh_of(8), IMAGES, stages=STAGES)
+    shutil.copytree(place / 'one', place / 'kept')
     with socket.socket() as free:
         free.bind(('localhost', 0))
         port = free.getsockname()[1]
@@ -138,6 +143,78 @@ def place(tmp_path_factory):
 
 def mesh_of(count):
     return jax.make_mesh((count,), ('data',), devices=jax.devices()[:count])
+
+
+def found(place, index):
+    return dict(np.load(place / f'found{index}.npz'))
+
+
+def assert_near(one, other, tolerance=1e-12):
+    assert max(np.abs(a - b).max() for a, b in zip(one, other, strict=True)) <= tolerance
+
+
+@pytest.mark.parametrize('name', NETS)
+def test_a_step_of_two_processes_is_that_of_one(place, name, x64):
+    batch = np.concatenate([IMAGES[:4], IMAGES[12:16]])  # what each of them brings
+    state, _ = hebbjax.make_train_step(NETS[name], mesh=mesh_of(4))(first(name), batch)
+    for index in range(2):
+        assert_near(weights(state), [found(place, index)[f'{name} step {n}'] for n in range(len(NETS[name]))])
+
+
+def test_a_training_of_two_processes_is_that_of_one(place, tmp_path, x64):
+    result = train(tmp_path, 'krotov', mesh_of(4), IMAGES)
+    for index in range(2):
+        assert_near(weights(result.state), [found(place, index)['fit 0']])
+
+
+def test_checkpoints_go_over_to_other_numbers_of_processes_and_devices(place, x64):
+    two, one = (training.Checkpoints(place / name) for name in ('two', 'one'))
+    assert two.epochs() == one.epochs() == [1, 2, 3]
+    state, position = training.resume(two, first('krotov'))
+    assert_near(weights(state), [found(place, 0)['fit 0']], 0)  # in every bit
+    assert [row['process'] for row in position.history] == [0, 0, 0]
+    state, _ = training.resume(two, first('krotov'), 2)
+    images = IMAGES.reshape(2, 12, *SHAPE)
+    for count in (1, 8):  # of devices it is trained on by
+        result = resumed(place / 'two', 'krotov', None if count == 1 else mesh_of(count), IMAGES)
+        assert len(result.history) == 3 and not np.array_equal(weights(result.state)[0], weights(state)[0])
+    resumed_by_four = resumed(place / 'two', 'krotov', mesh_of(4), images.reshape(24, *SHAPE))
+    assert_near(weights(resumed_by_four.state), [found(place, 0)['fit 0']])
+    resumed_by_one = resumed(place / 'kept', 'krotov', mesh_of(4), IMAGES)
+    for index in range(2):
+        assert_near(weights(resumed_by_one.state), [found(place, index)['resumed 0']])
+
+
+def test_what_lies_on_all_devices_is_saved_by_each(place, x64):
+    states = [training.load_state(place / f'global{index}.npz', first('stack')) for index in range(2)]
+    assert_near(*map(weights, states), 0)
+    assert_near(weights(states[0]), [found(place, 0)[f'stack step {n}'] for n in range(2)], 0)
+
+
+def test_each_process_is_told_one_thing(place):
+    said = [json.loads((place / f'said{index}.json').read_text()) for index in range(2)]
+    words = {
+        'batch': 'batch',
+        'seed': 'key or weights',
+        'size': 'number, shape',
+        'stages': 'stages',
+        'watch': 'network',
+    }
+    for name, word in words.items():
+        for index in range(2):
+            assert said[index][name].startswith(f'process 1 and process 0 differ in {word}'), said[index][name]
+    for one in said:
+        assert one['wins'] == 5 * 4 * 16  # of parts of 11 images, 5 for each device, each at 16 places
+        assert one['history'] == [0, 0, 0] and 'has not as many of each of 2 processes' in one['mesh']
+    assert not list((place / 'none').iterdir())
+
+
+def test_when_one_dies_the_other_ends_with_a_sentence_and_whole_checkpoints(place, x64):
+    (words, seconds), kept = json.loads((place / 'death.json').read_text()), training.Checkpoints(place / 'dying')
+    assert words.startswith('another process has ended, and training ends with it (') and seconds < 60
+    for epoch in kept.epochs():
+        assert training.resume(kept, first('krotov'), epoch)[0].step == 3 * epoch
+    assert kept.epochs() and {path.name for path in kept.folder.iterdir()} == {*map(str, kept.epochs())}
 
 
 if __name__ == '__main__':
