@@ -135,11 +135,13 @@ def fit(
         require(callable(callback), f'callback {show(callback)} is no function of a context; write one, or import it.')
     net, programs, seeds = check_network(net), [], parallel.count_seeds(state)
     by_seed = seeds is not None and getattr(mesh, 'axis_names', None) == (devices.SEED,)
+    mesh = devices.check_mesh(mesh, devices.SEED if by_seed else devices.DATA)
+    several = devices.host_count(mesh) > 1
     require(stages, 'a training needs at least one stage; plan_stages("simultaneous", net, epochs=10) makes it.')
     for stage in stages:
         require(isinstance(stage, Stage), f'a stage is a training.Stage, not {show(stage)}.')
         stage = dataclasses.replace(stage, epochs=1)  # a program is the same for any number of them
-        how = {'donate': True, 'mesh': None if by_seed else mesh}
+        how = {'donate': not several, 'mesh': None if by_seed else mesh}  # of several hosts each keeps its view
         programs.append(make_train_epoch(net, batch=batch, stage=stage, watch=watch, augment=augment, **how))
     way = f'a training goes on at a training.Position, not {show(position)}.'
     require(isinstance(position, Position), way)
@@ -154,7 +156,6 @@ def fit(
     del one_state  # else the caller's state would stay on the device for as long as this runs
     program, state, data = programs[0].place(state, *data)
     if by_seed:
-        mesh = devices.check_mesh(mesh, devices.SEED)
         devices.check_divides('a number of seeds', seeds, mesh)
         state, data = devices.lay(state, mesh, devices.SEEDS), devices.lay(data, mesh)
     data = jax.device_put(data) if mesh is None else data
@@ -164,7 +165,7 @@ def fit(
         how = {'mesh': mesh if by_seed else None, 'donate': True}
         programs = [parallel.over_seeds(epoch, at_once, **how) for epoch in programs]
 
-    if several := devices.host_count(mesh) > 1:
+    if several:
         if jax.process_index():
             callbacks = [callback for callback in callbacks if not getattr(callback, 'first_only', False)]
         same = {'number, shape or dtype of images': f'{images.shape} {images.dtype}', 'labels': f'{len(data) > 1}'}
@@ -185,8 +186,10 @@ def fit(
 
         # Epoch after epoch, each written over the state of the one before, of which the host has a copy: who is
         # interrupted still wants it.
-        where = None if mesh is None else jax.tree.map(lambda a: a.sharding, state)
-        state, saved = jax.device_put(state, where, may_alias=False), None
+        if not several:
+            where = None if mesh is None else jax.tree.map(lambda a: a.sharding, state)
+            state = jax.device_put(state, where, may_alias=False)
+        saved = None
         try:
             with listen(waits=several) as check_interrupt:
                 while settled.epochs > settled.epoch:
@@ -198,7 +201,7 @@ def fit(
                         program.lower(state, *data).compile()  # only the first time
                     compiled = time.perf_counter()
                     compile_seconds += compiled - began
-                    saved = copy_to_host(state) if settled.info is not None else None
+                    saved = copy_to_host(state) if settled.info is not None and not several else None
                     state, info = wait_until_ready(program(state, *data))
                     info = jax.device_get(info)
                     seconds = time.perf_counter() - compiled
