@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -78,7 +79,7 @@ def fit_whitening(
     checks.require(fits, f'{what}; standardise them first, or use an epsilon of about {1e-3 * largest:.1g}.')
     matrix = (vectors / np.sqrt(np.maximum(values, 0) + epsilon)) @ vectors.T
     subtracted = mean if (centre if subtract is None else subtract) else np.zeros_like(mean)
-    return Whitening(jnp.asarray(subtracted.reshape(shape), jnp.float32), jnp.asarray(matrix, jnp.float32))
+    return Whitening(*map(jax.device_put, (np.float32(subtracted.reshape(shape)), np.float32(matrix))))
 
 
 def whiten(whitening: Whitening, x: Array) -> Array:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from hebbjax.base import AnyArray, Array, Key
@@ -50,7 +51,7 @@ def init(net: Network, key: Key, image_shape: Shape, weights: Sequence[AnyArray 
             image_shape = jax.eval_shape(lambda s, x, layer=layer: forward(layer, s, x), states[-1], one).shape[1:]
         except ValueError as error:
             raise ValueError(f'layer {number}: {error}') from None
-    return TrainState(jnp.zeros((), jnp.int32), train_key, tuple(states))
+    return TrainState(jax.device_put(np.int32(0)), train_key, tuple(states))
 
 
 def check_network(net: Network) -> tuple[Layer, ...]:

@@ -42,7 +42,14 @@ def filled_blocks(rows: AnyArray, block: int) -> Iterator[tuple[AnyArray, int]]:
         yield pad(part, ((0, missing), *((0, 0),) * (part.ndim - 1))) if missing else part, len(part)
 
 
-def over_blocks(f: Callable[[Array], Array], images: Array, block: int) -> Iterator[Array]:
-    """Give `f` of one block of images after the other; one program serves all, as the last is filled up and cut."""
-    for part, count in filled_blocks(images, block):
-        yield f(part)[:count]
+def over_blocks(f: Callable[[Array], Array], images: AnyArray, block: int) -> Iterator[np.ndarray]:
+    """Give `f` of one block of images after the other, on the host; one program serves all.
+
+    The last block reaches back over images that are done; fewer than a block are filled up. Both are cut again.
+    """
+    count = len(images)
+    if count < block:
+        images = np.pad(images, ((0, block - count), *((0, 0),) * (images.ndim - 1)))
+    for start in range(0, count, block):
+        first = min(start, len(images) - block)
+        yield np.asarray(f(images[first : first + block]))[start - first : count - first]

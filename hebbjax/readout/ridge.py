@@ -123,7 +123,7 @@ def fit_ridge(batches: Iterable[Labelled], classes: int, penalty: float = 1.0, m
 def predict_ridge(model: Ridge, features: AnyArray) -> Array:
     """Give the class of each image: `argmax(x w + b)`. [B, F] -> [B] int32."""
     x = _check_features(features, len(model.w)).astype(np.float64)
-    return jnp.asarray((x @ model.w + model.b).argmax(1).astype(np.int32))
+    return jax.device_put((x @ model.w + model.b).argmax(1).astype(np.int32))
 
 
 def ridge_accuracy(model: Ridge, batches: Iterable[Labelled]) -> float:
