@@ -72,7 +72,7 @@ def ridge_probe(penalty: float = 1.0, block: int = 1000, mesh: Mesh | None = Non
     mesh = devices.check_mesh(mesh)
     check_number('penalty', penalty, least=0)
     check_count('block', block)
-    share = 1 if mesh is None else mesh.size
+    share = 1 if mesh is None else mesh.size // devices.host_count(mesh)
 
     def check(net, states, train, validation) -> None:
         _check_input(net, states, train[0])
@@ -85,7 +85,7 @@ def ridge_probe(penalty: float = 1.0, block: int = 1000, mesh: Mesh | None = Non
         started = time.perf_counter()
         check(net, states, train, validation)
         labels, stats = np.asarray(check_labels(train[1])), None
-        one_hot = np.eye(labels.max(initial=0) + 1)[labels]
+        one_hot = np.eye(devices.from_hosts(labels.max(initial=0), mesh).max() + 1)[labels]
         size = lambda images: -(-min(block, len(images) or 1) // share) * share  # noqa: E731
         features = functools.partial(probe_features, tuple(net), devices.lay(tuple(states), mesh), mesh=mesh)
         for number, (images, new) in enumerate(cut_blocks(train[0], step := size(train[0]))):
