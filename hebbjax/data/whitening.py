@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -69,7 +70,7 @@ def fit_whitening(
     checks.require(fits, f'{what}; standardise them first, or use an epsilon of about {1e-3 * largest:.1g}.')
     matrix = (vectors / np.sqrt(np.maximum(values, 0) + epsilon)) @ vectors.T
     subtracted = mean if (centre if subtract is None else subtract) else np.zeros(inputs)
-    return Whitening(jnp.asarray(subtracted.reshape(x.shape[1:]), jnp.float32), jnp.asarray(matrix, jnp.float32))
+    return Whitening(*map(jax.device_put, (np.float32(subtracted.reshape(x.shape[1:])), np.float32(matrix))))
 
 
 def whiten(whitening: Whitening, x: Array) -> Array:

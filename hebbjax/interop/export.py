@@ -14,6 +14,7 @@ from hebbjax.interop.flax_layers import check_finite, from_kernel, to_kernel
 from hebbjax.layers.chain import Shape
 from hebbjax.layers.layer import LayerState
 from hebbjax.layers.network import Network, check_network, check_states, features
+from hebbjax.rules.products import assumed_backend
 from hebbjax.support import files
 from hebbjax.support.checks import check_choice, check_image_shape, check_images, require
 
@@ -41,7 +42,8 @@ def export_features(net: Network, states: Sequence[LayerState], image_shape: Sha
 
     shape = *jax_export.symbolic_shape('batch'), *check_image_shape(image_shape)
     images = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
-    exported = jax_export.export(jax.jit(program), platforms=('cpu', 'cuda', 'tpu'))(images)
+    with assumed_backend('cpu'):  # whose forms run everywhere
+        exported = jax_export.export(jax.jit(program), platforms=('cpu', 'cuda', 'tpu'))(images)
     content = bytes(exported.serialize())
     return content + hashlib.sha256(content).digest()
 

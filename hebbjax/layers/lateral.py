@@ -8,7 +8,8 @@ from jax import lax
 
 from hebbjax.base import Array, UpdateStats
 from hebbjax.layers.activations import identity
-from hebbjax.rules.local import matmul, mean_over_patches
+from hebbjax.rules.local import mean_over_patches
+from hebbjax.rules.products import matmul
 from hebbjax.support import checks, specs
 
 

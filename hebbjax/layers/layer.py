@@ -3,6 +3,7 @@
 images -> pre -> windows -> patch_transform -> drives w . x, less thresholds, settled -> post -> what is sent on
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,26 +12,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 
+from hebbjax import transforms
 from hebbjax.base import BIAS_SALT, AnyArray, Array, Key, LearningRule, State
 from hebbjax.layers import activations
 from hebbjax.layers.chain import PartState, Shape, apply_chain, chain_shape, count_by_image, init_chain
 from hebbjax.layers.homeostasis import Homeostasis
 from hebbjax.layers.lateral import Lateral
-from hebbjax.layers.microbatch import CACHE_FLOATS, DEVICE_FLOATS, scan_microbatches
+from hebbjax.layers.microbatch import microbatch_of, scan_microbatches
 from hebbjax.layers.patches import PatchTransform, Window, centred, extract_patches, l2, lay_grid, raw, sample_patches
 from hebbjax.rules.competition import subtract_threshold
 from hebbjax.rules.local import inverse_length
+from hebbjax.rules.products import PRECISIONS, arithmetic, matmul
 from hebbjax.rules.teachers import Teacher
 from hebbjax.support import checks, specs
 
 OUTPUTS = ('weights', 'effective', 'projection', 'cosine')
-PRECISIONS: dict[str, lax.Precision | None] = {
-    'highest': lax.Precision.HIGHEST,
-    'tensorfloat32': lax.Precision.HIGH,
-    'bfloat16': None,
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,8 +75,12 @@ class Layer:
     frozen: bool = False
     """Never learns by its rule; its state stays bit for bit, whatever stages say. Gradients may move it."""
     precision: str = 'highest'
-    """Of the drives' product: 'highest', float32 everywhere; 'tensorfloat32', where a GPU has it; 'bfloat16', operands
-    rounded to it, sums in float32 (what that costs: experiments/RESULTS.md)."""
+    """Of all products of the layer, for drives, by its rule and of lateral connections: 'highest', float32 everywhere;
+    'float32x3', as accurate and faster on a GPU, in three passes of TF32; 'tensorfloat32', where a GPU has it;
+    'bfloat16', operands rounded to it, sums in float32 (what that costs: experiments/RESULTS.md)."""
+    deterministic: bool = False
+    """Learns the same from the same key to the last bit, on a GPU as well, where rows of winners add up in any order
+    unless a product adds them; a CPU does so anyway."""
     microbatch: int | None = None
     """Images that a learning step looks at together, of sequences whole ones; None: what suits backend and shape."""
 
@@ -117,6 +118,10 @@ class Layer:
         if self.patch_transform is None:
             object.__setattr__(self, 'patch_transform', raw if self.window.size is None else centred)
 
+    def arithmetic(self) -> contextlib.AbstractContextManager:
+        """Give the context in which all that the layer multiplies and adds up is traced."""
+        return arithmetic(self.precision, self.deterministic)
+
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
@@ -142,20 +147,30 @@ class LayerState(NamedTuple):
 def init_layer(layer: Layer, key: Key, image_shape: Shape, w: Array | None = None) -> LayerState:
     """Make a layer's first state for images of shape (H, W, C), from weights [N, D] where they are given."""
     checks.check_key(key)
-    image_shape = checks.check_image_shape(image_shape)
+    transforms.check_ascends(layer.tx)
+    return _init_layer(layer, key, checks.check_image_shape(image_shape), check_weights(w))
+
+
+def check_weights(w: AnyArray | None) -> AnyArray | None:
+    """Give weights to start from as an array, None where there are none; refuse what is not finite."""
+    w = w if w is None or isinstance(w, jax.Array) else np.asarray(w)
+    is_finite = w is None or checks.is_traced(w) or np.isfinite(np.asarray(w)).all()
+    checks.require(is_finite, 'weights to start from hold NaN or infinite values.')
+    return w
+
+
+@specs.compiled_once('layer', 'image_shape')
+def _init_layer(layer: Layer, key: Key, image_shape: Shape, w: AnyArray | None) -> LayerState:
     # numbers that `split` in two, which `init` may do, does not give
     bias_key, post_key, pre_key = (jax.random.fold_in(key, salt) for salt in (BIAS_SALT, 2, 3))
     pre = init_chain(layer.pre, pre_key, image_shape)
     grid = lay_grid(layer.window, chain_shape(layer.pre, pre, image_shape))
     shape = (layer.features, grid.inputs)
-    given, w = w, jnp.asarray(layer.init(key, shape) if w is None else w)
+    w = jnp.asarray(layer.init(key, shape) if w is None else w)
     fits = w.shape == shape and jnp.issubdtype(w.dtype, jnp.floating)
     came = f'weights of shape {w.shape} and type {w.dtype}'
     checks.require(fits, f'{came} do not fit a layer that needs floats of {shape} for images {image_shape}.')
     w = to_float32(w)
-    is_finite = given is None or checks.is_traced(w) or np.isfinite(np.asarray(w)).all()
-    checks.require(is_finite, 'weights to start from hold NaN or infinite values.')
-    checks.check_ascends(layer.tx)
     threshold = None if layer.homeostasis is None else layer.homeostasis.init(w)
     if layer.bias is not None:
         threshold = layer.bias(bias_key, shape)[:, 0]
@@ -209,12 +224,8 @@ def layer_patches(layer: Layer, images: Array) -> Array:
 def matmul_drives(layer: Layer, x: Array, w: Array) -> Array:
     """Compute drives `u = x . w` in the layer's precision. [..., D], [N, D] -> [..., N]."""
     rows = x.reshape(-1, x.shape[-1])  # the slope over several leading axes leaves XLA's fast path on a CPU
-    if layer.precision != 'bfloat16':
-        u = jnp.matmul(rows, w.T, precision=PRECISIONS[layer.precision])
-    else:
-        short = rows.astype(jnp.bfloat16), w.T.astype(jnp.bfloat16)
-        u = jnp.matmul(*short, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
-    return u.reshape(*x.shape[:-1], len(w))
+    with layer.arithmetic():
+        return matmul(rows, w.T).reshape(*x.shape[:-1], len(w))
 
 
 def output_transform(layer: Layer) -> Callable[[Array], Array]:
@@ -230,7 +241,8 @@ def output_drive(layer: Layer, x: Array, u: Array) -> Array:
 def settled_drive(layer: Layer, state: LayerState, u: Array) -> Array:
     """Make of drives [..., N] what `post` gets: less thresholds, settled where neurons inhibit each other."""
     u = subtract_threshold(u, state.threshold)
-    return u if layer.lateral is None else layer.lateral.settle(state.lateral, u)
+    with layer.arithmetic():
+        return u if layer.lateral is None else layer.lateral.settle(state.lateral, u)
 
 
 def drives(layer: Layer, w: Array, images: Array) -> Array:
@@ -254,13 +266,3 @@ def forward(layer: Layer, state: LayerState, images: Array, parts: int | None = 
 
     sent = scan_microbatches(add, (), microbatch_of(layer, images.shape), images)[1]
     return apply_chain(post[some:], state.post[some:], sent)[0]
-
-
-def microbatch_of(layer: Layer, shape: Shape) -> int:
-    """Say how many images a step looks at together: `Layer.microbatch`, or what suits the backend and the shape."""
-    batch, g = shape[0], lay_grid(layer.window, shape[1:])
-    if layer.microbatch is not None or g.out == (1, 1):
-        return min(layer.microbatch or batch, batch)  # a dense layer's product reads all its weights for every one
-    floats = g.out[0] * g.out[1] * (g.inputs + layer.features)  # that an image lays out
-    most = max(1, (CACHE_FLOATS if jax.default_backend() == 'cpu' else DEVICE_FLOATS) // floats)
-    return batch if most >= batch else next((n for n in range(most, most // 2, -1) if batch % n == 0), most)

@@ -1,4 +1,4 @@
-"""Going through a batch some images at a time: the sums are the same, and little lies in memory at once."""
+"""Going through a batch some images, or rows, at a time: the sums are the same, and little lies in memory at once."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,8 +8,35 @@ import jax.numpy as jnp
 from jax import lax
 
 from hebbjax.base import Array
+from hebbjax.layers.chain import Shape
+from hebbjax.layers.patches import Grid, lay_grid
+from hebbjax.rules.products import backend_in_use
 
-CACHE_FLOATS, DEVICE_FLOATS = 2**20, 2**28  # what a microbatch may lay out: 4 MiB on a CPU, 1 GiB on an accelerator
+# patches and drives that may lie in memory at once: 4 MiB on a CPU, of one image 256 MiB; on an accelerator 1 GiB, of
+# which programs hold copies
+CACHE_FLOATS, IMAGE_FLOATS, DEVICE_FLOATS, COPIES = 2**20, 2**26, 2**28, 2
+
+
+def microbatch_of(layer: Any, shape: Shape) -> int:
+    """Say how many images a step looks at together: `Layer.microbatch`, or what suits the backend and the shape."""
+    batch, g = shape[0], lay_grid(layer.window, shape[1:])
+    if layer.microbatch is not None or g.out == (1, 1):
+        return min(layer.microbatch or batch, batch)  # a dense layer's product reads all its weights for every one
+    most = max(1, (CACHE_FLOATS if backend_in_use() == 'cpu' else DEVICE_FLOATS // COPIES) // floats_of(layer, g))
+    return batch if most >= batch else next((n for n in range(most, most // 2, -1) if batch % n == 0), most)
+
+
+def bands_of(layer: Any, shape: Shape) -> int:
+    """Say in how many bands of rows a step looks at its images: one, unless the patches and drives of one are many."""
+    g = lay_grid(layer.window, shape[1:])
+    most = IMAGE_FLOATS if backend_in_use() == 'cpu' else DEVICE_FLOATS // COPIES
+    least = min(-(-floats_of(layer, g) // most), g.out[0])
+    return 1 if layer.rule.sequential else next(n for n in range(least, g.out[0] + 1) if g.out[0] % n == 0)
+
+
+def floats_of(layer: Any, grid: Grid) -> int:
+    """Count the patches and drives of an image."""
+    return grid.out[0] * grid.out[1] * (grid.inputs + layer.features)
 
 
 def scan_microbatches(add: Callable, stats: Any, size: int, images: Array, teacher: Any = None) -> tuple[Any, Array]:

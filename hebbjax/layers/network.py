@@ -1,5 +1,6 @@
 """A network is a tuple of layers, bottom first; a training's state is a pytree: made here, and what it answers."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 
 from hebbjax.base import AnyArray, Array, Key
 from hebbjax.layers.chain import Shape
-from hebbjax.layers.layer import Layer, LayerState, forward, init_layer, to_intensities
+from hebbjax.layers.layer import Layer, LayerState, check_weights, forward, init_layer, to_intensities
 from hebbjax.support import checks, specs
 
 Network = Sequence[Layer]
@@ -26,7 +27,7 @@ def init(net: Network, key: Key, image_shape: Shape, weights: Sequence[AnyArray 
     """Make the first state of a network, bottom first, for images of shape (H, W, C).
 
     The key draws all weights and, kept in the state, all that training draws later. `weights` are, per layer, those
-    [N, D] to start from, or None to draw them; they are not copied: a step that donates its state takes them along.
+    [N, D] to start from, or None to draw them; they are copied.
 
     Example:
         >>> from hebbjax import rules, transforms
@@ -40,16 +41,32 @@ def init(net: Network, key: Key, image_shape: Shape, weights: Sequence[AnyArray 
     weights = [None] * len(net) if weights is None else weights
     way = 'give one for each, or None to draw it'
     checks.require(len(weights) == len(net), f'{len(weights)} weights for {len(net)} layers; {way}.')
+    given = []
+    for number, w in enumerate(weights, 1):
+        with _named(number):
+            given.append(check_weights(w))
+    return _init(net, key, image_shape, tuple(given))
+
+
+@specs.compiled_once('net', 'image_shape')
+def _init(net, key, image_shape, weights) -> TrainState:
     init_key, train_key = jax.random.split(key)
     states = []
     for number, (layer, w, layer_key) in enumerate(zip(net, weights, jax.random.split(init_key, len(net))), 1):
-        try:
+        with _named(number):
             states.append(init_layer(layer, layer_key, image_shape, w))
             one = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
             image_shape = jax.eval_shape(lambda s, x, layer=layer: forward(layer, s, x), states[-1], one).shape[1:]
-        except ValueError as error:
-            raise ValueError(f'layer {number}: {error}') from None
     return TrainState(jnp.zeros((), jnp.int32), train_key, tuple(states))
+
+
+@contextlib.contextmanager
+def _named(number: int):
+    """Say of which layer it is that something does not fit."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f'layer {number}: {error}') from None
 
 
 def check_network(net: Network) -> tuple[Layer, ...]:

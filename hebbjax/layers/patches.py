@@ -71,6 +71,21 @@ def extract_patches(window: Window, images: Array) -> Array:
     return squares.reshape(batch, *g.out, g.inputs)
 
 
+def cut_bands(window: Window, images: Array, count: int) -> tuple[Window, Array]:
+    """Cut images into `count` bands, with equal parts of the rows of windows; these overlap by what windows need.
+
+    -> the window that finds the same patches in bands, and these [count, B, h, W, C].
+    """
+    if count == 1:
+        return window, images[None]
+    g = lay_grid(window, images.shape[1:])
+    padded = jnp.pad(images, ((0, 0), (g.padding[0],) * 2, (0, 0), (0, 0)))
+    rows = g.out[0] // count
+    first, height = jnp.arange(count) * rows * g.stride[0], (rows - 1) * g.stride[0] + g.size[0]
+    bands = padded[:, first[:, None] + jnp.arange(height)]  # [B, count, h, W, C]
+    return Window(g.size, g.stride, (0, g.padding[1])), jnp.swapaxes(bands, 0, 1)
+
+
 def sample_patches(key: Key, window: Window, images: Array, count: int) -> Array:
     """Cut `count` windows out of each image, at places drawn uniformly. [B, H, W, C] -> [B count, D]."""
     g = lay_grid(window, images.shape[1:])

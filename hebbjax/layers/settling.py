@@ -9,10 +9,9 @@ from jax import lax
 
 from hebbjax.base import AnyArray, Array, Scalar
 from hebbjax.layers.chain import PartState, apply_chain
-from hebbjax.layers.layer import Layer, LayerState, forward, output_transform, to_intensities
+from hebbjax.layers.layer import Layer, LayerState, forward, matmul_drives, output_transform, to_intensities
 from hebbjax.layers.network import Network, activations_of, check_network, check_states
 from hebbjax.layers.patches import extract_patches
-from hebbjax.rules.local import matmul
 from hebbjax.support import checks, specs
 
 
@@ -93,7 +92,7 @@ def send_down(layer: Layer, state: LayerState, images: Array, drives: Array, ans
     too. The answer [B, H'', W'', N] -> maps [B, H, W, C].
     """
     sent = back_through(layer.post, state.post, drives, answer)  # [B, H', W', N]
-    patches = matmul(sent, output_transform(layer)(state.w))  # [B, H', W', D]
+    patches = matmul_drives(layer, sent, output_transform(layer)(state.w).T)  # [B, H', W', D]
     looked_at, _ = apply_chain(layer.pre, state.pre, images)
     (maps,) = jax.linear_transpose(lambda x: extract_patches(layer.window, x), looked_at)(patches)
     return back_through(layer.pre, state.pre, images, maps)

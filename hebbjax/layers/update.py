@@ -11,16 +11,15 @@ from hebbjax.layers.layer import (
     Layer,
     LayerState,
     check_image_size,
-    layer_patches,
     matmul_drives,
-    microbatch_of,
     output_drive,
     output_transform,
     settled_drive,
 )
-from hebbjax.layers.microbatch import scan_microbatches
-from hebbjax.layers.patches import lay_grid, sample_patches
-from hebbjax.rules.local import matmul, mean_over_patches
+from hebbjax.layers.microbatch import bands_of, microbatch_of, scan_microbatches
+from hebbjax.layers.patches import cut_bands, extract_patches, lay_grid, sample_patches
+from hebbjax.rules.local import mean_over_patches
+from hebbjax.rules.products import matmul
 from hebbjax.support import checks, devices
 
 
@@ -41,7 +40,8 @@ def update_layer(
     stats, is_finite, sent, pre, post = accumulate_layer(layer, key, state, images, teacher, frames)
     stats, misfits = devices.sum_over_devices((stats, (~is_finite).astype(jnp.int32)))
     is_finite = misfits == 0
-    dw, rule = layer.rule.finalize(stats, state.w, state.rule)  # [N, D]
+    with layer.arithmetic():
+        dw, rule = layer.rule.finalize(stats, state.w, state.rule)  # [N, D]
     change, opt = layer.tx.update(dw, state.opt, state.w)
     w = state.w + change
     threshold = state.threshold
@@ -81,7 +81,7 @@ def accumulate_layer(
     settled = layer.lateral is not None  # thresholds are then in what neurons settle at
     threshold = layer.rule.competition_threshold(key, state.w, state.rule, None if settled else state.threshold)
     some = count_by_image(layer.post)  # parts that a microbatch passes; the others see the batch as a whole
-    drawn, size = layer.patches_per_image, microbatch_of(layer, images.shape)
+    drawn, size, bands = layer.patches_per_image, microbatch_of(layer, images.shape), bands_of(layer, images.shape)
     if layer.rule.sequential:
         needs = 'a rule with memory learns from sequences of images, and got images that are none'
         checks.require(frames is not None, f'{needs}; train it by hebbjax.train_step or an epoch.')
@@ -97,22 +97,34 @@ def accumulate_layer(
         if layer.rule.sequential:
             positions = math.prod(lay_grid(layer.window, images.shape[1:]).out)
             seen = jax.tree.map(lambda rows: by_place(rows, frames, positions), seen)  # [S, T, D], [S, T, N] twice
-        before, stats = stats, layer.rule.accumulate(stats, key, *seen, threshold)
-        if settled:
-            stats = stats._replace(products=before.products + matmul(v.T, v))  # [N, N]
+        with layer.arithmetic():
+            before, stats = stats, layer.rule.accumulate(stats, key, *seen, threshold)
+            if settled:
+                stats = stats._replace(products=before.products + matmul(v.T, v))  # [N, N]
         return (stats, is_finite & all_finite(x)), (u, v)
 
-    def look(carry, number, images, teacher):
-        maps = layer_patches(layer, images)  # [b, H', W', D]
+    def see(carry, key, window, images, teacher):
+        maps = layer.patch_transform(extract_patches(window, images))  # [b, H', W', D]
         x, u, v = maps.reshape(-1, maps.shape[-1]), None, None  # [P, D]
         if drawn is None:
-            carry, (u, v) = learn(carry, jax.random.fold_in(rule_key, number), x, teacher)
+            carry, (u, v) = learn(carry, key, x, teacher)
         if drawn is not None or w_out is not w:
             u = v = matmul_drives(layer, x, w_out)
         if u is v or layer.output == 'cosine':  # else what neurons settled at, as they learned, is what they send
             # of rows, as in the rule, so that XLA computes a cosine's |x| once for both
             v = settled_drive(layer, state, output_drive(layer, x, u))
-        v = v.reshape(*maps.shape[:-1], -1)
+        return carry, v.reshape(*maps.shape[:-1], -1)
+
+    def look(carry, number, images, teacher):
+        window, parts = cut_bands(layer.window, images, bands)
+
+        def see_band(carry, band, parts, _):
+            key = jax.random.fold_in(rule_key, number * bands + band)
+            carry, v = see(carry, key, window, parts[0], teacher)
+            return carry, v[None]
+
+        carry, v = scan_microbatches(see_band, carry, 1, parts)  # [bands, b, rows, W', N]
+        v = jnp.swapaxes(v, 0, 1).reshape(len(images), -1, *v.shape[3:])
         return carry, apply_chain(layer.post[:some], state.post[:some], v, train=True)[0]
 
     stats = layer.rule.init_stats(state.w)

@@ -9,7 +9,7 @@ from jax.scipy import linalg
 
 from hebbjax import diagnostics
 from hebbjax.base import Array, Key, Labelled, Scalar
-from hebbjax.rules.local import matmul
+from hebbjax.rules.products import matmul
 from hebbjax.support import checks
 
 

@@ -112,6 +112,12 @@ def gradient_epoch(model, schedule, carry: Carry, inputs, labels, key, scale, pa
 
 
 @functools.partial(jax.jit, static_argnums=0)
+def init_optimizer(schedule, params) -> Any:
+    """Give the optimizer's first state, in one program."""
+    return schedule.tx().init(params)
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def predict_classes(model, params, stats, inputs) -> Array:
     """Give the class of each sample [n] int32, -1 where logits are not finite; some samples at a time."""
 
@@ -151,12 +157,12 @@ def fit_gradient(
         truth = checks.check_labels(truth, logits.shape[1], counts.pop())
         sides.append((samples, np.asarray(truth, np.int32)))
     (inputs, labels), (held_inputs, held_labels) = sides
-    labels = jnp.asarray(labels)  # the others are looked at on the host
+    labels = jax.device_put(labels)  # the others are looked at on the host
     schedule.check(len(labels))
 
     # Where it begins: afresh, or behind what an interrupted training kept.
-    copy = lambda tree: jax.tree.map(lambda a: jnp.array(a, a.dtype), tree)  # noqa: E731  the carry is written over
-    carry = Carry(copy(params), copy(stats), schedule.tx().init(params), copy(params), jnp.zeros((), jnp.int32))
+    copy = functools.partial(jax.device_put, may_alias=False)  # the carry is written over; nothing is compiled for it
+    carry = Carry(copy(params), copy(stats), init_optimizer(schedule, params), copy(params), copy(np.int32(0)))
     curve, best = [], (params, stats)
     as_array = lambda curve: np.float32([*curve, *[[np.nan] * 5] * (schedule.epochs - len(curve))])  # noqa: E731
     if (snapshot := kept(GradientSnapshot(carry, best, as_array(curve)))) is not None:
@@ -166,15 +172,15 @@ def fit_gradient(
     started = time.perf_counter()
     steps = len(labels) // schedule.batch
     stops = [steps * part // PARTS for part in range(PARTS + 1)] if steps > 8 * PARTS else [0, steps]
-    parts = [(jnp.int32(first), jnp.int32(last)) for first, last in itertools.pairwise(stops)]
-    gradient_epoch.lower(model, schedule, carry, inputs, labels, key, jnp.float32(1), parts[0]).compile()
+    parts = [(np.int32(first), np.int32(last)) for first, last in itertools.pairwise(stops)]
+    gradient_epoch.lower(model, schedule, carry, inputs, labels, key, np.float32(1), parts[0]).compile()
     predict_classes.lower(model, carry.mean, carry.stats, held_inputs).compile()
     ready, interrupted = time.perf_counter(), False
     before = curve[-1].seconds if curve else 0.0
     try:
         while len(curve) < schedule.epochs and len(curve) - 1 - best_epoch(curve) <= schedule.stop_after:
             number, scale = len(curve), schedule.scale([line.validation for line in curve])
-            loss, right, how = 0.0, 0.0, (jax.random.fold_in(key, number), jnp.float32(scale))
+            loss, right, how = 0.0, 0.0, (jax.random.fold_in(key, np.uint32(number)), np.float32(scale))
             for part in parts:
                 carry, sums = gradient_epoch(model, schedule, carry, inputs, labels, *how, part)
                 loss, right = loss + float(sums[0]) / steps, right + float(sums[1]) / steps

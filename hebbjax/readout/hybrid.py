@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from hebbjax.base import AnyArray, Array, Key, Labelled
@@ -196,4 +197,4 @@ def predict_hybrid(result: HybridResult, images: AnyArray) -> Array:
     check_image_size(result.layers[0], images.shape[1:])
     model = dataclasses.replace(result.model, below=0, augment=None)
     classes = functools.partial(predict_classes, model, *model.init(result.layers))
-    return jnp.concatenate([*over_blocks(classes, images, ANSWERED_TOGETHER)])
+    return jax.device_put(np.concatenate([*over_blocks(classes, images, ANSWERED_TOGETHER)]))

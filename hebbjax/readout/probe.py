@@ -71,7 +71,7 @@ def ridge_probe(penalty: float = 1.0, block: int = 1000) -> ProbeFit:
     def check(net, states, train, validation) -> None:
         _check_input(net, states, train[0])
         check_labels(train[1], count=len(train[0]))
-        width = jax.eval_shape(functools.partial(probe_features, tuple(net)), tuple(states), train[0][:1]).shape[1]
+        width = jax.eval_shape(functools.partial(probe_features, tuple(net)), tuple(states), _one(train[0])).shape[1]
         came = f'ridge regression on {width} features fills {8 * width**2 / 1e9:.1f} GB and takes minutes'
         require(width <= WIDEST, f'{came}; pool the highest layer, or read out by gradient.')
 
@@ -83,7 +83,8 @@ def ridge_probe(penalty: float = 1.0, block: int = 1000) -> ProbeFit:
         of_blocks = lambda images: over_blocks(features, images, min(block, len(images) or 1))  # noqa: E731
         pairs = zip(of_blocks(train[0]), np.split(labels, range(block, len(labels), block)))
         model = ridge.fit_ridge(pairs, int(labels.max(initial=0)) + 1, penalty)
-        predict = lambda images: jnp.concatenate([ridge.predict_ridge(model, x) for x in of_blocks(images)])  # noqa: E731
+        classes = lambda images: np.concatenate([ridge.predict_ridge(model, x) for x in of_blocks(images)])  # noqa: E731
+        predict = lambda images: jax.device_put(classes(images))  # noqa: E731
         return Probe(predict, tuple(states), seconds=time.perf_counter() - started)
 
     fit.check = check
@@ -102,7 +103,7 @@ def gradient_probe(head: Layer, schedule: Schedule | Milestones, start: int | No
     def check(net, states, train, validation) -> tuple[GradientStage, tuple[int, int, int]]:
         net = _check_input(net, states, train[0])
         stage = GradientStage(len(net) if start is None else start, schedule)
-        shape = jax.eval_shape(functools.partial(_highest_maps, net), tuple(states), train[0][:1]).shape[1:]
+        shape = jax.eval_shape(functools.partial(_highest_maps, net), tuple(states), _one(train[0])).shape[1:]
         above = jax.eval_shape(lambda key: init_layer(head, key, shape), jax.random.key(0))
         check_stage((*net, head), (*states, above), stage, train, validation)
         return stage, shape
@@ -125,6 +126,10 @@ def gradient_probe(head: Layer, schedule: Schedule | Milestones, start: int | No
 
 def _highest_maps(net, states, images) -> Array:
     return activations_of(net, states, images) if net else to_intensities(images)  # a head on pixels has nothing below
+
+
+def _one(images) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
 
 
 def _check_input(net, states, images) -> Network:

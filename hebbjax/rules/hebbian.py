@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from hebbjax.base import Array, Competing, Key, LearningRule, Scalar, UpdateStats, zero_stats
 from hebbjax.rules.competition import competing_drives, zero_absent
-from hebbjax.rules.local import Reduction, add_dense, count_wins, finalizer, from_leak, matmul, mean_over_patches
+from hebbjax.rules.local import Reduction, add_dense, count_wins, finalizer, from_leak, mean_over_patches
+from hebbjax.rules.products import add_rows, matmul
 from hebbjax.rules.top_k import check_k, drop_absent, top_k
 from hebbjax.support import checks
 
@@ -73,16 +74,15 @@ def krotov(k: int = 2, delta: Scalar = 0.4, p: Scalar = 2.0) -> LearningRule:
 
     def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
         drive, order = top_k(competing_drives(u, teacher, threshold), k)  # [P, k]
-        ranked = drop_absent(drive, order, u.shape[1])
-        first, kth = ranked[:, 0], ranked[:, k - 1]  # [P]
+        ranked = drop_absent(drive, order, u.shape[1])[:, :: k - 1]  # [P, 2], the first and the k-th
         if threshold is not None:  # neurons rank by what exceeds their threshold, and leak by their drive
             drive = drive + threshold[order]
         # dw_i = sum_p g_pi x_p - (sum_p g_pi u_pi) w_i, where g has two entries a patch: 1 and -delta
         return UpdateStats(
-            stats.pull.at[first].add(x, mode='drop').at[kth].add(-delta * x, mode='drop'),
-            stats.leak.at[first].add(drive[:, 0], mode='drop').at[kth].add(-delta * drive[:, k - 1], mode='drop'),
-            stats.weight.at[first].add(1, mode='drop'),
-            stats.win_counts + count_wins(x, first, u.shape[1]),
+            add_rows(stats.pull, ranked, (1, -delta), x),
+            add_rows(stats.leak, ranked, (drive[:, 0], -delta * drive[:, k - 1])),
+            add_rows(stats.weight, ranked[:, :1], (1,)),
+            stats.win_counts + count_wins(x, ranked[:, 0], u.shape[1]),
             stats.patches + len(x),
         )
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from hebbjax.base import Array, Competing, Key, LearningRule, UpdateStats, zero_stats
 from hebbjax.rules.competition import competing_drives, zero_absent
-from hebbjax.rules.local import Reduction, add_dense, as_competition, count_wins, matmul, mean_over_patches
+from hebbjax.rules.local import Reduction, add_dense, as_competition, count_wins, mean_over_patches
+from hebbjax.rules.products import matmul
 from hebbjax.support import checks
 
 

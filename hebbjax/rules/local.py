@@ -12,6 +12,7 @@ from jax import lax
 
 from hebbjax.base import Array, Competing, Competition, Credit, Key, LearningRule, Scalar, UpdateStats
 from hebbjax.rules.competition import competing_drives, k_wta, linear, zero_absent
+from hebbjax.rules.products import add_rows, matmul
 from hebbjax.rules.top_k import check_k, drop_absent, top_k
 from hebbjax.support import checks
 
@@ -19,11 +20,6 @@ Reduction = Callable[[Array, UpdateStats], Array]
 """(pull - leak w, summed over patches [N, D], stats) -> dw [N, D]. Rates do not carry over from one to another."""
 
 SPARSE = 1 / 20  # share of neurons that may learn from a patch before one product beats adding rows
-
-
-def matmul(a: Array, b: Array) -> Array:
-    """Multiply matrices in float32 throughout, on a GPU as well."""
-    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
 def sum_over_patches(summed: Array, stats: UpdateStats) -> Array:
@@ -43,7 +39,8 @@ def mean_over_credit(summed: Array, stats: UpdateStats) -> Array:
 
 def count_wins(x: Array, first: Array, neurons: int) -> Array:
     """Count the patches x [P, D] whose `first` [P] each neuron is (N: nobody); all-zero ones count for nobody. [N]."""
-    return jnp.zeros(neurons, jnp.int32).at[first].add(jnp.any(x != 0, axis=1).astype(jnp.int32), mode='drop')
+    lit = jnp.any(x != 0, axis=1).astype(jnp.int32)  # [P]
+    return add_rows(jnp.zeros(neurons, jnp.int32), first[:, None], (lit,))
 
 
 def add_dense(
@@ -118,9 +115,7 @@ def from_leak(
         if k > SPARSE * u.shape[1]:
             return dense.accumulate(stats, key, x, u, teacher, threshold)
         order = drop_absent(*top_k(competing_drives(u, teacher, threshold), k), u.shape[1])  # [P, k]
-        pull, weight = stats.pull, stats.weight
-        for winner in order.T:  # [P]
-            pull, weight = pull.at[winner].add(x, mode='drop'), weight.at[winner].add(1, mode='drop')
+        pull, weight = add_rows(stats.pull, order, (1,) * k, x), add_rows(stats.weight, order, (1,) * k)
         win_counts = stats.win_counts + count(x, order[:, 0], u.shape[1])
         # every winner's credit is 1, so it leaks leak(1)
         return UpdateStats(pull, leak(jnp.ones_like(weight)) * weight, weight, win_counts, stats.patches + len(x))

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from hebbjax.base import Array, LearningRule, UpdateStats
-from hebbjax.rules.local import Reduction, matmul, mean_over_credit
+from hebbjax.rules.local import Reduction, mean_over_credit
+from hebbjax.rules.products import matmul
 from hebbjax.rules.prototypes import instar
 from hebbjax.support import checks
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from hebbjax.base import Array, Key
-from hebbjax.rules.local import matmul
+from hebbjax.rules.products import matmul
 from hebbjax.support import checks
 
 Teacher = Callable[[Array, tuple[Array, ...]], Array]

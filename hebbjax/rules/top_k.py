@@ -6,22 +6,31 @@ import jax.numpy as jnp
 from jax import lax
 
 from hebbjax.base import Array
-from hebbjax.support import checks
+from hebbjax.rules.products import by_backend
+from hebbjax.support import checks, specs
 
 GROUP = 16  # neurons per group of the tournament
 
 
+@specs.compiled_once('k')
 def top_k(u: Array, k: int) -> tuple[Array, Array]:
     """Find the k largest drives of each patch and whose they are, largest first, the first neuron first among equals.
 
-    Three forms, chosen by shape (benchmarks/NOTES.md). Few (k <= 4): a maximum and the first place that holds it, 2 k
-    sweeps that vectorise. Many of very many: a tournament; whoever is among the k largest plays in one of the k groups
-    with the largest champions, so only those are ranked. Else `lax.top_k`. Of a NaN drive, and where fewer than k take
-    part, the rest are -inf and any neurons. -> values, indices [P, k].
+    Four forms, chosen by backend and shape. Sweeps, 2 k of them: a maximum and the first place that holds it. A
+    tournament: whoever is among the k largest plays in one of the k groups with the largest champions, so only those
+    are ranked. `lax.top_k`, and argmax for one. Of a NaN drive, and where fewer than k take part, the rest are -inf and
+    any neurons. -> values, indices [P, k].
+
+    MEASURED
     """
-    if k <= 4:
-        return _by_sweeps(u, k, lax.broadcasted_iota(jnp.int32, u.shape, 1), u.shape[1] - 1)
-    return _by_tournament(u, k) if u.shape[1] >= 4 * GROUP * k else _top_k(u, k)
+    cpu = elsewhere = by_ranking
+    if u.shape[1] >= 4 * GROUP * max(k, 5):
+        cpu = by_tournament
+    elif k <= 4:
+        cpu = by_sweeps
+    if k <= 8:
+        elsewhere = by_argmax if k == 1 else by_sweeps
+    return by_backend(cpu, elsewhere, u, k=k)
 
 
 def in_top_k(u: Array, k: int) -> Array:
@@ -43,13 +52,24 @@ def check_k(k: int, neurons: int) -> None:
     checks.require(k <= neurons, f'k={k} is more than the {neurons} neurons that compete; use a smaller k, or more.')
 
 
-def _top_k(u, k):
+def by_ranking(u: Array, k: int) -> tuple[Array, Array]:
+    """Do what `top_k` does by XLA's own."""
     # The barrier keeps XLA from rewriting a top_k whose output is sliced into a full sort: 17 times slower on a CPU.
-    return lax.optimization_barrier(lax.top_k(u, k))
+    # One for each output, since XLA falls over the two in one where it has no top_k, as of float64.
+    values, indices = lax.top_k(u, k)
+    return lax.optimization_barrier(values), lax.optimization_barrier(indices)
 
 
-def _by_sweeps(u, k, neuron, last):
-    """Rank by maxima; `neuron` says whose each drive is, `last` is the last of them all."""
+def by_argmax(u: Array, k: int) -> tuple[Array, Array]:
+    """Do what `top_k` does for k = 1 in one pass, which vectorises on accelerators."""
+    index = lax.argmax(u, 1, jnp.int32)[:, None]
+    return jnp.take_along_axis(u, index, 1), index
+
+
+def by_sweeps(u: Array, k: int, neuron: Array | None = None, last: int | None = None) -> tuple[Array, Array]:
+    """Do what `top_k` does by 2 k sweeps; `neuron` [P, N] says whose each drive is, `last` is the last of them all."""
+    if neuron is None:
+        neuron, last = lax.broadcasted_iota(jnp.int32, u.shape, 1), u.shape[1] - 1
     values, indices, unranked = [], [], u
     for _ in range(k):
         value = jnp.max(unranked, 1, keepdims=True)
@@ -61,11 +81,12 @@ def _by_sweeps(u, k, neuron, last):
     return jnp.concatenate(values, 1), jnp.concatenate(indices, 1)
 
 
-def _by_tournament(u, k):
+def by_tournament(u: Array, k: int) -> tuple[Array, Array]:
+    """Do what `top_k` does by groups: of each the champion, then of the groups with the largest ones all members."""
     groups = -(-u.shape[1] // GROUP)
     full = jnp.pad(u, ((0, 0), (0, groups * GROUP - u.shape[1])), constant_values=-jnp.inf)
     full = full.reshape(len(u), groups, GROUP)
-    _, chosen = _top_k(full.max(2), k)  # [P, k] groups with the largest champions
+    _, chosen = by_ranking(full.max(2), k)  # [P, k] groups with the largest champions
     members = jnp.take_along_axis(full, chosen[:, :, None], 1)  # [P, k, GROUP]
     neuron = chosen[:, :, None] * GROUP + lax.broadcasted_iota(jnp.int32, members.shape, 2)
-    return _by_sweeps(members.reshape(len(u), -1), k, neuron.reshape(len(u), -1), u.shape[1] - 1)
+    return by_sweeps(members.reshape(len(u), -1), k, neuron.reshape(len(u), -1), u.shape[1] - 1)

@@ -6,6 +6,7 @@ here for the sum over all devices. Whether there are several, the program says t
 divided, everything is left as it is.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from hebbjax.support.checks import require, show
 
 DATA, SEED = 'data', 'seed'  # axes of a mesh: rows of a batch, and runs, are divided along them
-SAME, ROWS = PartitionSpec(), PartitionSpec(DATA)  # the same on all devices; rows that are each device's own
+SAME, ROWS, SEEDS = PartitionSpec(), PartitionSpec(DATA), PartitionSpec(SEED)  # on all devices; divided
 LOW = 1 << 16  # a sum of integers goes as two of floats, exact for as many devices
 
 
@@ -94,28 +95,28 @@ def divide(f: Callable, mesh: Mesh | None, *specs: PartitionSpec, out: Any = SAM
 
 def divide_seeds(f: Callable, mesh: Mesh | None, shared: int) -> Callable:
     """Divide a function of states with a leading axis of seeds, and of so many arrays that they share."""
-    specs = PartitionSpec(SEED), *(SAME,) * shared
+    specs = SEEDS, *(SAME,) * shared
     # nothing is added up over devices here, so nothing has to be said of what differs between them
-    return f if mesh is None else jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=specs[0], check_vma=False)
+    return f if mesh is None else jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=SEEDS, check_vma=False)
 
 
-def replicate(tree: Any, mesh: Mesh | None) -> Any:
-    """Lay arrays on all devices of a mesh, the same on each; what is traced stays where it is."""
-    return tree if mesh is None else jax.tree.map(lambda a: _lay(a, mesh, SAME), tree)
+def lay(tree: Any, mesh: Mesh | None, spec: PartitionSpec = SAME) -> Any:
+    """Lay arrays on the devices of a mesh, the same on each if no axis is named; what is traced stays where it is."""
+    return tree if mesh is None else jax.tree.map(functools.partial(_lay, mesh, spec), tree)
 
 
 def divide_rows(tree: Any, mesh: Mesh | None) -> Any:
     """Lay rows of arrays [n, ...] on a mesh: every device gets `n // devices` that follow each other; where n does not
     divide, the first ones get one more, and the others zeros in its place. -> [devices ceil(n / devices), ...].
     """
-    return tree if mesh is None else jax.tree.map(lambda a: _lay(_even(a, mesh.size), mesh, ROWS), tree)
+    return tree if mesh is None else lay(jax.tree.map(lambda a: _even(a, mesh.size), tree), mesh, ROWS)
 
 
 def own_rows(count: int | None, rows: int) -> jax.Array:
     """Say how many of a device's rows are those of the `count` in all that `divide_rows` laid out; None: all."""
     if count is None or not _is_divided():
         return jnp.int32(rows)
-    return count // device_count() + (lax.axis_index(DATA) < count % device_count())
+    return count // device_count() + (lax.axis_index(DATA) < count % device_count()).astype(jnp.int32)
 
 
 def _even(a, size):
@@ -127,5 +128,5 @@ def _even(a, size):
     return np.concatenate(filled)
 
 
-def _lay(a, mesh, spec):
+def _lay(mesh, spec, a):
     return a if isinstance(a, jax.core.Tracer) else jax.device_put(a, NamedSharding(mesh, spec))

@@ -48,7 +48,7 @@ class CallbackContext:
     net: Network
     stages: Sequence[Stage]
     position: Position
-    state: TrainState  # with a leading axis of seeds, where there are any
+    state: TrainState  # with a leading axis of seeds, where there are any; the next epoch writes over it
     info: tuple[StepInfo | None, ...] | None = None  # the epoch's of each layer, on the host
 
     # every epoch's scalars; this one's, `layer1.max_update`, `layer2.dead`, ..., to which callbacks may add theirs
@@ -115,10 +115,11 @@ def fit(
 
     Args:
         state: from `init`; from `parallel.init_seeds`, whose seeds are trained each as if it were alone; or from a
-            checkpoint together with its position. It stays as it is.
+            checkpoint together with its position. It stays as it is: epochs write over a copy of it.
         images: an array, or `data.Shards`, which bring their labels: an epoch goes through all parts, in an order that
             it draws, each shuffled, with two of them in memory; images that fill no batch of their part sit it out.
-        callbacks: called in this order after every epoch.
+        callbacks: called in this order after every epoch. The state they see is written over by the next epoch; one
+            that keeps it copies it: `jax.device_put(context.state, may_alias=False)`.
         watch: what to watch on the way; None: nothing but the size of change.
         augment: (key, images of a batch) -> images.
         seeds_at_once: how many seeds to map together; None: all of them, or on a CPU, where it is faster, one.
@@ -138,7 +139,7 @@ def fit(
     for stage in stages:
         require(isinstance(stage, Stage), f'a stage is a training.Stage, not {show(stage)}.')
         stage = dataclasses.replace(stage, epochs=1)  # a program is the same for any number of them
-        how = {'mesh': None if by_seed else mesh}
+        how = {'donate': True, 'mesh': None if by_seed else mesh}
         programs.append(make_train_epoch(net, batch=batch, stage=stage, watch=watch, augment=augment, **how))
     way = f'a training goes on at a training.Position, not {show(position)}.'
     require(isinstance(position, Position), way)
@@ -148,16 +149,18 @@ def fit(
     way = 'give the stages it began with, or longer ones, and the position of training.resume'
     fits = number < len(stages) and rows == epoch <= epochs[number]
     require(fits, f'{stands}, cannot go on in stages of {epochs} epochs; {way}.')
-    epochs_to_come = (begins := CallbackContext(net, stages, position, state)).epochs - begins.epoch
-    program, parts, stream = stream_parts(programs[0], state, images, labels, epochs_to_come)
+    settled = CallbackContext(net, stages, position, state)  # the last whole epoch, callbacks included
+    seed_mesh = devices.check_mesh(mesh, devices.SEED) if by_seed else None
+    to_come = settled.epochs - settled.epoch
+    program, parts, stream = stream_parts(programs[0], state, images, labels, to_come, seed_mesh)
+    where = (seed_mesh, devices.SEEDS) if by_seed else (program.mesh,)
+    settled.state = state = devices.lay(state, *where)
     programs = [dataclasses.replace(other, count=program.count) for other in programs]
-    state = devices.replicate(state, program.mesh)
     if seeds is not None:
         at_once = seeds_at_once or (1 if jax.default_backend() == 'cpu' else seeds)
-        programs = [parallel.over_seeds(epoch, at_once, mesh if by_seed else None) for epoch in programs]
+        programs = [parallel.over_seeds(epoch, at_once, seed_mesh, donate=True) for epoch in programs]
 
     ignore = lambda context: None  # noqa: E731
-    settled = CallbackContext(net, stages, position, state)  # the last whole epoch, callbacks included
     for callback in callbacks:
         getattr(callback, 'begin', ignore)(settled)
     started, compile_seconds, interrupted = time.perf_counter(), 0.0, False
@@ -168,14 +171,17 @@ def fit(
                 callback.__enter__()
                 stack.push(callback.__exit__)
 
-        # Epoch after epoch. The state is not donated: who is interrupted, and callbacks, still want that of before.
+        # Epoch after epoch, each written over the state of the one before, of which the host has a copy: who is
+        # interrupted still wants it.
+        where = None if mesh is None else jax.tree.map(lambda a: a.sharding, state)
+        state, saved = jax.device_put(state, where, may_alias=False), None
         try:
             with listen() as check_interrupt:
                 while settled.epochs > settled.epoch:
                     number, epoch = position.stage, position.epoch
                     if not settled.epochs_left:
                         number, epoch = number + 1, 0
-                    began = time.perf_counter()
+                    began, saved = time.perf_counter(), copy_to_host(state) if settled.info is not None else None
                     state, info, compiling = run_epoch(programs[number], state, itertools.islice(stream, parts))
                     seconds = time.perf_counter() - began - compiling
                     compile_seconds += compiling
@@ -190,6 +196,8 @@ def fit(
                     check_interrupt()
         except KeyboardInterrupt:
             interrupted = True
+            if saved is not None and any(leaf.is_deleted() for leaf in jax.tree.leaves(settled.state)):
+                settled.state = jax.device_put(saved, jax.tree.map(lambda a: a.sharding, settled.state))
         try:
             with hold_signals():
                 for callback in callbacks:
@@ -211,6 +219,12 @@ def run_epoch(program: Callable, state: TrainState, parts: Iterable[Any]) -> tup
         state, info = wait_until_ready(program(state, *data))
         infos.append(jax.device_get(info))
     return state, join_infos(infos), compile_seconds
+
+
+def copy_to_host(state: TrainState) -> TrainState:
+    """Copy a state to the host's memory, divided over devices as it is."""
+    where = jax.tree.map(lambda a: a.sharding.with_memory_kind('pinned_host'), state)
+    return jax.device_put(state, where, may_alias=False)
 
 
 def epoch_metrics(info: Sequence[StepInfo | None]) -> dict[str, float]:

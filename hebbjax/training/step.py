@@ -102,7 +102,7 @@ class Program:
             devices.check_divides('a batch', len(images) if self.batch is None else self.batch, self.mesh)
             program = dataclasses.replace(self, count=len(images) if len(images) % self.mesh.size else None)
             data = devices.divide_rows(data, self.mesh)
-        return program, devices.replicate(state, self.mesh), data
+        return program, devices.lay(state, self.mesh), data
 
     def lower(self, state: TrainState, images: AnyArray, labels: AnyArray | None = None) -> Any:
         return self.run.lower(self, state, images, *(() if labels is None else (labels,)))

@@ -6,9 +6,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from hebbjax.base import AnyArray
 from hebbjax.layers.network import TrainState
+from hebbjax.support import devices
 from hebbjax.support.checks import require
 from hebbjax.support.shards import Shards, draw_order, read_ahead
 from hebbjax.training.parallel import count_seeds, take_seed
@@ -16,8 +18,9 @@ from hebbjax.training.step import Program, check_inputs
 
 
 def stream_parts(
-    program: Program, state: TrainState, images: AnyArray | Shards, labels: AnyArray | None, epochs: int
-) -> tuple[Program, int, Generator[Any]]:
+    program: Program, state: TrainState, images: AnyArray | Shards, labels: AnyArray | None, epochs: int,
+    seed_mesh: Mesh | None = None,
+) -> tuple[Program, int, Generator[Any]]:  # fmt: skip
     """Lay images and labels of so many epochs on the devices, checked, part by part; an array is one part.
 
     The order of an epoch's parts is drawn by the state's key, of many seeds the first one's, and the number of the step
@@ -32,12 +35,13 @@ def stream_parts(
     def place(number: int) -> tuple[Program, Any]:
         with jax.enable_x64(settings[0]), jax.default_device(settings[1]):
             placed, _, data = program.place((), *check_inputs(program.net, like, *shards[number], look=True))
-            return placed, jax.block_until_ready(jax.device_put(data))
+            mesh = program.mesh or seed_mesh
+            return placed, jax.block_until_ready(jax.device_put(data) if mesh is None else devices.lay(data, seed_mesh))
 
     placed, data = place(0)  # what does not fit is refused before anything is computed
     if len(shards) == 1:
         return placed, 1, (data for _ in itertools.count())
     key, first = np.asarray(jax.random.key_data(state.key)), np.ravel(state.step)[0]
-    steps = len(shards) * (len(data[0]) // program.batch)
+    steps = len(shards) * (images.shape[0] // len(shards) // program.batch)
     orders = (draw_order(key, first + steps * epoch, len(shards)) for epoch in range(epochs))
     return placed, len(shards), read_ahead(lambda number: place(number)[1], itertools.chain.from_iterable(orders))

@@ -312,7 +312,7 @@ def test_the_records_are_what_the_results_give():
         (
             krotov_mnist,
             (*SMALL, '--precision', 'int4'),
-            "precision='int4' is unknown; there are highest, tensorfloat32, bfloat16",
+            "precision='int4' is unknown; there are highest, float32x3, tensorfloat32, bfloat16",
         ),
         (krotov_mnist, ('--data-dir', '/nowhere'), '/nowhere'),
         (krotov_mnist, (*SMALL, '--json', '/nowhere/a.json'), '/nowhere/a.json cannot be written'),

@@ -14,7 +14,8 @@ from table import ASSOCIATIVE, RULES
 import hebbjax
 from hebbjax import layers, readout, rules, transforms
 from hebbjax.layers import activations, initializers, normalization, patches
-from hebbjax.layers.layer import PRECISIONS, Layer, drives, matmul_drives, microbatch_of
+from hebbjax.layers.layer import Layer, drives, matmul_drives
+from hebbjax.layers.microbatch import microbatch_of
 from hebbjax.layers.normalization import BatchNorm, NormParams, NormStats
 from hebbjax.layers.patches import Window
 from hebbjax.readout import Dropout
@@ -159,7 +160,7 @@ def test_told_says_what_happened(rng):
     'settings, match',
     [
         ({'features': 0}, 'features=0 is out of range; use a whole number from 1 on'),
-        ({'precision': 'int4'}, "precision='int4' is unknown; there are highest, tensorfloat32, bfloat16"),
+        ({'precision': 'int4'}, "precision='int4' is unknown; there are highest, float32x3, tensorfloat32, bfloat16"),
         ({'output': 'spikes'}, "output='spikes' is unknown; there are weights, effective, projection, cosine"),
         ({'post': 3}, 'post of a layer is a tuple of parts, functions of maps such as relu or BatchNorm'),
         ({'pre': (layers.standardise, 'whiten')}, 'pre of a layer is a tuple of parts.*whiten'),
