@@ -6,7 +6,6 @@ import pathlib
 from typing import Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
@@ -104,7 +103,7 @@ class OnData(Source):
         kept, held_out = hold_out(labels, len(images), settings.validation, seed=0)
         if console and is_own and len(held_out):
             console.print(f'{len(kept)} are learned from, {len(held_out)} are for validation')
-        take = lambda part, chosen: None if part is None else jnp.asarray(part[chosen])  # noqa: E731
+        take = lambda part, chosen: None if part is None else jax.device_put(part[chosen])  # noqa: E731
         train, validation = (data.Split(take(images, part), take(labels, part)) for part in (kept, held_out))
         return settings, train, validation, names
 

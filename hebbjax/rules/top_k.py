@@ -62,7 +62,9 @@ def check_k(k: int, neurons: int) -> None:
 def by_ranking(u: Array, k: int) -> tuple[Array, Array]:
     """Do what `top_k` does by XLA's own."""
     # The barrier keeps XLA from rewriting a top_k whose output is sliced into a full sort: 17 times slower on a CPU.
-    return tuple(lax.optimization_barrier(lax.top_k(u, k)))
+    # One for each output, since XLA falls over the two in one where it has no top_k, as of float64.
+    values, indices = lax.top_k(u, k)
+    return lax.optimization_barrier(values), lax.optimization_barrier(indices)
 
 
 def by_argmax(u: Array, k: int) -> tuple[Array, Array]:

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 BRIGHT = 10.0  # intensities are in [0, 1]; images that are nowhere negative and reach this hold another range
 EXTREME = 100.0  # and so do those that reach this on either side, which no normalisation gives
@@ -31,8 +30,13 @@ def require(fits: object, sentence: str) -> None:
 
 
 def is_traced(value) -> bool:
-    """Say whether jax is tracing this value, so that it has none yet."""
-    return isinstance(value, jax.core.Tracer)
+    """Say whether jax is tracing this value, so that it has none yet, or has parts of it on other hosts."""
+    return isinstance(value, jax.core.Tracer) or not getattr(value, 'is_fully_addressable', True)
+
+
+def is_key(leaf) -> bool:
+    """Say whether a leaf of a state is a typed key, or many."""
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def is_one_float(outcome) -> bool:
@@ -86,30 +90,13 @@ def host_memory() -> int:
 
 def device_memory() -> int:
     """Say how many bytes the default device can hold: its own limit, or the machine's memory."""
-    return (jax.devices()[0].memory_stats() or {}).get('bytes_limit') or host_memory()
+    return (jax.local_devices()[0].memory_stats() or {}).get('bytes_limit') or host_memory()
 
 
 def check_memory(size: int, what: str, way: str) -> None:
     """Refuse what the machine cannot hold, before anything is allocated: `what` takes `size` bytes; `way` is out."""
     need, room = size / 2**30, host_memory() / 2**30
     require(need <= room, f'{what} takes {need:.0f} GiB and the machine has {room:.0f}; {way}.')
-
-
-def check_ascends(tx: optax.GradientTransformation) -> None:
-    """Refuse a transformation by which weights go against a change that a rule asks for, as `optax.sgd` has it.
-
-    What moves nothing yet passes, and what cannot be asked for a step of other weights than its own.
-    """
-    w = np.array([[0.5, 0.1, 0.8], [0.2, 0.9, 0.4]], np.float32)  # that no transformation treats specially
-    try:
-        with jax.ensure_compile_time_eval():
-            change = tx.update(jnp.ones_like(w), tx.init(jnp.asarray(w)), jnp.asarray(w))[0]
-        along = 0.0 if is_traced(change) else float(np.sum(change))  # with dw = 1, the inner product with it
-    except Exception:  # made for weights of one shape, say
-        return
-    way = 'end it with transforms.scale_by_rate(rate), or chain optax.scale(-1) behind it'
-    descends = 'tx descends, as optimizers of losses do, and a rule says where to go: it would unlearn'
-    require(not along < 0, f'{descends}; {way}.')
 
 
 def check_key(key) -> None:
@@ -164,7 +151,7 @@ def check_images(images, *, in_time: bool = False, any_range: bool = False):
         return images
     is_jax = isinstance(images, jax.Array)
     # on a CPU numpy sees the same memory, and compiles nothing for new shapes
-    is_near = is_jax and images.is_fully_addressable and {device.platform for device in images.devices()} == {'cpu'}
+    is_near = is_jax and {device.platform for device in images.devices()} == {'cpu'}
     xp, values = (np, np.asarray(images)) if is_near or not is_jax else (jnp, images)
     bad = np.asarray((~xp.isfinite(values)).sum((*range(1, images.ndim),)))  # [n]
     require(not bad.any(), f'images hold {bad.sum()} non-finite values, the first in image {bad.argmax()}.')

@@ -25,7 +25,14 @@ def every_epochs(epochs: int, callback: Callback) -> Callback:
         if context.is_due(epochs):
             callback(context)
 
-    for name in ('begin', 'finish', 'after_all', '__enter__', '__exit__'):  # what else it has stays as it is
+    for name in (
+        'begin',
+        'finish',
+        'after_all',
+        'first_only',
+        '__enter__',
+        '__exit__',
+    ):  # what else it has stays as it is
         if hasattr(callback, name):
             setattr(call, name, getattr(callback, name))
     return call
@@ -117,6 +124,8 @@ class Progress:
 
     `total` epochs over all stages, `done` of them before; `images` per epoch, for the rate.
     """
+
+    first_only = True
 
     def __init__(
         self, console: Any, total: int, images: int, *, done: int = 0,
