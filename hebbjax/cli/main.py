@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
+from hebbjax.cli import launch
 from hebbjax.cli.output import lasting_output, make_console
 from hebbjax.support.checks import check_choice
 from hebbjax.support.signals import listen
@@ -81,6 +82,7 @@ def run_command(settings, command: Callable, argv: Sequence[str], prog: str) -> 
         try:
             chosen = tyro.cli(kind, args=list(argv), prog=prog, **defaults)
             listener()
+            launch.start(chosen)
             is_interrupted = command(chosen, make_console()) is True
         except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
             words = ' '.join(str(error).split())
@@ -91,9 +93,11 @@ def run_command(settings, command: Callable, argv: Sequence[str], prog: str) -> 
             elif isinstance(error, RuntimeError) and 'Unable to initialize backend' not in words:  # a bug
                 raise
             print(f'{prog}: error: {words}', file=sys.stderr)
+            launch.leave(2)
             return 2
         except KeyboardInterrupt as stop:
             print(f'{prog}: interrupted; {stop.args[0] if stop.args else "nothing was reached yet"}', file=sys.stderr)
+            launch.leave(listener.code)
             return listener.code
         return listener.code if is_interrupted else 0
 

@@ -5,13 +5,14 @@ little more memory is taken than the images themselves need.
 """
 
 import collections
+import itertools
 import os
 from collections.abc import Iterator
 
 import numpy as np
 
 from hebbjax.data import pictures
-from hebbjax.data.forms import Found, check_part, sort_names, spell
+from hebbjax.data.forms import Found, check_part, part_of, sort_names, spell
 from hebbjax.support.checks import require
 from hebbjax.support.files import reading
 
@@ -25,7 +26,9 @@ def splits_of_folder(root: str) -> dict[str, str]:
     return {split: os.path.join(root, split) for split in parts} or {'train': root}
 
 
-def read_folder(root: str, split: str, notes: list[str], *, resize=None, skip_unreadable: bool = False) -> Found:
+def read_folder(
+    root: str, split: str, notes: list[str], *, resize=None, skip_unreadable: bool = False, part=None
+) -> Found:
     """Read the pictures of a folder, class by class, by name; grey where all are grey, else RGB.
 
     Args:
@@ -34,6 +37,7 @@ def read_folder(root: str, split: str, notes: list[str], *, resize=None, skip_un
             left out, which a note says.
         resize: (H, W) that all pictures are stretched to; None: they have one size.
         skip_unreadable: whether pictures that cannot be read are left out, with a note, and not refused.
+        part: see `part_of`.
     """
     from PIL import Image
 
@@ -42,10 +46,13 @@ def read_folder(root: str, split: str, notes: list[str], *, resize=None, skip_un
     ignored, conversions, skipped, labels = collections.Counter(), collections.Counter(), [], []
     classes = tuple(sort_names(_scan(parts['train'])[0]))
     listed = [*_list_pictures(parts[split], classes, ignored)]
+    count = sum(len(names) for _, names, _ in listed)
+    chosen = range(count)[part_of(part, count)]
 
     def decode_each() -> Iterator[tuple[str, np.ndarray]]:
         way = 'delete it, or go on without it by skip_unreadable=True (--skip-unreadable)'
-        for path, label in ((os.path.join(folder, name), label) for folder, names, label in listed for name in names):
+        paths = ((os.path.join(folder, name), label) for folder, names, label in listed for name in names)
+        for path, label in itertools.islice(paths, chosen.start, chosen.stop, chosen.step):
             try:
                 with reading(spell(path), way), Image.open(path) as image:
                     pixels = pictures.decode(image, conversions)
@@ -57,7 +64,7 @@ def read_folder(root: str, split: str, notes: list[str], *, resize=None, skip_un
             labels.append(label)
             yield spell(path), pixels
 
-    images = pictures.gather(decode_each(), sum(len(names) for _, names, _ in listed), resize, conversions)
+    images = pictures.gather(decode_each(), len(chosen), resize, conversions)
     notes += pictures.describe(conversions)
     if skipped:
         notes.append(f'images that could not be read were skipped ({len(skipped)} of them, the first {skipped[0]}).')
