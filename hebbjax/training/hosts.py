@@ -7,7 +7,7 @@ state, and calls every callback but those that are `first_only`, which write.
 import contextlib
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather
 from jax.sharding import Mesh
 
+from hebbjax.data.forms import part_of
 from hebbjax.support.checks import is_key
 from hebbjax.support.devices import host_count
 from hebbjax.support.signals import Listener
@@ -35,6 +36,14 @@ def check_agree(mesh: Mesh | None, settings: Mapping[str, Any]) -> None:
         here = f' ({value} here)' if isinstance(value, str) and len(value) < 200 else ''
         what = f'process {others.argmax()} and process 0 differ in {name}{here}'
         raise ValueError(f'{what}; start all with the same settings, and with parts of the data of equal size.')
+
+
+def own_part(arrays: Sequence[Any], mesh: Mesh | None) -> Sequence[Any]:
+    """Give a process of a mesh its part of arrays that all of them have; None stays None."""
+    if host_count(mesh) == 1:
+        return arrays
+    rows = part_of((jax.process_index(), jax.process_count()), len(arrays[0]))
+    return [None if array is None else array[rows] for array in arrays]
 
 
 def from_first(content: Any) -> Any:
