@@ -150,7 +150,7 @@ def test_a_gradient_epoch_is_an_eighth_of_the_work_and_one_collective(name, mesh
     programs = []
     for m in (None, mesh):
         rows = devices.divide_rows((inputs, np.arange(512) % 3), m)
-        given = devices.replicate(carry, m), *rows, *devices.replicate(same, m)
+        given = devices.lay(carry, m), *rows, *devices.lay(same, m)
         programs.append(gradient_epoch.lower(model, schedule, *given, mesh=m))
     share, found = divided(*programs)
     assert share == pytest.approx(0.125, abs=0.01)
