@@ -14,7 +14,7 @@ from hebbjax.base import AnyArray, Array, Key, Labelled
 from hebbjax.layers.layer import Layer, LayerState, init_layer, to_intensities
 from hebbjax.layers.network import Network, activations_of, check_network, check_states
 from hebbjax.readout import ridge
-from hebbjax.readout.blocks import filled_blocks, over_blocks
+from hebbjax.readout.blocks import cut_blocks, over_blocks
 from hebbjax.readout.gradient import GradientEpoch
 from hebbjax.readout.hybrid import GradientStage, check_stage, fit_hybrid, predict_hybrid
 from hebbjax.readout.schedules import Milestones, Schedule
@@ -88,9 +88,8 @@ def ridge_probe(penalty: float = 1.0, block: int = 1000, mesh: Mesh | None = Non
         one_hot = np.eye(labels.max(initial=0) + 1)[labels]
         size = lambda images: -(-min(block, len(images) or 1) // share) * share  # noqa: E731
         features = functools.partial(probe_features, tuple(net), devices.lay(tuple(states), mesh), mesh=mesh)
-        for number, (images, count) in enumerate(filled_blocks(train[0], step := size(train[0]))):
-            # rows that fill a block up have no label
-            stats = add_moments(stats, features(images), one_hot[number * step :][:count], mesh)
+        for number, (images, new) in enumerate(cut_blocks(train[0], step := size(train[0]))):
+            stats = add_moments(stats, features(images), one_hot[number * step :][:step], mesh, new)
         model = ridge.solve_ridge(stats, penalty)
         of_blocks = lambda images: over_blocks(features, images, size(images))  # noqa: E731
         classes = lambda images: np.concatenate([ridge.predict_ridge(model, x) for x in of_blocks(images)])  # noqa: E731
