@@ -11,7 +11,6 @@ from statistics import fmean, stdev
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -99,7 +98,7 @@ def load_train(name: str, validation: float, data_dir: pathlib.Path | None = Non
     """Read training images and set a validation split aside, the same for all seeds. -> two (images, labels)."""
     images, labels = (part[:count] for part in load(name, 'train', data_dir))
     sides = data.split_validation(labels, validation, seed=0)
-    return tuple((jnp.asarray(images[side]), jnp.asarray(labels[side])) for side in sides)
+    return tuple(jax.device_put((images[side], labels[side])) for side in sides)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +124,7 @@ class Settings(launch.OnDevices):
     spread: flags.Rate = 1.0  # Standard deviation of the first weights; 1 in the papers. Of small ones few ever win
     start: str = 'drawn'  # First weights: drawn, or patches, cut out of training images; of untrained filters, too
     output: str = 'weights'  # Predict with the weights, or with effective ones: sign(w)|w|^(p-1)
-    precision: str = 'highest'  # Of the drives' product: highest (float32), tensorfloat32 or bfloat16
+    precision: str = 'highest'  # Of a layer's products: highest, float32x3, tensorfloat32 or bfloat16
 
     power: flags.number(least=1) = 1.0  # n of the head's RePU(n)
     threshold: flags.number(least=-flags.LARGEST) = 0.0  # Deviations above its mean from which a neuron sends, at first
@@ -204,7 +203,7 @@ def compare(settings: Settings, build: Callable, draw: Callable) -> bool:
         raise ValueError(f'--k {settings.k} is more than the {settings.features} neurons that compete; use 2 to N.')
     if settings.shift >= min(shape[:2]):
         raise ValueError(f'--shift {settings.shift} moves images of {shape[0]} x {shape[1]} out of sight.')
-    entries = build(settings, train[0], int(train[1].max()) + 1)
+    entries = build(settings, train[0], int(np.asarray(train[1]).max()) + 1)
     for row in settings.rows:
         refuse_unknown('rows', row, entries)
     entries = {row: entries[row] for row in settings.rows or entries}
@@ -220,7 +219,7 @@ def compare(settings: Settings, build: Callable, draw: Callable) -> bool:
         raise KeyboardInterrupt
 
     # no choice is left to make: the test split is read
-    test = tuple(map(jnp.asarray, load(settings.dataset, 'test', settings.data_dir)))
+    test = tuple(map(jax.device_put, load(settings.dataset, 'test', settings.data_dir)))
     rows = comparison.score_entries(entries, trained, test, validation[0][:200])
     title = f'{settings.dataset}, {settings.features} neurons, accuracy in percent'
     report(settings, rows, title, COLUMNS, interrupted)

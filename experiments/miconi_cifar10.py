@@ -131,12 +131,18 @@ class Config(launch.OnDevices):
 # The network
 
 
+@jax.jit
+def intensities(images: jax.Array) -> jax.Array:
+    """Give images as intensities, each of mean 0 and deviation 1."""
+    return layers.standardise(layers.to_intensities(images))
+
+
 def fit_first(images: np.ndarray, count: int, whitens: str) -> dict:
     """Fit how the first layer prepares what it sees: normalised, whitened, normalised; images or patches of them.
 
     `images` are uint8 [n, H, W, C]; of these `count`, from the first on in equal steps, are looked at.
     """
-    images = layers.standardise(layers.to_intensities(jnp.asarray(images[:: max(1, len(images) // count)][:count])))
+    images = intensities(images[:: max(1, len(images) // count)][:count])
     if whitens == 'image':
         zca = data.fit_whitening(images, **data.WHITENING_SETTINGS['miconi_notebook'])
         return {'pre': (layers.standardise, functools.partial(data.whiten, zca), layers.standardise)}
@@ -193,7 +199,7 @@ def train_row(row: str, variant: Variant, config: Config, net: tuple[Layer, ...]
     Returns:
         `training.FitResult`, whose state has a leading axis of seeds, and the last epoch's `StepInfo` of each layer.
     """
-    states = training.init_seeds(net, jax.vmap(jax.random.key)(jnp.arange(config.seeds)), SHAPE)
+    states = training.init_seeds(net, jax.vmap(jax.random.key)(np.arange(config.seeds)), SHAPE)
     infos = []
 
     def note(context):
@@ -245,10 +251,11 @@ def read_out(net, states, penalty: float, train: data.Split, test: data.Split) -
     def accuracy(split):
         right = np.zeros(len(net))
         for features, labels in batches(split):
-            right += [int((readout.predict_ridge(model, x) == labels).sum()) for model, x in zip(models, features)]
+            answers = [np.asarray(readout.predict_ridge(model, x)) for model, x in zip(models, features)]
+            right += [np.sum(answer == labels) for answer in answers]
         return 100 * right / len(split.labels)
 
-    classes, stats = int(train.labels.max()) + 1, [None] * len(net)
+    classes, stats = int(np.max(train.labels)) + 1, [None] * len(net)
     for features, labels in batches(train):
         stats = [readout.add_batch(layer, x, labels, classes) for layer, x in zip(stats, features)]
     models = [readout.solve_ridge(layer, penalty) for layer in stats]
@@ -262,16 +269,22 @@ def measure_activity(net, states, infos, images: jax.Array) -> dict[str, list]:
         win_rates: smallest, median and largest share of positions won in the last epoch, per layer; k/N is aimed at.
         nonzero: share of answers, before pooling, that are not zero. norm_error: largest `| |w_i| - 1 |`.
     """
-    x, measures = layers.to_intensities(images), {'win_rates': [], 'nonzero': [], 'norm_error': []}
-    send = jax.jit(layers.forward, static_argnums=(0, 3))
-    for layer, state, info in zip(net, states, infos):
-        rates = np.asarray(info.win_rates[0])
-        unpooled = send(layer, state, x, 1)
-        measures['win_rates'].append([float(f(rates)) for f in (np.min, np.median, np.max)])
-        measures['nonzero'].append(float(jnp.mean(unpooled != 0)))
-        measures['norm_error'].append(float(jnp.max(jnp.abs(jnp.linalg.norm(state.w, axis=1) - 1))))
+    rates = [np.asarray(info.win_rates[0]) for info in infos]
+    win_rates = [[float(f(of_layer)) for f in (np.min, np.median, np.max)] for of_layer in rates]
+    nonzero, norm_error = np.asarray(look_inside(net, states, images)).tolist()
+    return {'win_rates': win_rates, 'nonzero': nonzero, 'norm_error': norm_error}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def look_inside(net, states, images: jax.Array) -> jax.Array:
+    """Compute each layer's share of answers that are not zero, and the largest `| |w_i| - 1 |`. -> [2, layers]."""
+    x, nonzero, norm_error = layers.to_intensities(images), [], []
+    for layer, state in zip(net, states):
+        unpooled = layers.forward(layer, state, x, 1)
+        nonzero.append(jnp.mean(unpooled != 0))
+        norm_error.append(jnp.max(jnp.abs(jnp.linalg.norm(state.w, axis=1) - 1)))
         x = layers.avg_pool(2)(unpooled)
-    return measures
+    return jnp.stack([jnp.stack(nonzero), jnp.stack(norm_error)])
 
 
 def run_row(row: str, config: Config, first: dict, train: data.Split, test: data.Split) -> ResultRow:
@@ -279,18 +292,21 @@ def run_row(row: str, config: Config, first: dict, train: data.Split, test: data
     variant = config.variants[row]
     net = make_network(variant, config, first)
     result, infos = train_row(row, variant, config, net, train.images)
-    seeds = [training.take_seed(result.state, seed).layers for seed in range(config.seeds)]
+    # trained or not, a network answers by the same programs
+    answers = make_network(dataclasses.replace(variant, trained=False), config, first)
+    states = [state._replace(opt=()) for state in result.state.layers]
+    seeds = [training.take_seed(states, seed) for seed in range(config.seeds)]
     accuracies = []
     for seed, states in enumerate(seeds):
         common.tell_status(f'{row}: reading out seed {seed}')
-        accuracies.append(read_out(net, states, config.penalty, train, test))
+        accuracies.append(read_out(answers, states, config.penalty, train, test))
     train_accuracy, test_accuracy = np.transpose(accuracies, (2, 1, 0)).tolist()  # [layers][seeds] each
     paper = PAPER.get(row, (None,) * 3)
     more = {
         'l1_quadrants': test_accuracy[0], 'paper_l1_quadrants': paper[0],
         'l2_quadrants': test_accuracy[1], 'paper_l2_quadrants': paper[1],
         'winners': [count_winners(variant, layer.features) for layer in net],
-        **measure_activity(net, seeds[0], infos, test.images[:BLOCK]),
+        **measure_activity(answers, seeds[0], infos, test.images[:BLOCK]),
     }  # fmt: skip
     if config.figures is not None and row in TABLE and variant.trained:
         for depth, layer in enumerate(net, 1):
@@ -310,7 +326,7 @@ def experiment(config: Config) -> bool:
     train = data.Split(*(part[: config.images] for part in train))
     config.check(len(train.labels))
     prepare = functools.cache(lambda whitens: fit_first(train.images, config.whitening_images, whitens))
-    on_device = [data.Split(*map(jnp.asarray, split)) for split in (train, test)]
+    on_device = [data.Split(jax.device_put(images), labels) for images, labels in (train, test)]
     try:
         for row, variant in variants.items():
             rows.append(run_row(row, config, prepare(variant.whitens), *on_device))

@@ -4,12 +4,15 @@ Rules say what a synapse can know, this is the economy around it. All ascend: `w
 that waits while thresholds settle: `optax.join_schedules([constant_schedule(0.0), constant_schedule(rate)], [steps])`.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from hebbjax.base import Scalar
-from hebbjax.support import checks
+from hebbjax.support import checks, specs
 
 
 def scale_by_rate(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
@@ -75,3 +78,25 @@ def keep_pruned() -> optax.GradientTransformation:
         return jax.tree.map(lambda dw, m: jnp.where(m, dw, 0), updates, exists), exists
 
     return optax.GradientTransformation(lambda params: jax.tree.map(lambda w: w != 0, params), update)
+
+
+def check_ascends(tx: optax.GradientTransformation) -> None:
+    """Refuse a transformation by which weights go against a change that a rule asks for, as `optax.sgd` has it.
+
+    What moves nothing yet passes, and what cannot be asked for a step of other weights than its own.
+    """
+    try:
+        descends = _descends(specs.ByValue(tx))
+    except Exception:  # made for weights of one shape, say
+        return
+    way = 'end it with transforms.scale_by_rate(rate), or chain optax.scale(-1) behind it'
+    what = 'tx descends, as optimizers of losses do, and a rule says where to go: it would unlearn'
+    checks.require(not descends, f'{what}; {way}.')
+
+
+@functools.lru_cache
+def _descends(tx: specs.ByValue) -> bool:
+    w = np.array([[0.5, 0.1, 0.8], [0.2, 0.9, 0.4]], np.float32)  # that no transformation treats specially
+    # with dw = 1, the inner product with the change; one program, which runs where jax traces, too
+    along = jax.jit(lambda w: jnp.sum(tx.thing.update(jnp.ones_like(w), tx.thing.init(w), w)[0]))
+    return float(along.lower(w).compile()(w)) < 0

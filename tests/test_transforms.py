@@ -11,7 +11,6 @@ from table import change
 
 from hebbjax import rules, transforms
 from hebbjax.layers import Layer, init
-from hebbjax.support import checks
 
 WAITING = optax.join_schedules([optax.constant_schedule(0.0), optax.constant_schedule(0.5)], [2])
 DW = np.array([[1.0, -4.0], [0.5, 0.25]], np.float32)
@@ -175,12 +174,12 @@ ASCEND = [
 @pytest.mark.parametrize('tx', DESCEND)
 def test_what_goes_against_its_rule_is_refused(tx, relaxed):
     with pytest.raises(ValueError, match=r'^tx descends.*end it with transforms\.scale_by_rate\(rate\)'):
-        checks.check_ascends(tx)
+        transforms.check_ascends(tx)
 
 
 @pytest.mark.parametrize('tx', ASCEND)
 def test_what_goes_with_its_rule_passes(tx, relaxed):
-    checks.check_ascends(tx)
+    transforms.check_ascends(tx)
 
 
 def test_it_is_refused_where_a_layer_starts():

@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
@@ -69,7 +68,7 @@ def run_features(settings: Features, console: Console) -> None:
         splits = ('train',)
     readings = ((split, settings.read_whole(split, console)) for split in splits)
     # on the device, and nowhere else: there is one copy of the images while the network learns
-    parts = {split: reading._replace(images=jnp.asarray(reading.images)) for split, reading in readings}
+    parts = {split: reading._replace(images=jax.device_put(reading.images)) for split, reading in readings}
     images = parts['train'].images
     net, states = from_run(settings, *run, images) if run else from_recipe(settings, images, console)
     if settings.save_weights:

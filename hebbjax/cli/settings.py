@@ -6,7 +6,6 @@ import pathlib
 from typing import Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
@@ -104,7 +103,7 @@ class OnData(Source):
         kept, held_out = hold_out(labels, len(images), settings.validation, seed=0)
         if console and is_own and len(held_out):
             console.print(f'{len(kept)} are learned from, {len(held_out)} are for validation')
-        take = lambda part, chosen: None if part is None else jnp.asarray(part[chosen])  # noqa: E731
+        take = lambda part, chosen: None if part is None else jax.device_put(part[chosen])  # noqa: E731
         train, validation = (data.Split(take(images, part), take(labels, part)) for part in (kept, held_out))
         return settings, train, validation, names
 
@@ -125,7 +124,7 @@ class Krotov(OnData):
     p: flags.NormExponent | None = None  # Exponent of the norm, above 1
     maximum: flags.choice('layer', 'unit') | None = None  # Changes are divided by the largest of the layer, or unit
     output: flags.choice(*OUTPUTS) = 'weights'  # Predict with the weights, or with effective ones: sign(w)|w|^(p-1)
-    precision: flags.choice(*PRECISIONS) = 'highest'  # Of drives: highest (float32), tensorfloat32 or bfloat16
+    precision: flags.choice(*PRECISIONS) = 'highest'  # Of products: highest, float32x3, tensorfloat32 or bfloat16
     spread: flags.Rate | None = None  # Deviation of the first weights; 1 in the papers. Of small ones few ever win
     rate: flags.Rate | None = None  # First Hebbian rate: the largest change of any weight in a step
     batch: flags.Count | None = None  # Images per Hebbian step

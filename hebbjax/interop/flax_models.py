@@ -18,7 +18,8 @@ from hebbjax.interop.flax_layers import check_plain_window, from_kernel
 from hebbjax.layers.layer import Layer, LayerState, to_float32, to_intensities
 from hebbjax.layers.patches import PatchTransform, Window, raw
 from hebbjax.layers.update import accumulate_layer
-from hebbjax.support.checks import check_ascends, require, show
+from hebbjax.support.checks import require, show
+from hebbjax.transforms import check_ascends
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from hebbjax.base import Array
+from hebbjax.base import AnyArray, Array
 
 
 def block_size(image_shape: Sequence[int]) -> int:
@@ -33,11 +33,23 @@ def map_blocks(f: Callable, inputs: Any, block: int = 100) -> Any:
     return lax.fori_loop(0, -(-count // block), write, jax.tree.map(empty, jax.eval_shape(lambda: answer(0))))
 
 
-def over_blocks(f: Callable[[Array], Array], images: Array, block: int) -> Iterator[Array]:
-    """Give `f` of one block of images after the other; one program serves all, as the last is filled up and cut."""
-    for start in range(0, len(images), block):
-        part = images[start : start + block]
+def filled_blocks(rows: AnyArray, block: int) -> Iterator[tuple[AnyArray, int]]:
+    """Go through an array [n, ...] in blocks of rows, the last filled up by zeros. -> a block, how many rows count."""
+    for start in range(0, len(rows), block):
+        part = rows[start : start + block]
         missing = block - len(part)
         pad = np.pad if isinstance(part, np.ndarray) else jnp.pad  # of which one compiles for every size
-        filled = pad(part, ((0, missing), *((0, 0),) * (part.ndim - 1))) if missing else part
-        yield f(filled)[: len(part)]
+        yield pad(part, ((0, missing), *((0, 0),) * (part.ndim - 1))) if missing else part, len(part)
+
+
+def over_blocks(f: Callable[[Array], Array], images: AnyArray, block: int) -> Iterator[np.ndarray]:
+    """Give `f` of one block of images after the other, on the host; one program serves all.
+
+    The last block reaches back over images that are done; fewer than a block are filled up. Both are cut again.
+    """
+    count = len(images)
+    if count < block:
+        images = np.pad(images, ((0, block - count), *((0, 0),) * (images.ndim - 1)))
+    for start in range(0, count, block):
+        first = min(start, len(images) - block)
+        yield np.asarray(f(images[first : first + block]))[start - first : count - first]

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 BRIGHT = 10.0  # intensities are in [0, 1]; images that are nowhere negative and reach this hold another range
 EXTREME = 100.0  # and so do those that reach this on either side, which no normalisation gives
@@ -98,23 +97,6 @@ def check_memory(size: int, what: str, way: str) -> None:
     """Refuse what the machine cannot hold, before anything is allocated: `what` takes `size` bytes; `way` is out."""
     need, room = size / 2**30, host_memory() / 2**30
     require(need <= room, f'{what} takes {need:.0f} GiB and the machine has {room:.0f}; {way}.')
-
-
-def check_ascends(tx: optax.GradientTransformation) -> None:
-    """Refuse a transformation by which weights go against a change that a rule asks for, as `optax.sgd` has it.
-
-    What moves nothing yet passes, and what cannot be asked for a step of other weights than its own.
-    """
-    w = np.array([[0.5, 0.1, 0.8], [0.2, 0.9, 0.4]], np.float32)  # that no transformation treats specially
-    try:
-        with jax.ensure_compile_time_eval():
-            change = tx.update(jnp.ones_like(w), tx.init(jnp.asarray(w)), jnp.asarray(w))[0]
-        along = 0.0 if is_traced(change) else float(np.sum(change))  # with dw = 1, the inner product with it
-    except Exception:  # made for weights of one shape, say
-        return
-    way = 'end it with transforms.scale_by_rate(rate), or chain optax.scale(-1) behind it'
-    descends = 'tx descends, as optimizers of losses do, and a rule says where to go: it would unlearn'
-    require(not along < 0, f'{descends}; {way}.')
 
 
 def check_key(key) -> None:

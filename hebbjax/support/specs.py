@@ -136,6 +136,15 @@ def _rebuild(kind: type, settings: bytes):
     return kind(**cloudpickle.loads(settings))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class ByValue:
+    """Anything, as a static argument of `jax.jit` that is compared by what it does."""
+
+    thing: Any
+
+    __eq__, __hash__ = specs_equal, spec_hash
+
+
 def compiled_once(*specs: str) -> Callable:
     """Build a decorator: outside of `jax.jit`, a function compiles for new `specs`, arguments by name, and shapes."""
     return functools.partial(jax.jit, static_argnames=specs, inline=True)

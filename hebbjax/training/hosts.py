@@ -72,7 +72,7 @@ def losing_none(mesh: Mesh | None) -> Iterator[None]:
     except (ValueError, RuntimeError) as error:  # gloo's are ValueErrors
         if host_count(mesh) == 1 or not any(word in str(error) for word in LOST):
             raise
-        reason = ' '.join(str(error).split())[:100].rstrip('.')
+        reason = ' '.join(str(error).split())[:100].partition(' [')[0].rstrip(':.')
         way = 'start all of them again, from the last checkpoint if there is one'
         raise ConnectionError(f'another process has ended, and training ends with it ({reason}); {way}.') from None
 

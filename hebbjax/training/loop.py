@@ -47,7 +47,9 @@ class CallbackContext:
     net: Network
     stages: Sequence[Stage]
     position: Position
-    state: TrainState  # with a leading axis of seeds, where there are any; a process has it on its own devices
+    state: (
+        TrainState  # with a leading axis of seeds, where there are any; a process's own; the next epoch writes over it
+    )
     info: tuple[StepInfo | None, ...] | None = None  # the epoch's of each layer, on the host
 
     # every epoch's scalars; this one's, `layer1.max_update`, `layer2.dead`, ..., to which callbacks may add theirs
@@ -114,8 +116,9 @@ def fit(
 
     Args:
         state: from `init`; from `parallel.init_seeds`, whose seeds are trained each as if it were alone; or from a
-            checkpoint together with its position. It stays as it is.
-        callbacks: called in this order after every epoch.
+            checkpoint together with its position. It stays as it is: epochs write over a copy of it.
+        callbacks: called in this order after every epoch. The state they see is written over by the next epoch; one
+            that keeps it copies it: `jax.device_put(context.state, may_alias=False)`.
         watch: what to watch on the way; None: nothing but the size of change.
         augment: (key, images of a batch) -> images.
         seeds_at_once: how many seeds to map together; None: all of them, or on a CPU, where it is faster, one.
@@ -136,7 +139,7 @@ def fit(
     for stage in stages:
         require(isinstance(stage, Stage), f'a stage is a training.Stage, not {show(stage)}.')
         stage = dataclasses.replace(stage, epochs=1)  # a program is the same for any number of them
-        how = {'mesh': None if by_seed else mesh}
+        how = {'donate': True, 'mesh': None if by_seed else mesh}
         programs.append(make_train_epoch(net, batch=batch, stage=stage, watch=watch, augment=augment, **how))
     way = f'a training goes on at a training.Position, not {show(position)}.'
     require(isinstance(position, Position), way)
@@ -148,12 +151,18 @@ def fit(
     require(fits, f'{stands}, cannot go on in stages of {epochs} epochs; {way}.')
     one_state = state if seeds is None else jax.eval_shape(lambda states: parallel.take_seed(states, 0), state)
     data = check_inputs(net, one_state, images, labels, look=True)
+    del one_state  # else the caller's state would stay on the device for as long as this runs
     program, state, data = programs[0].place(state, *data)
-    data = jax.tree.map(jnp.asarray, data)
+    if by_seed:
+        mesh = devices.check_mesh(mesh, devices.SEED)
+        devices.check_divides('a number of seeds', seeds, mesh)
+        state, data = devices.lay(state, mesh, devices.SEEDS), devices.lay(data, mesh)
+    data = jax.device_put(data) if mesh is None else data
     programs = [dataclasses.replace(other, count=program.count) for other in programs]
     if seeds is not None:
         at_once = seeds_at_once or (1 if jax.default_backend() == 'cpu' else seeds)
-        programs = [parallel.over_seeds(epoch, at_once, mesh if by_seed else None) for epoch in programs]
+        how = {'mesh': mesh if by_seed else None, 'donate': True}
+        programs = [parallel.over_seeds(epoch, at_once, **how) for epoch in programs]
 
     if several := devices.host_count(mesh) > 1:
         if jax.process_index():
@@ -174,7 +183,10 @@ def fit(
                 callback.__enter__()
                 stack.push(callback.__exit__)
 
-        # Epoch after epoch. The state is not donated: who is interrupted, and callbacks, still want that of before.
+        # Epoch after epoch, each written over the state of the one before, of which the host has a copy: who is
+        # interrupted still wants it.
+        where = None if mesh is None else jax.tree.map(lambda a: a.sharding, state)
+        state, saved = jax.device_put(state, where, may_alias=False), None
         try:
             with listen(waits=several) as check_interrupt:
                 while settled.epochs > settled.epoch:
@@ -186,6 +198,7 @@ def fit(
                         program.lower(state, *data).compile()  # only the first time
                     compiled = time.perf_counter()
                     compile_seconds += compiled - began
+                    saved = copy_to_host(state) if settled.info is not None else None
                     state, info = wait_until_ready(program(state, *data))
                     info = jax.device_get(info)
                     seconds = time.perf_counter() - compiled
@@ -202,6 +215,8 @@ def fit(
                     check_interrupt()
         except KeyboardInterrupt:
             interrupted = True
+            if saved is not None and any(leaf.is_deleted() for leaf in jax.tree.leaves(settled.state)):
+                settled.state = jax.device_put(saved, jax.tree.map(lambda a: a.sharding, settled.state))
         try:
             with hold_signals():
                 for callback in callbacks:
@@ -210,6 +225,12 @@ def fit(
             interrupted = True
     seconds = time.perf_counter() - started - compile_seconds
     return FitResult(settled.state, settled.history, interrupted, seconds, compile_seconds)
+
+
+def copy_to_host(state: TrainState) -> TrainState:
+    """Copy a state to the host's memory, divided over devices as it is."""
+    where = jax.tree.map(lambda a: a.sharding.with_memory_kind('pinned_host'), state)
+    return jax.device_put(state, where, may_alias=False)
 
 
 def epoch_metrics(info: Sequence[StepInfo | None]) -> dict[str, float]:

@@ -28,26 +28,32 @@ def count_seeds(state: TrainState) -> int | None:
 
 def take_seed(states: State, number: int) -> State:
     """Give one seed's part of a pytree in which every array has a leading axis of seeds."""
+    return _take_seed(states, number)
+
+
+@jax.jit
+def _take_seed(states, number):
     return jax.tree.map(lambda a: a[number], states)
 
 
-def over_seeds(f: Callable, at_once: int, mesh: Mesh | None = None) -> Callable:
+def over_seeds(f: Callable, at_once: int, mesh: Mesh | None = None, donate: bool = False) -> Callable:
     """Build the jitted `(states, *data) -> f(state, *data)`, such as an epoch's, for all states, which share the data.
 
     `at_once` of them are mapped together by `vmap`; groups follow each other. A mesh of one axis 'seed' divides the
-    states: every device goes through its own.
+    states: every device goes through its own. `donate`: the new states are written over the old ones, which are gone.
     """
     checks.check_count('at_once', at_once)
-    mesh = devices.check_mesh(mesh, devices.SEED)
-    mapped = functools.partial(_over_seeds, f, at_once, mesh)
-    mapped.lower = functools.partial(_over_seeds.lower, f, at_once, mesh)  # ahead of time, as `jax.jit` does
+    settings = f, at_once, devices.check_mesh(mesh, devices.SEED)
+    mapped = functools.partial(_OVER_SEEDS[donate], *settings)
+    mapped.lower = functools.partial(_OVER_SEEDS[donate].lower, *settings)  # ahead of time, as `jax.jit` does
     return mapped
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _over_seeds(f, at_once, mesh, states, *data):
     devices.check_divides('a number of seeds', len(jax.tree.leaves(states)[0]), mesh)
-    run = lambda states, *data: lax.map(  # noqa: E731
-        lambda state: f(state, *data), states, batch_size=None if at_once == 1 else at_once
-    )
+    size = None if at_once == 1 else at_once
+    run = lambda states, *data: lax.map(lambda state: f(state, *data), states, batch_size=size)  # noqa: E731
     return devices.divide_seeds(run, mesh, len(data))(states, *data)
+
+
+_OVER_SEEDS = [jax.jit(_over_seeds, static_argnums=(0, 1, 2), donate_argnums=(3,)[:donate]) for donate in (0, 1)]

@@ -103,7 +103,7 @@ class Program:
             devices.check_divides('a batch', count if self.batch is None else self.batch, self.mesh)
             program = dataclasses.replace(self, count=count if count % self.mesh.size else None)
             data = devices.divide_rows(data, self.mesh)
-        return program, devices.replicate(state, self.mesh), data
+        return program, devices.lay(state, self.mesh), data
 
     def lower(self, state: TrainState, images: AnyArray, labels: AnyArray | None = None) -> Any:
         return self.run.lower(self, state, images, *(() if labels is None else (labels,)))

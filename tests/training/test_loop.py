@@ -38,6 +38,11 @@ def fit(images, *, net=NET, state=None, epochs=3, **how):
     return training.fit(net, state or start(net), images, **how)
 
 
+def copy(state):
+    """Keep what a callback sees: the next epoch is written over it."""
+    return jax.device_put(state, may_alias=False)
+
+
 def weights(state):
     return [np.asarray(layer.w) for layer in state.layers]
 
@@ -104,7 +109,7 @@ def test_callbacks_are_called_in_order_and_build_on_each_other(images):
 
 def test_callbacks_see_the_state_of_their_epoch(images):
     seen = []
-    result = fit(images, callbacks=[lambda context: seen.append((context.epoch, context.state))])
+    result = fit(images, callbacks=[lambda context: seen.append((context.epoch, copy(context.state)))])
     assert [epoch for epoch, _ in seen] == [1, 2, 3] and [int(state.step) for _, state in seen] == [4, 8, 12]
     assert_same(seen[-1][1], result.state)
     assert np.abs(weights(seen[0][1])[0] - weights(seen[1][1])[0]).max() > 0  # nothing was written over
@@ -138,7 +143,7 @@ def test_a_training_goes_on_as_if_it_had_never_stopped(images):
             context.stop()
 
     plan, kept = training.plan_stages('greedy', TWO, 3)[:2], {}
-    keep = lambda context: kept.update({context.epoch: (context.state, context.position)})  # noqa: E731
+    keep = lambda context: kept.update({context.epoch: (copy(context.state), context.position)})  # noqa: E731
     whole = fit(images, net=TWO, stages=plan, callbacks=[impatient, keep])
     strip = lambda history: [{k: v for k, v in row.items() if k != 'seconds'} for row in history]  # noqa: E731
     for state, position in kept.values():
@@ -160,7 +165,7 @@ def test_seeds_are_trained_each_as_if_it_were_alone(images):
     keys, kept = jax.vmap(jax.random.key)(jnp.arange(2)), []
     states = training.init_seeds(NET, keys, SHAPE)
     how = {'stages': [Stage(2), Stage(1)], 'watch': Monitor(every=2), 'seeds_at_once': 2}
-    many = fit(images, state=states, callbacks=[kept.append], **how)
+    many = fit(images, state=states, callbacks=[lambda c: kept.append((copy(c.state), c.position))], **how)
     alone = [fit(images, state=start(seed=seed), **how) for seed in (0, 1)]
     for seed, one in enumerate(alone):
         for ours, wanted in zip(training.take_seed(many.state, seed).layers, one.state.layers, strict=True):
@@ -170,9 +175,31 @@ def test_seeds_are_trained_each_as_if_it_were_alone(images):
         for name in row.keys() - {'seconds'}:
             reduce = max if name.endswith('max_update') else np.mean
             assert row[name] == pytest.approx(reduce([one[name] for one in rows]), abs=1e-5), name
-    rest = fit(images, state=kept[1].state, position=kept[1].position, **how)
+    rest = fit(images, state=kept[1][0], position=kept[1][1], **how)
     assert_same(rest.state, many.state)
-    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((states, kept[0].state)))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(states))
+
+
+@pytest.mark.parametrize('seeds', [None, 2])
+def test_the_device_holds_one_state(images, seeds):
+    """Each epoch is written over the one before; the caller's state stays, and Ctrl-C gives the last whole one."""
+    keys = jax.vmap(jax.random.key)(jnp.arange(2))
+    state, contexts, whole = start() if seeds is None else training.init_seeds(NET, keys, SHAPE), [], []
+
+    def interrupt(context):
+        contexts.append(context)
+        if context.epoch == 3:
+            raise KeyboardInterrupt
+        whole[:] = [copy(context.state)]
+
+    result = fit(images, state=state, callbacks=[interrupt])
+    are_gone = lambda state: [leaf.is_deleted() for leaf in jax.tree.leaves(state)]  # noqa: E731
+    assert all(are_gone(contexts[0].state)) and not any(are_gone((state, result.state))) and result.interrupted
+    assert_same(result.state, whole[0])
+    epoch = training.make_train_epoch(NET, batch=5, watch=None, donate=True)
+    program = epoch if seeds is None else training.over_seeds(epoch, 1, donate=True)
+    size = sum(w.nbytes for w in jax.tree.leaves([layer.w for layer in state.layers]))
+    assert program.lower(state, images).compile().memory_analysis().alias_size_in_bytes >= size
 
 
 def test_where_a_stage_ends_everything_is_due_however_it_ends(images):
