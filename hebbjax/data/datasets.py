@@ -20,9 +20,10 @@ import numpy as np
 from hebbjax.base import AnyPath
 from hebbjax.data import folders, tables
 from hebbjax.data.arrays import read_arrays
-from hebbjax.data.forms import Found, Reading, Split, assemble, check_part, part_of, spell
+from hebbjax.data.forms import Found, Reading, assemble, check_part, part_of, spell
 from hebbjax.support import checks
 from hebbjax.support.files import quiet_absl
+from hebbjax.support.shards import Split
 
 PREPARED = ('mnist', 'fashion_mnist', 'cifar10')
 NAMES = ('digits', *PREPARED)
@@ -84,7 +85,7 @@ def read(
         >>> read((images, ['cat', 'dog'])).notes[0]
         '2 images of 8 x 8, RGB, uint8; 2 classes.'
     """
-    kind, source = _recognise(source)
+    kind, source = recognise(source)
     part_of(part)
     checks.check_choice('split', split, ('train', 'test'))
     fits = isinstance(skip_unreadable, bool)
@@ -130,7 +131,7 @@ def splits_of(source: Any, *, data_dir: AnyPath | None = None, **how: Any) -> tu
         >>> splits_of('digits'), splits_of(np.zeros((2, 8, 8)))
         (('train', 'test'), ('train',))
     """
-    kind, source = _recognise(source)
+    kind, source = recognise(source)
     if kind == 'folder':
         return tuple(folders.splits_of_folder(source))
     if kind == 'mapping':
@@ -139,10 +140,11 @@ def splits_of(source: Any, *, data_dir: AnyPath | None = None, **how: Any) -> tu
     return ('train', 'test') if kind == 'named' else ('train',)
 
 
-def _recognise(source) -> tuple[str, object]:
+def recognise(source: Any) -> tuple[str, Any]:
     """Tell what kind of source this is, and where it lies, or refuse what is none."""
     if not isinstance(source, str | os.PathLike):
-        return 'mapping' if isinstance(source, Mapping) else 'examples', source
+        kinds = {folders.Listing: 'folder', Mapping: 'mapping', object: 'examples'}
+        return next(kind for of, kind in kinds.items() if isinstance(source, of)), source
     path = os.path.expanduser(os.fsdecode(source))
     suffix = os.path.splitext(path)[1].lower()
     is_name = isinstance(source, str) and not os.path.exists(path) and not suffix and os.sep not in path
@@ -214,6 +216,16 @@ def _load_digits(split, part) -> Found:
 
 
 def _load_prepared(name, split, data_dir, part) -> Found:
+    source, builder = open_prepared(name, split, data_dir)
+    with calling_tfds(f'{builder.data_dir} cannot be read', name, data_dir_of(data_dir)):
+        rows = range(len(source))[part_of(part, len(source))]
+        examples = source.__getitems__(rows)  # one batched read: 3 times as fast as source[i]
+        images, labels = ([example[part] for example in examples] for part in ('image', 'label'))
+        return Found(np.stack(images), np.array(labels, np.int32), tuple(builder.info.features['label'].names))
+
+
+def open_prepared(name: str, split: str, data_dir: AnyPath | None = None) -> tuple[Any, Any]:
+    """Open a split that lies prepared on disk, whose examples are read by their numbers. -> source, builder."""
     directory = data_dir_of(data_dir)
     builder, is_prepared = open_builder(name, directory)
     if not is_prepared:
@@ -221,11 +233,7 @@ def _load_prepared(name, split, data_dir, part) -> Found:
         way = f'run `{command_of(name, data_dir)}` on a machine with network, or use digits'
         raise FileNotFoundError(f'{name} is not prepared in {directory} ({where}); {way}.')
     with calling_tfds(f'{builder.data_dir} cannot be read', name, directory):
-        source = builder.as_data_source(split=split)
-        rows = range(len(source))[part_of(part, len(source))]
-        examples = source.__getitems__(rows)  # one batched read: 3 times as fast as source[i]
-        images, labels = ([example[name] for example in examples] for name in ('image', 'label'))
-        return Found(np.stack(images), np.array(labels, np.int32), tuple(builder.info.features['label'].names))
+        return builder.as_data_source(split=split), builder
 
 
 def command_of(name: str, data_dir=None) -> str:

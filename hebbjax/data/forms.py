@@ -30,13 +30,7 @@ KEYS = {
 
 _WHITES = {np.dtype(bool): 1, np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}  # of types that tell it
 _HINT = 'give white='
-
-
-class Split(NamedTuple):
-    """One split of a data set, in its order on disk."""
-
-    images: np.ndarray  # [n, H, W, C] uint8; of one's own also uint16, bool, or float32
-    labels: Any  # [n] int32, classes 0 .. K - 1; None where there are none
+TAKEN = 'was taken for white'
 
 
 class Found(NamedTuple):
@@ -178,7 +172,7 @@ def scale(images: np.ndarray, white: float | None, notes: list[str], is_typed: b
         return images
     else:
         white = _recognise(low, high, kind == 'f', name)
-        what = f'images of {name} run from {low:g} to {high:g}, and {white} was taken for white'
+        what = f'images of {name} run from {low:g} to {high:g}, and {white} {TAKEN}'
         notes.append(f'{what}; if it is another, {_HINT}.')
         if kind != 'f':
             return images.astype({white: dtype for dtype, white in _WHITES.items()}[white], copy=False)

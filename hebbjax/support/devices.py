@@ -115,7 +115,8 @@ def own_key(key: Any) -> Any:
 def own_order(key: Any, rows: int, count: int | None = None, hosts: int = 1) -> jax.Array:
     """Shuffle a device's rows, by a key of its own; those that fill it up, see `own_rows`, come last. -> [rows]."""
     order = jax.random.permutation(own_key(key), rows)
-    return order if count is None else order[jnp.argsort(order >= own_rows(count, rows, hosts), stable=True)]
+    whole = own_rows(count, rows, hosts).astype(order.dtype)
+    return order if count is None else order[jnp.argsort(order >= whole, stable=True)]
 
 
 def own(tree: Any) -> Any:

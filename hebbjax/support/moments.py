@@ -109,7 +109,8 @@ def _add_on_device(mesh, moments, x, y, counts) -> Moments:
         origin, count, mean_x, mean_y, xx, xy = (a[0] for a in moments)
         x, y = (jnp.where(counts[:, None], a.astype(jnp.float64), 0) for a in (x, y))
         origin = jnp.where(count == 0, x[0], origin)
-        new, total = counts.sum(dtype=jnp.float64), jnp.maximum(count + counts.sum(), 1)
+        new = counts.sum(dtype=jnp.float64)
+        total = jnp.maximum(count + new, 1)
         mean_of = lambda a: a.sum(0) / jnp.maximum(new, 1)  # noqa: E731
         x = jnp.where(counts[:, None], x - origin[None], 0)
         dx, dy = mean_of(x) - mean_x, mean_of(y) - mean_y
