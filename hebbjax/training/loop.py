@@ -165,7 +165,7 @@ def fit(
     programs = [dataclasses.replace(other, count=program.count) for other in programs]
     if seeds is not None:
         at_once = seeds_at_once or (1 if jax.default_backend() == 'cpu' else seeds)
-        how = {'mesh': mesh if by_seed else None, 'donate': True}
+        how = {'mesh': mesh if by_seed else None, 'donate': not several}
         programs = [parallel.over_seeds(epoch, at_once, **how) for epoch in programs]
 
     if several:
