@@ -30,13 +30,13 @@ from hebbjax.cli.main import run_command
 class Config(timing.Common):
     """Time Krotov-Hopfield training on random images (28 x 28, dense) by one and by two processes."""
 
-    images: int = 8000
+    images: int = 4000
     """Of all processes together."""
     batch: int = 1000
     """Of all processes together."""
-    hidden: int = 2000
+    hidden: int = 1000
     """Units."""
-    epochs: int = 3
+    epochs: int = 2
     """In a turn."""
 
 
