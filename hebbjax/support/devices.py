@@ -28,8 +28,8 @@ LOW = 1 << 16  # a sum of integers goes as two of floats, exact for as many devi
 
 
 def check_mesh(mesh: Any, axis: str = DATA, several: bool = False) -> Mesh | None:
-    """Return a mesh, or None, as the library uses it, or refuse one that has not this axis alone; `several`: its devices
-    may be those of several processes.
+    """Return a mesh, or None, as the library uses it, or refuse one that has not this axis alone; `several`: these
+    devices may be those of several processes.
     """
     if mesh is None:
         return None
