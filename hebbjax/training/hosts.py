@@ -20,8 +20,8 @@ from hebbjax.support.checks import is_key
 from hebbjax.support.devices import host_count
 from hebbjax.support.signals import Listener
 
-ROOM = 4096  # bytes that texts are filled up to, so that those of all epochs are sent by one program
-LOST = 'Gloo ', 'NCCL ', 'RCCL ', 'oordination', 'UNAVAILABLE', 'DEADLINE_EXCEEDED'  # in what jax raises then
+TEXT_SIZE = 4096  # bytes that texts are filled up to, so that those of all epochs are sent by one program
+BROKEN = 'Gloo ', 'NCCL ', 'RCCL ', 'oordination', 'UNAVAILABLE', 'DEADLINE_EXCEEDED'  # in what jax raises then
 
 
 def check_agree(mesh: Mesh | None, settings: Mapping[str, Any]) -> None:
@@ -49,7 +49,7 @@ def own_part(arrays: Sequence[Any], mesh: Mesh | None) -> Sequence[Any]:
 def from_first(content: Any) -> Any:
     """Give all processes what the first one has, anything that JSON can hold."""
     text = np.frombuffer(json.dumps(content).encode(), np.uint8)
-    size = int(broadcast_one_to_all(np.int32(-(-len(text) // ROOM) * ROOM)))
+    size = int(broadcast_one_to_all(np.int32(-(-len(text) // TEXT_SIZE) * TEXT_SIZE)))
     padded = np.full(max(size, len(text)), ord(' '), np.uint8)
     padded[: len(text)] = text
     return json.loads(broadcast_one_to_all(padded[:size]).tobytes())
@@ -70,9 +70,9 @@ def losing_none(mesh: Mesh | None) -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError) as error:  # gloo's are ValueErrors
-        if host_count(mesh) == 1 or not any(word in str(error) for word in LOST):
+        if host_count(mesh) == 1 or not any(word in str(error) for word in BROKEN):
             raise
-        reason = ' '.join(str(error).split())[:100].rstrip('.')
+        reason = ' '.join(str(error).split())[:100].partition(' [')[0].rstrip(':.')
         way = 'start all of them again, from the last checkpoint if there is one'
         raise ConnectionError(f'another process has ended, and training ends with it ({reason}); {way}.') from None
 
