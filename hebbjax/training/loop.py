@@ -85,7 +85,7 @@ class CallbackContext:
         return [row[metric] for row in self.history if metric in row and row['stage'] == self.position.stage]
 
 
-DEFAULT_MONITOR, START = Monitor(), Position()
+DEFAULT_MONITOR, START, HOST = Monitor(), Position(), 'pinned_host'
 Callback = Callable[[CallbackContext], Any]
 
 
@@ -168,7 +168,7 @@ def fit(
 
         # Epoch after epoch, each written over the state of the one before, of which the host has a copy: who is
         # interrupted still wants it.
-        state, saved = jax.device_put(state, may_alias=False), None
+        state, saved = copy_state(state), None
         try:
             with listen() as check_interrupt:
                 while settled.epochs > settled.epoch:
@@ -180,7 +180,7 @@ def fit(
                         program.lower(state, *data).compile()  # only the first time
                     compiled = time.perf_counter()
                     compile_seconds += compiled - began
-                    saved = copy_to_host(state) if settled.info is not None else None
+                    saved = copy_state(state, memory=HOST) if settled.info is not None else None
                     state, info = wait_until_ready(program(state, *data))
                     info = jax.device_get(info)
                     seconds = time.perf_counter() - compiled
@@ -207,10 +207,14 @@ def fit(
     return FitResult(settled.state, settled.history, interrupted, seconds, compile_seconds)
 
 
-def copy_to_host(state: TrainState) -> TrainState:
-    """Copy a state to the host's memory, divided over devices as it is."""
-    where = jax.tree.map(lambda a: a.sharding.with_memory_kind('pinned_host'), state)
-    return jax.device_put(state, where, may_alias=False)
+def copy_state(state: TrainState, memory: str | None = None) -> TrainState:
+    """Copy a state, divided over devices as it is, in their memory or in memory of another kind."""
+
+    def copy(a):
+        where = a.sharding if getattr(a, 'committed', False) else None  # else keys on many devices would not be copied
+        return jax.device_put(a, where if memory is None else a.sharding.with_memory_kind(memory), may_alias=False)
+
+    return jax.tree.map(copy, state)
 
 
 def epoch_metrics(info: Sequence[StepInfo | None]) -> dict[str, float]:
