@@ -6,11 +6,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from hebbjax.base import AnyArray, Array, Key
 from hebbjax.layers.chain import Shape
 from hebbjax.layers.layer import Layer, LayerState, forward, init_layer, to_intensities
-from hebbjax.support import checks, specs
+from hebbjax.support import checks, devices, specs
 
 Network = Sequence[Layer]
 
@@ -75,20 +76,28 @@ def check_states(net: tuple[Layer, ...], states: Sequence[LayerState], upto: int
         checks.require(fits, f'{has}; give the states that init or a training made for this network.')
 
 
-def features(net: Network, states: Sequence[LayerState], images: AnyArray, upto: int | None = None) -> Array:
-    """Compute what a network sends on, or its lowest `upto` layers; nothing adapts. [B, H, W, C] -> [B, F]."""
-    x = activations_of(net, states, images, upto)
+def features(
+    net: Network, states: Sequence[LayerState], images: AnyArray, upto: int | None = None, mesh: Mesh | None = None
+) -> Array:
+    """Compute what a network sends on, or its lowest `upto` layers; nothing adapts. [B, H, W, C] -> [B, F].
+
+    On a mesh (`jax.make_mesh((jax.device_count(),), ('data',))`) every device answers its own rows, and keeps them.
+    """
+    x = activations_of(net, states, images, upto, mesh)
     return x.reshape(len(x), -1)
 
 
-def activations_of(net: Network, states: Sequence[LayerState], images: AnyArray, upto: int | None = None) -> Array:
+def activations_of(
+    net: Network, states: Sequence[LayerState], images: AnyArray, upto: int | None = None, mesh: Mesh | None = None
+) -> Array:
     """Compute `features` as the map that the last of these layers sends on. [B, H, W, C] -> [B, H', W', N]."""
     net = check_network(net)
     check_states(net, states, upto)
     checks.check_images(images)
-    return _activations_of(net[:upto], tuple(states[:upto]), images)
+    return _activations_of(net[:upto], tuple(states[:upto]), images, mesh=mesh)
 
 
+@devices.by_rows
 @specs.compiled_once('net')
 def _activations_of(net, states, images):
     x = to_intensities(images)

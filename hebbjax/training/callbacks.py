@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from hebbjax.base import Labelled
 from hebbjax.support.checks import check_count, check_images, check_labels, require, show
@@ -25,7 +26,14 @@ def every_epochs(epochs: int, callback: Callback) -> Callback:
         if context.is_due(epochs):
             callback(context)
 
-    for name in ('begin', 'finish', 'after_all', '__enter__', '__exit__'):  # what else it has stays as it is
+    for name in (
+        'begin',
+        'finish',
+        'after_all',
+        'first_only',
+        '__enter__',
+        '__exit__',
+    ):  # what else it has stays as it is
         if hasattr(callback, name):
             setattr(call, name, getattr(callback, name))
     return call
@@ -33,15 +41,15 @@ def every_epochs(epochs: int, callback: Callback) -> Callback:
 
 def evaluate(
     train: Labelled, validation: Labelled, probe: Callable[..., Any] | None = None, *,
-    epochs: int = 1, name: str = 'accuracy',
+    epochs: int = 1, name: str = 'accuracy', mesh: Mesh | None = None,
 ) -> Callback:  # fmt: skip
     """Fit a fresh classifier to what the weights send on as they are, and judge it on validation images.
 
     Adds `train_<name>` (of the first 10,000 images) and `validation_<name>`, in percent, means over seeds, and
     `evaluate_seconds`. Both are judged every so many epochs, in the first one, and where a stage ends.
 
-    The classifier is a `probe`, `readout.ridge_probe()` (None) or `readout.gradient_probe(head, schedule)`. Never judge
-    by the test set: its turn comes once, at the end.
+    The classifier is a `probe`, `readout.ridge_probe(mesh=mesh)` (None) or `readout.gradient_probe(head, schedule)`.
+    Never judge by the test set: its turn comes once, at the end.
     """
     from hebbjax.readout.probe import probe_accuracy, ridge_probe  # late: steps need no readout
 
@@ -49,7 +57,7 @@ def evaluate(
         is_pair, came = isinstance(pair, tuple | list) and len(pair) == 2, type(pair).__name__
         require(is_pair, f'{split} are two arrays, (images, labels), and not {came}.')
     train, validation = ((check_images(x), check_labels(y, count=len(x))) for x, y in (train, validation))
-    fit_probe = ridge_probe() if probe is None else probe
+    fit_probe = ridge_probe(mesh=mesh) if probe is None else probe
     require(callable(fit_probe), f'a probe is one such as readout.ridge_probe(), not {show(probe)}.')
 
     def call(context: CallbackContext) -> None:
@@ -117,6 +125,8 @@ class Progress:
 
     `total` epochs over all stages, `done` of them before; `images` per epoch, for the rate.
     """
+
+    first_only = True
 
     def __init__(
         self, console: Any, total: int, images: int, *, done: int = 0,

@@ -1,17 +1,18 @@
 """An epoch of learning in one program: shuffled on the device, scanned over batches, watched on the way."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
 from hebbjax.base import Array, Key, StepInfo
 from hebbjax.layers.network import Network, check_network
 from hebbjax.support import checks, devices
-from hebbjax.training.monitor import Monitor, observe_every, trace_epoch
+from hebbjax.training.monitor import Monitor, join_traces, observe_every, trace_epoch
 from hebbjax.training.stages import Stage, learning_layers
 from hebbjax.training.step import Program, sweep
 
@@ -37,7 +38,8 @@ def make_train_epoch(
         keep_last: learn from the last, smaller batch too; else the images left over, other ones each time, sit out.
         donate: let the new state be written over the old one, which is then gone.
         mesh: devices, such as `jax.make_mesh((jax.device_count(),), ('data',))`; each keeps its share of the images,
-            shuffles them by a key of its own, and learns from its share of every batch; sums are those of all.
+            shuffles them by a key of its own, and learns from its share of every batch; sums are those of all. Of
+            several processes each is given its own part of the images, equally many; a batch is that of all.
     """
     checks.check_count('batch', batch)
     is_monitor = isinstance(watch, Monitor | None)
@@ -61,9 +63,8 @@ def _own_epoch(program: Program, count: int, state, images, labels=None):
     net, watch, first, share = program.net, program.watch, state.step, devices.device_count()
     batch, count = program.batch // share, count // share  # of this device
     key_of = lambda state, salt: jax.random.fold_in(jax.random.fold_in(state.key, state.step), salt)  # noqa: E731
-    order = jax.random.permutation(devices.own_key(key_of(state, ORDER_SALT)), len(images))
-    if len(images) > count:  # rows that fill a device up come last, and nobody gets there
-        order = order[jnp.argsort(order >= devices.own_rows(program.count, len(images)), stable=True)]
+    hosts = devices.host_count(program.mesh)
+    order = devices.own_order(key_of(state, ORDER_SALT), len(images), program.count, hosts)
 
     def step(state, chosen):
         observation = None
@@ -94,6 +95,23 @@ def _own_epoch(program: Program, count: int, state, images, labels=None):
             summary = (summary or StepInfo(None, None, None, None))._replace(trace=trace)
         summaries.append(summary)
     return state, tuple(summaries)
+
+
+def join_infos(infos: Sequence[tuple[StepInfo | None, ...]]) -> tuple[StepInfo | None, ...]:
+    """Put together, on the host, what epochs over parts of a data set say, as one over all of them would say it."""
+    return infos[0] if len(infos) == 1 else tuple(map(_join_layer, *infos))
+
+
+def _join_layer(*infos: StepInfo | None) -> StepInfo | None:
+    traces, joined = [getattr(info, 'trace', None) for info in infos], None
+    if infos[0] is not None:
+        joined = StepInfo(None, None, None, None)
+        if infos[0].win_counts is not None:
+            wins, update, finite, rates = (np.stack(column) for column in zip(*(info[:4] for info in infos)))
+            joined = StepInfo(wins.sum(0, wins.dtype), update.max(0), finite.all(0), rates.mean(0))
+        if traces[0] is not None:
+            joined = joined._replace(trace=join_traces(traces, joined.win_counts))
+    return joined
 
 
 _EPOCH = [jax.jit(_epoch, static_argnums=0, donate_argnums=(1,)[:donate]) for donate in (0, 1)]

@@ -40,20 +40,19 @@ def over_seeds(f: Callable, at_once: int, mesh: Mesh | None = None, donate: bool
     """Build the jitted `(states, *data) -> f(state, *data)`, such as an epoch's, for all states, which share the data.
 
     `at_once` of them are mapped together by `vmap`; groups follow each other. A mesh of one axis 'seed' divides the
-    states: every device goes through its own. `donate`: new states are written over the old ones.
+    states: every device goes through its own. `donate`: the new states are written over the old ones, which are gone.
     """
     checks.check_count('at_once', at_once)
-    mesh = devices.check_mesh(mesh, devices.SEED)
-    mapped = functools.partial(_OVER_SEEDS[donate], f, at_once, mesh)
-    mapped.lower = functools.partial(_OVER_SEEDS[donate].lower, f, at_once, mesh)  # ahead of time, as `jax.jit` does
+    settings = f, at_once, devices.check_mesh(mesh, devices.SEED)
+    mapped = functools.partial(_OVER_SEEDS[donate], *settings)
+    mapped.lower = functools.partial(_OVER_SEEDS[donate].lower, *settings)  # ahead of time, as `jax.jit` does
     return mapped
 
 
 def _over_seeds(f, at_once, mesh, states, *data):
     devices.check_divides('a number of seeds', len(jax.tree.leaves(states)[0]), mesh)
-    run = lambda states, *data: lax.map(  # noqa: E731
-        lambda state: f(state, *data), states, batch_size=None if at_once == 1 else at_once
-    )
+    size = None if at_once == 1 else at_once
+    run = lambda states, *data: lax.map(lambda state: f(state, *data), states, batch_size=size)  # noqa: E731
     return devices.divide_seeds(run, mesh, len(data))(states, *data)
 
 

@@ -1,5 +1,6 @@
 """A batch divided over devices: the same sums, an eighth of the work each, one collective a step."""
 
+import dataclasses
 import functools
 import re
 
@@ -112,7 +113,7 @@ def test_teachers_and_sequential_stages_are_divided(mesh, x64, rng):
     net = (lower, hebbjax.Layer(5, rules.instar(None), RATE, teacher=rules.one_hot(5)))
     state, images, labels = doubles(net, (6, 6, 1)), images_of(rng, 16, 6, 1), None
     labels = np.arange(16) % 5
-    stage = training.Stage((0, 1), 1, order='sequential')
+    stage = training.Stage(1, order='sequential')
     one = training.make_train_step(net, stage=stage)(state, images, labels)
     assert largest_difference(one, training.make_train_step(net, stage=stage, mesh=mesh)(state, images, labels)) < 1e-12
 
@@ -120,7 +121,7 @@ def test_teachers_and_sequential_stages_are_divided(mesh, x64, rng):
 @pytest.mark.parametrize('name', NETS)
 def test_an_eighth_of_the_work_and_one_collective_a_layer(name, mesh, rng):
     # whole batches at once, since XLA counts a loop's body once
-    net = tuple(hebbjax.Layer(**vars(layer) | {'features': 64, 'microbatch': 256}) for layer in NETS[name])
+    net = tuple(dataclasses.replace(layer, features=64, microbatch=256) for layer in NETS[name])
     state, images = hebbjax.init(net, jax.random.key(0), (10, 10, 3)), np.float32(images_of(rng, 256))
     makes = training.make_train_step, functools.partial(training.make_train_epoch, batch=256)
     for make in makes:
