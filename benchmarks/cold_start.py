@@ -16,6 +16,7 @@ import timing
 from rich.console import Console
 
 from hebbjax.cli.main import run_command
+from hebbjax.cli.runtime import keep_programs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +39,9 @@ def child(hidden: str, batch: str, images: str, cache: str | None = None) -> Non
 
     config = krotov_mnist.Config(
         synthetic=True, hidden=int(hidden), batch=int(batch), images=int(images),
-        compilation_cache=None if cache is None else pathlib.Path(cache),
     )  # fmt: skip
+    if cache is not None:
+        keep_programs(pathlib.Path(cache))
     config.prepare()
     started = time.perf_counter()
     data = jax.block_until_ready(jax.numpy.asarray(krotov_mnist.load(config, Console(quiet=True))[0]))

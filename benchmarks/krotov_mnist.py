@@ -44,7 +44,7 @@ class Config(timing.Common):
     only: tuple[str, ...] | None = None
     """Which rows to time; left out: all that can run here."""
     precision: str = 'highest'
-    """Of hebbjax's drives: highest (float32), tensorfloat32 or bfloat16, both with float32 sums."""
+    """Of hebbjax's products: highest (float32), float32x3 (as accurate), tensorfloat32 or bfloat16."""
     synthetic: bool = False
     """Random images of MNIST's shape, although MNIST is there."""
     data_dir: pathlib.Path | None = None

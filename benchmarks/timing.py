@@ -70,20 +70,14 @@ class Common:
     """cpu, gpu or tpu; left out: jax's own choice."""
     json: pathlib.Path | None = None
     """File for all results."""
-    compilation_cache: pathlib.Path | None = None
-    """Folder for jax's persistent compilation cache, off by default (some CPUs reject its entries on reload)."""
 
     def prepare(self) -> jax.Device:
-        """Check the flags, switch the cache on, and give the device."""
+        """Check the flags, and give the device."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:
                 raise ValueError(f'{flag(field.name)} {value} measures nothing; use 1 or more.')
         files.check_writable(self.json)
-        if self.compilation_cache is not None:
-            jax.config.update('jax_compilation_cache_dir', str(self.compilation_cache))
-            jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)  # else nothing this small is kept
-            jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
         try:
             return jax.devices(self.device)[0]
         except RuntimeError:
@@ -147,9 +141,7 @@ def write(path: pathlib.Path | None, rows: list[Row], config: Mapping, device: j
 
     content = {
         'rows': [row.as_json() for row in rows],
-        'config': {
-            name: value for name, value in config.items() if name not in ('json', 'data_dir', 'compilation_cache')
-        },
+        'config': {name: value for name, value in config.items() if name not in ('json', 'data_dir')},
         'versions': tables.versions(PACKAGES),
         'device': device.device_kind,
         'cores': os.cpu_count() if device.platform == 'cpu' else None,

@@ -124,7 +124,7 @@ class Settings:
     spread: flags.Rate = 1.0  # Standard deviation of the first weights; 1 in the papers. Of small ones few ever win
     start: str = 'drawn'  # First weights: drawn, or patches, cut out of training images; of untrained filters, too
     output: str = 'weights'  # Predict with the weights, or with effective ones: sign(w)|w|^(p-1)
-    precision: str = 'highest'  # Of the drives' product: highest (float32), tensorfloat32 or bfloat16
+    precision: str = 'highest'  # Of a layer's products: highest, float32x3, tensorfloat32 or bfloat16
 
     power: flags.number(least=1) = 1.0  # n of the head's RePU(n)
     threshold: flags.number(least=-flags.LARGEST) = 0.0  # Deviations above its mean from which a neuron sends, at first
@@ -203,7 +203,7 @@ def compare(settings: Settings, build: Callable, draw: Callable) -> bool:
         raise ValueError(f'--k {settings.k} is more than the {settings.features} neurons that compete; use 2 to N.')
     if settings.shift >= min(shape[:2]):
         raise ValueError(f'--shift {settings.shift} moves images of {shape[0]} x {shape[1]} out of sight.')
-    entries = build(settings, train[0], int(np.max(train[1])) + 1)
+    entries = build(settings, train[0], int(np.asarray(train[1]).max()) + 1)
     for row in settings.rows:
         refuse_unknown('rows', row, entries)
     entries = {row: entries[row] for row in settings.rows or entries}

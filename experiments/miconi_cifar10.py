@@ -249,7 +249,8 @@ def read_out(net, states, penalty: float, train: data.Split, test: data.Split) -
     def accuracy(split):
         right = np.zeros(len(net))
         for features, labels in batches(split):
-            right += [np.sum(readout.predict_ridge(model, x) == labels) for model, x in zip(models, features)]
+            answers = [np.asarray(readout.predict_ridge(model, x)) for model, x in zip(models, features)]
+            right += [np.sum(answer == labels) for answer in answers]
         return 100 * right / len(split.labels)
 
     classes, stats = int(np.max(train.labels)) + 1, [None] * len(net)
@@ -288,10 +289,11 @@ def run_row(row: str, config: Config, first: dict, train: data.Split, test: data
     """Train one network on every seed, read it out, and draw the first seed's receptive fields."""
     variant = config.variants[row]
     net = make_network(variant, config, first)
+    result, infos = train_row(row, variant, config, net, train.images)
     # trained or not, a network answers by the same programs
     answers = make_network(dataclasses.replace(variant, trained=False), config, first)
-    result, infos = train_row(row, variant, config, net, train.images)
-    seeds = [training.take_seed(result.state, seed).layers for seed in range(config.seeds)]
+    states = [state._replace(opt=()) for state in result.state.layers]
+    seeds = [training.take_seed(states, seed) for seed in range(config.seeds)]
     accuracies = []
     for seed, states in enumerate(seeds):
         common.tell_status(f'{row}: reading out seed {seed}')

@@ -70,7 +70,7 @@ def run_compare(settings: Compare, console: Console) -> bool:
 
 def make_entries(settings: Compare, train: data.Split) -> dict[str, Entry]:
     """Build the networks that are compared, and refuse what does not fit the data."""
-    count, image_shape, classes = len(train.labels), train.images.shape[1:], int(np.max(train.labels)) + 1
+    count, image_shape, classes = len(train.labels), train.images.shape[1:], int(np.asarray(train.labels).max()) + 1
     tuned = settings.tuned(train.images)
     layer = dataclasses.replace(*settings.net(count), post=())  # what it sends on is the head's part
     # the twin is what a deep-learning user would build: unprepared patches, predicted with w, drawn by fan-in

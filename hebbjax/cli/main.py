@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
+from hebbjax.cli import runtime
 from hebbjax.cli.output import lasting_output, make_console
 from hebbjax.support.checks import check_choice
 from hebbjax.support.signals import listen
@@ -76,20 +77,27 @@ def run_command(settings, command: Callable, argv: Sequence[str], prog: str) -> 
     """Read the flags of a dataclass, or of one whose values are the defaults, and run `command(settings, console)`,
     which says True where it was ended early. -> exit code.
     """
-    kind, defaults = (settings, {}) if isinstance(settings, type) else (type(settings), {'default': settings})
+    kind = settings if isinstance(settings, type) else type(settings)
+    wide, defaults = runtime.with_cache(kind), {}
+    if kind is not settings:
+        defaults['default'] = wide(**vars(settings))
     with listen() as listener:
         try:
-            chosen = tyro.cli(kind, args=list(argv), prog=prog, **defaults)
+            chosen = vars(tyro.cli(wide, args=list(argv), prog=prog, **defaults)).copy()
             listener()
-            is_interrupted = command(chosen, make_console()) is True
-        except (ValueError, OSError, ImportError, RuntimeError, MemoryError) as error:
+            if (folder := chosen.pop('compilation_cache')) is not None:
+                runtime.keep_programs(folder)
+            is_interrupted = command(kind(**chosen), make_console()) is True
+        except (ValueError, OSError, ImportError, RuntimeError, AssertionError, MemoryError) as error:
             words = ' '.join(str(error).split())
             if isinstance(error, OSError) and error.filename and error.strerror:  # the system's own
                 words = f'{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}.'
             elif isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in words:  # jax has no kind of its own
                 words = 'this needs more memory than there is; use fewer neurons, images or seeds, or smaller batches.'
-            elif isinstance(error, RuntimeError) and 'Unable to initialize backend' not in words:  # a bug
-                raise
+            elif isinstance(error, RuntimeError | AssertionError):
+                words = runtime.missing_device()
+                if words is None:  # a bug
+                    raise
             print(f'{prog}: error: {words}', file=sys.stderr)
             return 2
         except KeyboardInterrupt as stop:

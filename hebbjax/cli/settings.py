@@ -124,7 +124,7 @@ class Krotov(OnData):
     p: flags.NormExponent | None = None  # Exponent of the norm, above 1
     maximum: flags.choice('layer', 'unit') | None = None  # Changes are divided by the largest of the layer, or unit
     output: flags.choice(*OUTPUTS) = 'weights'  # Predict with the weights, or with effective ones: sign(w)|w|^(p-1)
-    precision: flags.choice(*PRECISIONS) = 'highest'  # Of drives: highest (float32), tensorfloat32 or bfloat16
+    precision: flags.choice(*PRECISIONS) = 'highest'  # Of products: highest, float32x3, tensorfloat32 or bfloat16
     spread: flags.Rate | None = None  # Deviation of the first weights; 1 in the papers. Of small ones few ever win
     rate: flags.Rate | None = None  # First Hebbian rate: the largest change of any weight in a step
     batch: flags.Count | None = None  # Images per Hebbian step

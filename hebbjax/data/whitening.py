@@ -1,16 +1,17 @@
-"""ZCA whitening of images or patches: fitted once, on the host in float64, and applied inside jit."""
+"""ZCA whitening of images or patches: fitted once, in float64, and applied inside jit."""
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from hebbjax.base import Array
+from hebbjax.base import AnyArray, Array
 from hebbjax.support import checks
+from hebbjax.support.moments import CHUNK, add_moments, eigh, gather_moments
 
 _TINY = 1e-6  # of epsilon: whitening is a mere factor; of the largest deviation: little but the rounding of float32
 _LARGE = 1e60  # variance: what divides by its root comes close to the smallest float32
@@ -32,14 +33,16 @@ WHITENING_SETTINGS = {
 
 
 def fit_whitening(
-    x: Array, *, epsilon: float = 1e-3, centre: bool = True, per: str = 'sample', subtract: bool | None = None
-) -> Whitening:
+    x: AnyArray | Iterable[AnyArray], *, epsilon: float = 1e-3, centre: bool = True, per: str = 'sample',
+    subtract: bool | None = None,
+) -> Whitening:  # fmt: skip
     """Fit ZCA whitening: `matrix = E (L + epsilon)^(-1/2) E'`, where `E L E'` is the covariance.
 
     In float64: a covariance always has directions of nearly no variance, and their eigenvalues decide the result.
 
     Args:
-        x: images [n, H, W, C] (D = H W C values each) or patches [n, D]; floats, standardised before.
+        x: images [n, H, W, C] (D = H W C values each) or patches [n, D]; floats, standardised before. Or blocks of
+            them, one after the other, which need not lie in memory at once, such as `Shards` are, or make.
         epsilon: in units of their variance. Large ones (0.1) leave fine detail unwhitened, small ones amplify noise.
         centre: whether L is of the covariance, about the mean of every input; else of second moments.
         per: 'sample' divides sums of products by n; 'input' by D, as Miconi's notebook does.
@@ -52,16 +55,23 @@ def fit_whitening(
     """
     checks.check_number('epsilon', epsilon, above=0)
     checks.check_choice('per', per, ('sample', 'input'))
-    _check_floats(x)
-    fits = x.ndim in (2, 4) and 0 not in x.shape
-    checks.require(fits, f'whitening is fitted to images [n, H, W, C] or rows [n, D], not to shape {x.shape}.')
-    count, inputs = len(x), math.prod(x.shape[1:])
-    checks.check_memory(5 * 8 * inputs**2, f'whitening inputs of {inputs} values', 'whiten patches instead of images')
-    total = sum(part.sum(0) for part in _blocks(x))
-    checks.require(np.isfinite(total).all(), 'whitening cannot be fitted to NaN or infinite values; check the images.')
-    mean = total / count if centre else np.zeros(inputs)
-    products = sum((part - mean).T @ (part - mean) for part in _blocks(x))
-    values, vectors = np.linalg.eigh(products / (count if per == 'sample' else inputs))  # ascending
+    moments: Any = None
+    wholes = [x] if hasattr(x, 'ndim') else (getattr(whole, 'images', whole) for whole in x)
+    for block in (whole[i : i + CHUNK] for whole in wholes for i in range(0, max(len(whole), 1), CHUNK)):
+        _check_floats(block)
+        shape, inputs = block.shape[1:], math.prod(block.shape[1:])
+        fits = block.ndim in (2, 4) and 0 not in block.shape
+        checks.require(fits, f'whitening is fitted to images [n, H, W, C] or rows [n, D], not to shape {block.shape}.')
+        what = f'whitening inputs of {inputs} values'
+        checks.check_memory(5 * 8 * inputs**2, what, 'whiten patches instead of images')
+        moments = add_moments(moments, block.reshape(len(block), -1), np.zeros((len(block), 0)))
+    checks.require(moments, 'whitening is fitted to one image or row at least, and there are none.')
+    origin, count, mean, _, products, _ = gather_moments(moments)
+    mean = origin + mean
+    checks.require(np.isfinite(mean).all(), 'whitening cannot be fitted to NaN or infinite values; check the images.')
+    if not centre:  # about zero
+        products += count * np.outer(mean, mean)
+    values, vectors = eigh(products / (count if per == 'sample' else inputs))  # ascending
     least, largest = max(values[0], 0), values[-1]  # rounding makes -1e-16 of no variance
     checks.require(largest > 0, 'whitening cannot be fitted to values that never vary; check the images.')
     fits = _TINY * epsilon <= largest <= min(_TINY**-2 * (least + epsilon), _LARGE)
@@ -69,8 +79,8 @@ def fit_whitening(
     what = f'epsilon={epsilon} would {what} values whose variance reaches {largest:.2g}'
     checks.require(fits, f'{what}; standardise them first, or use an epsilon of about {1e-3 * largest:.1g}.')
     matrix = (vectors / np.sqrt(np.maximum(values, 0) + epsilon)) @ vectors.T
-    subtracted = mean if (centre if subtract is None else subtract) else np.zeros(inputs)
-    return Whitening(*map(jax.device_put, (np.float32(subtracted.reshape(x.shape[1:])), np.float32(matrix))))
+    subtracted = mean if (centre if subtract is None else subtract) else np.zeros_like(mean)
+    return Whitening(*map(jax.device_put, (np.float32(subtracted.reshape(shape)), np.float32(matrix))))
 
 
 def whiten(whitening: Whitening, x: Array) -> Array:
@@ -89,10 +99,3 @@ def whiten(whitening: Whitening, x: Array) -> Array:
 def _check_floats(x) -> None:
     fits = jnp.issubdtype(x.dtype, jnp.floating)
     checks.require(fits, f'whitening takes intensities as floats, not {x.dtype}; divide by the largest, 255 for uint8.')
-
-
-def _blocks(x, rows: int = 5000) -> Iterator[np.ndarray]:
-    """Go through samples in float64, some at a time."""
-    for start in range(0, len(x), rows):
-        part = np.asarray(x[start : start + rows], np.float64)
-        yield part.reshape(len(part), -1)

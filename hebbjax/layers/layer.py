@@ -55,7 +55,7 @@ class Layer:
     """Chain of parts that drives, less thresholds, pass before they are sent on: activation, pooling, batch norm, in
     any order, such as `(relu, max_pool(2))`."""
     init: Callable[[Key, tuple[int, int]], Array] = jax.random.normal
-    """(key, (N, D)) -> first weights; standard normal, as Krotov and Hopfield. Others: `initializers`."""
+    """(key, (N, D)) -> first weights, by jax; standard normal, as Krotov and Hopfield. Others: `initializers`."""
     output: str = 'weights'
     """The drive that is predicted with: 'weights', `w . x`; 'effective', that of the rule (`|w|^(p-1)` for krotov);
     'projection', `w . x / |w|`; 'cosine', `w . x / |w| |x|`."""
@@ -147,36 +147,38 @@ class LayerState(NamedTuple):
 def init_layer(layer: Layer, key: Key, image_shape: Shape, w: Array | None = None) -> LayerState:
     """Make a layer's first state for images of shape (H, W, C), from weights [N, D] where they are given."""
     checks.check_key(key)
-    transforms.check_ascends(layer.tx)
-    return _init_layer(layer, key, checks.check_image_shape(image_shape), check_weights(w))
-
-
-def check_weights(w: AnyArray | None) -> AnyArray | None:
-    """Give weights to start from as an array, None where there are none; refuse what is not finite."""
-    w = w if w is None or isinstance(w, jax.Array) else np.asarray(w)
-    is_finite = w is None or checks.is_traced(w) or np.isfinite(np.asarray(w)).all()
+    image_shape = checks.check_image_shape(image_shape)
+    pre = jax.eval_shape(lambda key: init_chain(layer.pre, key, image_shape), key)
+    shape = (layer.features, lay_grid(layer.window, chain_shape(layer.pre, pre, image_shape)).inputs)
+    given, w = w, _draw(specs.ByValue(layer.init), key, shape) if w is None else jnp.asarray(w)
+    fits = w.shape == shape and jnp.issubdtype(w.dtype, jnp.floating)
+    came = f'weights of shape {w.shape} and type {w.dtype}'
+    checks.require(fits, f'{came} do not fit a layer that needs floats of {shape} for images {image_shape}.')
+    is_finite = given is None or checks.is_traced(w) or np.isfinite(np.asarray(w)).all()
     checks.require(is_finite, 'weights to start from hold NaN or infinite values.')
-    return w
+    transforms.check_ascends(layer.tx)
+    return _init_around(layer, key, image_shape, w := to_float32(w))._replace(w=w)  # which is not copied
+
+
+@specs.compiled_once('init', 'shape')
+def _draw(init, key: Key, shape: tuple[int, int]) -> Array:
+    """Draw first weights, by one program for all layers that draw alike."""
+    return jnp.asarray(init.thing(key, shape))
 
 
 @specs.compiled_once('layer', 'image_shape')
-def _init_layer(layer: Layer, key: Key, image_shape: Shape, w: AnyArray | None) -> LayerState:
+def _init_around(layer: Layer, key: Key, image_shape: Shape, w: Array) -> LayerState:
+    """Make all of a first state but the weights."""
     # numbers that `split` in two, which `init` may do, does not give
     bias_key, post_key, pre_key = (jax.random.fold_in(key, salt) for salt in (BIAS_SALT, 2, 3))
     pre = init_chain(layer.pre, pre_key, image_shape)
     grid = lay_grid(layer.window, chain_shape(layer.pre, pre, image_shape))
-    shape = (layer.features, grid.inputs)
-    w = jnp.asarray(layer.init(key, shape) if w is None else w)
-    fits = w.shape == shape and jnp.issubdtype(w.dtype, jnp.floating)
-    came = f'weights of shape {w.shape} and type {w.dtype}'
-    checks.require(fits, f'{came} do not fit a layer that needs floats of {shape} for images {image_shape}.')
-    w = to_float32(w)
     threshold = None if layer.homeostasis is None else layer.homeostasis.init(w)
     if layer.bias is not None:
-        threshold = layer.bias(bias_key, shape)[:, 0]
+        threshold = layer.bias(bias_key, w.shape)[:, 0]
     post = init_chain(layer.post, post_key, (*grid.out, layer.features))
     lateral = None if layer.lateral is None else layer.lateral.init(w)
-    return LayerState(w, layer.rule.init(w), layer.tx.init(w), threshold, pre, post, ImageShape(image_shape), lateral)
+    return LayerState((), layer.rule.init(w), layer.tx.init(w), threshold, pre, post, ImageShape(image_shape), lateral)
 
 
 def from_patches(layer: Layer, key: Key, images: AnyArray) -> Array:

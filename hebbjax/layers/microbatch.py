@@ -12,9 +12,8 @@ from hebbjax.layers.chain import Shape
 from hebbjax.layers.patches import Grid, lay_grid
 from hebbjax.rules.products import backend_in_use
 
-# patches and drives that may lie in memory at once: 4 MiB on a CPU, of one image 256 MiB; on an accelerator 1 GiB, of
-# which programs hold copies
-CACHE_FLOATS, IMAGE_FLOATS, DEVICE_FLOATS, COPIES = 2**20, 2**26, 2**28, 2
+# numbers that may lie in memory at once: 4 MiB on a CPU, 256 MiB of one image alone; 1 GiB on an accelerator
+CACHE_FLOATS, IMAGE_FLOATS, DEVICE_FLOATS = 2**20, 2**26, 2**28
 
 
 def microbatch_of(layer: Any, shape: Shape) -> int:
@@ -22,21 +21,22 @@ def microbatch_of(layer: Any, shape: Shape) -> int:
     batch, g = shape[0], lay_grid(layer.window, shape[1:])
     if layer.microbatch is not None or g.out == (1, 1):
         return min(layer.microbatch or batch, batch)  # a dense layer's product reads all its weights for every one
-    most = max(1, (CACHE_FLOATS if backend_in_use() == 'cpu' else DEVICE_FLOATS // COPIES) // floats_of(layer, g))
+    most = max(1, (CACHE_FLOATS if backend_in_use() == 'cpu' else DEVICE_FLOATS) // floats_of(layer, g))
     return batch if most >= batch else next((n for n in range(most, most // 2, -1) if batch % n == 0), most)
 
 
 def bands_of(layer: Any, shape: Shape) -> int:
-    """Say in how many bands of rows a step looks at its images: one, unless the patches and drives of one are many."""
+    """Say in how many bands of rows a step looks at its images: one, unless a single image lays out too much."""
     g = lay_grid(layer.window, shape[1:])
-    most = IMAGE_FLOATS if backend_in_use() == 'cpu' else DEVICE_FLOATS // COPIES
-    least = min(-(-floats_of(layer, g) // most), g.out[0])
-    return 1 if layer.rule.sequential else next(n for n in range(least, g.out[0] + 1) if g.out[0] % n == 0)
+    floats, most = floats_of(layer, g), IMAGE_FLOATS if backend_in_use() == 'cpu' else DEVICE_FLOATS
+    least = 1 if layer.rule.sequential else min(-(-floats // most), g.out[0])
+    return next(n for n in range(least, g.out[0] + 1) if g.out[0] % n == 0)
 
 
 def floats_of(layer: Any, grid: Grid) -> int:
-    """Count the patches and drives of an image."""
-    return grid.out[0] * grid.out[1] * (grid.inputs + layer.features)
+    """Count an image's patches and drives; for an accelerator, which gets its fill, with all copies in a program."""
+    patches, drives = (1, 1) if backend_in_use() == 'cpu' else (2, 5)
+    return grid.out[0] * grid.out[1] * (patches * grid.inputs + drives * layer.features)
 
 
 def scan_microbatches(add: Callable, stats: Any, size: int, images: Array, teacher: Any = None) -> tuple[Any, Array]:

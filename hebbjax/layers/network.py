@@ -1,16 +1,17 @@
 """A network is a tuple of layers, bottom first; a training's state is a pytree: made here, and what it answers."""
 
-import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
 from hebbjax.base import AnyArray, Array, Key
 from hebbjax.layers.chain import Shape
-from hebbjax.layers.layer import Layer, LayerState, check_weights, forward, init_layer, to_intensities
-from hebbjax.support import checks, specs
+from hebbjax.layers.layer import Layer, LayerState, forward, init_layer, to_intensities
+from hebbjax.support import checks, devices, specs
 
 Network = Sequence[Layer]
 
@@ -27,7 +28,7 @@ def init(net: Network, key: Key, image_shape: Shape, weights: Sequence[AnyArray 
     """Make the first state of a network, bottom first, for images of shape (H, W, C).
 
     The key draws all weights and, kept in the state, all that training draws later. `weights` are, per layer, those
-    [N, D] to start from, or None to draw them; they are copied.
+    [N, D] to start from, or None to draw them; they are not copied: a step that donates its state takes them along.
 
     Example:
         >>> from hebbjax import rules, transforms
@@ -41,32 +42,16 @@ def init(net: Network, key: Key, image_shape: Shape, weights: Sequence[AnyArray 
     weights = [None] * len(net) if weights is None else weights
     way = 'give one for each, or None to draw it'
     checks.require(len(weights) == len(net), f'{len(weights)} weights for {len(net)} layers; {way}.')
-    given = []
-    for number, w in enumerate(weights, 1):
-        with _named(number):
-            given.append(check_weights(w))
-    return _init(net, key, image_shape, tuple(given))
-
-
-@specs.compiled_once('net', 'image_shape')
-def _init(net, key, image_shape, weights) -> TrainState:
     init_key, train_key = jax.random.split(key)
     states = []
     for number, (layer, w, layer_key) in enumerate(zip(net, weights, jax.random.split(init_key, len(net))), 1):
-        with _named(number):
+        try:
             states.append(init_layer(layer, layer_key, image_shape, w))
             one = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
             image_shape = jax.eval_shape(lambda s, x, layer=layer: forward(layer, s, x), states[-1], one).shape[1:]
-    return TrainState(jnp.zeros((), jnp.int32), train_key, tuple(states))
-
-
-@contextlib.contextmanager
-def _named(number: int):
-    """Say of which layer it is that something does not fit."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f'layer {number}: {error}') from None
+        except ValueError as error:
+            raise ValueError(f'layer {number}: {error}') from None
+    return TrainState(jax.device_put(np.int32(0)), train_key, tuple(states))
 
 
 def check_network(net: Network) -> tuple[Layer, ...]:
@@ -91,20 +76,28 @@ def check_states(net: tuple[Layer, ...], states: Sequence[LayerState], upto: int
         checks.require(fits, f'{has}; give the states that init or a training made for this network.')
 
 
-def features(net: Network, states: Sequence[LayerState], images: AnyArray, upto: int | None = None) -> Array:
-    """Compute what a network sends on, or its lowest `upto` layers; nothing adapts. [B, H, W, C] -> [B, F]."""
-    x = activations_of(net, states, images, upto)
+def features(
+    net: Network, states: Sequence[LayerState], images: AnyArray, upto: int | None = None, mesh: Mesh | None = None
+) -> Array:
+    """Compute what a network sends on, or its lowest `upto` layers; nothing adapts. [B, H, W, C] -> [B, F].
+
+    On a mesh (`jax.make_mesh((jax.device_count(),), ('data',))`) every device answers its own rows, and keeps them.
+    """
+    x = activations_of(net, states, images, upto, mesh)
     return x.reshape(len(x), -1)
 
 
-def activations_of(net: Network, states: Sequence[LayerState], images: AnyArray, upto: int | None = None) -> Array:
+def activations_of(
+    net: Network, states: Sequence[LayerState], images: AnyArray, upto: int | None = None, mesh: Mesh | None = None
+) -> Array:
     """Compute `features` as the map that the last of these layers sends on. [B, H, W, C] -> [B, H', W', N]."""
     net = check_network(net)
     check_states(net, states, upto)
     checks.check_images(images)
-    return _activations_of(net[:upto], tuple(states[:upto]), images)
+    return _activations_of(net[:upto], tuple(states[:upto]), images, mesh=mesh)
 
 
+@devices.by_rows
 @specs.compiled_once('net')
 def _activations_of(net, states, images):
     x = to_intensities(images)

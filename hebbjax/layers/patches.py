@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from hebbjax.base import Array, Key
@@ -80,9 +81,9 @@ def cut_bands(window: Window, images: Array, count: int) -> tuple[Window, Array]
         return window, images[None]
     g = lay_grid(window, images.shape[1:])
     padded = jnp.pad(images, ((0, 0), (g.padding[0],) * 2, (0, 0), (0, 0)))
-    rows = g.out[0] // count
-    first, height = jnp.arange(count) * rows * g.stride[0], (rows - 1) * g.stride[0] + g.size[0]
-    bands = padded[:, first[:, None] + jnp.arange(height)]  # [B, count, h, W, C]
+    step = g.out[0] // count * g.stride[0]
+    lines = np.add.outer(step * np.arange(count), np.arange(step - g.stride[0] + g.size[0]))
+    bands = padded[:, lines]  # [B, count, h, W, C]
     return Window(g.size, g.stride, (0, g.padding[1])), jnp.swapaxes(bands, 0, 1)
 
 

@@ -33,6 +33,15 @@ def map_blocks(f: Callable, inputs: Any, block: int = 100) -> Any:
     return lax.fori_loop(0, -(-count // block), write, jax.tree.map(empty, jax.eval_shape(lambda: answer(0))))
 
 
+def filled_blocks(rows: AnyArray, block: int) -> Iterator[tuple[AnyArray, int]]:
+    """Go through an array [n, ...] in blocks of rows, the last filled up by zeros. -> a block, how many rows count."""
+    for start in range(0, len(rows), block):
+        part = rows[start : start + block]
+        missing = block - len(part)
+        pad = np.pad if isinstance(part, np.ndarray) else jnp.pad  # of which one compiles for every size
+        yield pad(part, ((0, missing), *((0, 0),) * (part.ndim - 1))) if missing else part, len(part)
+
+
 def over_blocks(f: Callable[[Array], Array], images: AnyArray, block: int) -> Iterator[np.ndarray]:
     """Give `f` of one block of images after the other, on the host; one program serves all.
 

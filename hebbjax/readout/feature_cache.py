@@ -24,7 +24,7 @@ from hebbjax.layers.normalization import BatchNorm
 from hebbjax.layers.pooling import Pool
 from hebbjax.readout.blocks import map_blocks
 from hebbjax.readout.head import forward_train
-from hebbjax.support import specs
+from hebbjax.support import devices, specs
 from hebbjax.support.checks import require
 
 DRIVES_BLOCK = 50  # images whose drives are computed together
@@ -123,7 +123,8 @@ def forward_pooled(
                 mean = drives.mean.mean(0)
                 var = jnp.maximum(drives.square.mean(0) - mean**2, 0)
             positions = u.shape[1] * parts.pool**2 if state.made_for is None else math.prod(state.made_for.shape[:2])
-            pre[0] = parts.norm.moved(pre[0], mean, var, len(u) * positions)
+            mean, var = devices.moments_over_devices(mean, var)
+            pre[0] = parts.norm.moved(pre[0], mean, var, len(u) * positions * devices.device_count())
         if drives.low is not None:
             # Both ends are read only when some scale is negative, which is rare: the branch saves half the traffic.
             rising = params.scale >= 0
@@ -141,6 +142,7 @@ def forward_pooled(
     return sent, state._replace(pre=(*pre[:done], *moved.pre[done:]), post=moved.post)
 
 
+@devices.by_rows
 @specs.compiled_once('net', 'pool', 'dtype')
 def cache_drives(
     net: Network, states: tuple[LayerState, ...], images: Array, pool: int = 1, *, dtype=jnp.float16

@@ -14,11 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from hebbjax.base import AnyArray, Array, Key
 from hebbjax.readout.blocks import map_blocks
 from hebbjax.readout.schedules import Milestones, Schedule
-from hebbjax.support import checks
+from hebbjax.support import checks, devices
+from hebbjax.support.shards import Shards, draw_order, parts_of, read_ahead
 
 PARTS = 8  # a long epoch returns to the host so many times, so that Ctrl-C need not wait for its end
 
@@ -76,17 +78,28 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def gradient_epoch(model, schedule, carry: Carry, inputs, labels, key, scale, part) -> tuple[Carry, tuple]:
+@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames=('mesh', 'count'), donate_argnums=2)
+def gradient_epoch(
+    model, schedule, carry: Carry, inputs, labels, key, scale, part, mesh=None, count=None
+) -> tuple[Carry, tuple]:
     """Descend for one epoch: shuffled by key on the device, looped over batches there; the carry is donated.
 
     `scale` multiplies every update. `part` is (first, last + 1) of the n // batch batches to go through, so that a long
     epoch can return to the host now and then; loss and accuracy are sums over these. What fills no batch sits it out.
+    On a mesh each device descends on its share of every batch, from its own samples, of `count` in all.
     """
-    tx, batch, average = schedule.tx(), schedule.batch, schedule.average
+    epoch = functools.partial(_own_epoch, model, schedule, count)
+    same, rows = (devices.SAME,), (devices.ROWS,)
+    return devices.divide(epoch, mesh, *same, *2 * rows, *3 * same)(carry, inputs, labels, key, scale, part)
+
+
+def _own_epoch(model, schedule, count, carry, inputs, labels, key, scale, part) -> tuple[Carry, tuple]:
+    share, average = devices.device_count(), schedule.average
+    tx, batch = schedule.tx(), schedule.batch // share
     order_key, noise_key = jax.random.split(key)
-    samples = len(labels) // batch * batch
-    order = jax.random.permutation(order_key, len(labels))[:samples].reshape(-1, batch)
+    samples = (len(labels) if count is None else count // share) // batch * batch
+    order = devices.own_order(order_key, len(labels), count)[:samples].reshape(-1, batch)
+    noise_key = devices.own_key(noise_key)
 
     def step(number, state):
         (params, stats, opt, mean, count), losses, hits = state
@@ -96,10 +109,12 @@ def gradient_epoch(model, schedule, carry: Carry, inputs, labels, key, scale, pa
             logits, moved = model.apply(params, stats, x, jax.random.fold_in(noise_key, number))
             return cross_entropy(logits, truth), (logits, moved)
 
-        (loss, (logits, stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+        (loss, (logits, stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(devices.own(params))
+        hit = jnp.mean(jnp.argmax(logits, 1) == truth, dtype=jnp.float32)
+        # the slope of the mean of all devices' losses, through the moments of batch norms, too, which they share
+        gradient, loss, hit = devices.mean_over_devices((gradient, loss, hit))
         updates, opt = tx.update(gradient, opt, params)
         params = optax.apply_updates(params, jax.tree.map(lambda u: scale.astype(u.dtype) * u, updates))
-        hit = jnp.mean(jnp.argmax(logits, 1) == truth, dtype=jnp.float32)
         # a plain mean until there are `average` steps to forget, an exponential one from there on
         share = jnp.maximum(1 / (count + 1), 1 / average)
         blend = lambda new, old: (s := share.astype(new.dtype)) * new + (1 - s) * old  # noqa: E731
@@ -117,22 +132,27 @@ def init_optimizer(schedule, params) -> Any:
     return schedule.tx().init(params)
 
 
+@devices.by_rows
 @functools.partial(jax.jit, static_argnums=0)
-def predict_classes(model, params, stats, inputs) -> Array:
-    """Give the class of each sample [n] int32, -1 where logits are not finite; some samples at a time."""
+def predict_classes(model, learned, inputs) -> Array:
+    """Give the class of each sample [n] int32, -1 where logits are not finite; some samples at a time.
+
+    `learned`: the model's params and stats.
+    """
 
     def classes(x):
-        logits, _ = model.apply(params, stats, x)  # [b, K]
+        logits, _ = model.apply(*learned, x)  # [b, K]
         return jnp.where(jnp.isfinite(logits).all(1), jnp.argmax(logits, 1), -1)
 
     return map_blocks(classes, inputs)
 
 
 def fit_gradient(
-    model: Model, params: Any, stats: Any, key: Key, train: tuple[Any, AnyArray], validation: tuple[Any, AnyArray],
-    schedule: Schedule | Milestones, *, watch: Callable[[int, GradientEpoch], None] = lambda number, line: None,
+    model: Model, params: Any, stats: Any, key: Key, train: tuple[Any, AnyArray] | Shards,
+    validation: tuple[Any, AnyArray], schedule: Schedule | Milestones, *,
+    watch: Callable[[int, GradientEpoch], None] = lambda number, line: None,
     keep: Callable[[GradientSnapshot], None] = lambda snapshot: None,
-    kept: Callable[[GradientSnapshot], GradientSnapshot | None] = lambda like: None,
+    kept: Callable[[GradientSnapshot], GradientSnapshot | None] = lambda like: None, mesh: Mesh | None = None,
 ) -> GradientResult:  # fmt: skip
     """Train a model on the cross-entropy, and keep the state that is best on the validation set.
 
@@ -142,23 +162,35 @@ def fit_gradient(
     Args:
         model: what to train, by `schedule`, from `params` and `stats` on, which are not written over.
         key: draws the order of samples and dropout.
-        train, validation: inputs (pytree of [n, ...]) and labels [n]; every choice is made on the second.
+        train, validation: inputs (pytree of [n, ...]) and labels [n]; every choice is made on the second. The first may
+            be `data.Shards`: an epoch goes through all parts, in an order that the key draws, each shuffled.
         watch: called after each epoch with its number and line.
         keep: called after each epoch with all that it takes to go on; its buffers are gone with the next epoch.
         kept: called once with a snapshot of this shape: gives one that `keep` was given, to go on from, or None.
+        mesh: devices, such as `jax.make_mesh((jax.device_count(),), ('data',))`; each keeps its share of the samples,
+            shuffles them by a key of its own, and descends on its share of every batch.
     """
+
     # The door: whatever does not fit is refused before anything is computed.
-    sides = []
-    for samples, truth in (train, validation):
+    def check(samples, truth):
         counts = {len(leaf) for leaf in jax.tree.leaves(samples)}
         fits = len(counts) == 1 and 0 not in counts
         checks.require(fits, f'inputs of {sorted(counts)} samples teach nothing; give as many of each, 1 or more.')
         logits = jax.eval_shape(lambda *given: model.apply(*given)[0], params, stats, samples)
-        truth = checks.check_labels(truth, logits.shape[1], counts.pop())
-        sides.append((samples, np.asarray(truth, np.int32)))
-    (inputs, labels), (held_inputs, held_labels) = sides
-    labels = jax.device_put(labels)  # the others are looked at on the host
-    schedule.check(len(labels))
+        return samples, np.asarray(checks.check_labels(truth, logits.shape[1], counts.pop()), np.int32)
+
+    def place(number):
+        part = check(*shards[number])
+        return jax.block_until_ready(devices.divide_rows(part, mesh) if mesh is not None else jax.device_put(part))
+
+    shards, mesh = parts_of(train), devices.check_mesh(mesh)
+    count, (held_inputs, held_labels) = len(check(*shards[0])[1]), check(*validation)
+    schedule.check(count, mesh)
+    steps, how = count // schedule.batch, {'mesh': mesh}
+    if mesh is not None:
+        how['count'] = count if count % mesh.size else None
+    data = place(0)
+    held_inputs, held_count = devices.fill_rows(held_inputs, mesh), len(held_labels)
 
     # Where it begins: afresh, or behind what an interrupted training kept.
     copy = functools.partial(jax.device_put, may_alias=False)  # the carry is written over; nothing is compiled for it
@@ -169,23 +201,30 @@ def fit_gradient(
         carry, best, lines = snapshot.carry, snapshot.best, np.asarray(snapshot.curve)
         curve = [GradientEpoch(*line) for line in lines[~np.isnan(lines[:, -1])].tolist()]  # a loss may be NaN
 
+    carry, key = devices.lay((carry, key), mesh)
+
     started = time.perf_counter()
-    steps = len(labels) // schedule.batch
     stops = [steps * part // PARTS for part in range(PARTS + 1)] if steps > 8 * PARTS else [0, steps]
     parts = [(np.int32(first), np.int32(last)) for first, last in itertools.pairwise(stops)]
-    gradient_epoch.lower(model, schedule, carry, inputs, labels, key, np.float32(1), parts[0]).compile()
-    predict_classes.lower(model, carry.mean, carry.stats, held_inputs).compile()
+    gradient_epoch.lower(model, schedule, carry, *data, key, np.float32(1), parts[0], **how).compile()
+    predict_classes.lower(model, (carry.mean, carry.stats), held_inputs, mesh=mesh).compile()
+    words, epochs = np.asarray(jax.random.key_data(key)), range(len(curve), schedule.epochs)
+    orders = itertools.chain.from_iterable(draw_order(words, number, len(shards)) for number in epochs)
+    stream = read_ahead(place, orders) if len(shards) > 1 else itertools.repeat(data)
+    del data
     ready, interrupted = time.perf_counter(), False
     before = curve[-1].seconds if curve else 0.0
     try:
         while len(curve) < schedule.epochs and len(curve) - 1 - best_epoch(curve) <= schedule.stop_after:
             number, scale = len(curve), schedule.scale([line.validation for line in curve])
-            loss, right, how = 0.0, 0.0, (jax.random.fold_in(key, np.uint32(number)), np.float32(scale))
-            for part in parts:
-                carry, sums = gradient_epoch(model, schedule, carry, inputs, labels, *how, part)
-                loss, right = loss + float(sums[0]) / steps, right + float(sums[1]) / steps
+            loss, right, total = 0.0, 0.0, steps * len(shards)
+            for turn, data in enumerate(itertools.islice(stream, len(shards)), number * len(shards)):
+                drawn = jax.random.fold_in(key, np.uint32(turn)), np.float32(scale)
+                for part in parts:
+                    carry, sums = gradient_epoch(model, schedule, carry, *data, *drawn, part, **how)
+                    loss, right = loss + float(sums[0]) / total, right + float(sums[1]) / total
             judged = carry.mean, carry.stats
-            classes = np.asarray(predict_classes(model, *judged, held_inputs))
+            classes = np.asarray(predict_classes(model, judged, held_inputs, mesh=mesh))[:held_count]
             held_out = np.mean(classes == held_labels) if (classes >= 0).all() else np.nan
             what = 'answer to validation inputs' if np.isfinite(loss) else 'training loss'
             diverged = f'training by gradient diverged: in epoch {number + 1} the {what} is not finite'

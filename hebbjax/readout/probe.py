@@ -8,17 +8,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from hebbjax.base import AnyArray, Array, Key, Labelled
 from hebbjax.layers.layer import Layer, LayerState, init_layer, to_intensities
 from hebbjax.layers.network import Network, activations_of, check_network, check_states
 from hebbjax.readout import ridge
-from hebbjax.readout.blocks import over_blocks
+from hebbjax.readout.blocks import filled_blocks, over_blocks
 from hebbjax.readout.gradient import GradientEpoch
 from hebbjax.readout.hybrid import GradientStage, check_stage, fit_hybrid, predict_hybrid
 from hebbjax.readout.schedules import Milestones, Schedule
-from hebbjax.support import specs
+from hebbjax.support import devices, specs
 from hebbjax.support.checks import check_count, check_images, check_labels, check_number, require
+from hebbjax.support.moments import add_moments
+from hebbjax.support.shards import Shards, parts_of
 
 WIDEST = 4000  # features that ridge regression takes in: their products are 128 MB, their eigenvectors minutes
 
@@ -33,8 +36,8 @@ class Probe(NamedTuple):
     compile_seconds: float = 0.0
 
 
-ProbeFit = Callable[[Network, Sequence[LayerState], Key, Labelled, Labelled], Probe]
-"""(net, states, key, train, validation) -> Probe; images and labels of both.
+ProbeFit = Callable[[Network, Sequence[LayerState], Key, Labelled | Shards, Labelled], Probe]
+"""(net, states, key, train, validation) -> Probe; images and labels of both, or of the first `data.Shards`.
 
 Its `check(net, states, train, validation)`, if it has one, refuses what cannot be fitted, before features are learned;
 states may be mere shapes then."""
@@ -48,6 +51,7 @@ def quadrants(maps: Array) -> Array:
     return jnp.concatenate([maps[:, i, j].mean((1, 2)) for i in rows for j in columns], axis=1)
 
 
+@devices.by_rows
 @specs.compiled_once('net')
 def probe_features(net: Network, states: tuple[LayerState, ...], images: Array) -> Array:
     """Compute what the highest layer answers, one number per neuron, or four where its answers are a map.
@@ -58,31 +62,41 @@ def probe_features(net: Network, states: tuple[LayerState, ...], images: Array) 
     return quadrants(x) if min(x.shape[1:3]) >= 2 else x.reshape(len(x), -1)
 
 
-def ridge_probe(penalty: float = 1.0, block: int = 1000) -> ProbeFit:
+def ridge_probe(penalty: float = 1.0, block: int = 1000, mesh: Mesh | None = None) -> ProbeFit:
     """Read out by ridge regression in closed form: nothing to choose, so validation images are not looked at.
 
     Args:
         penalty: see `ridge.solve_ridge`.
         block: images whose features are computed in one call.
+        mesh: devices, such as `jax.make_mesh((jax.device_count(),), ('data',))`, that divide these.
     """
+    mesh = devices.check_mesh(mesh)
     check_number('penalty', penalty, least=0)
     check_count('block', block)
+    share = 1 if mesh is None else mesh.size
 
     def check(net, states, train, validation) -> None:
-        _check_input(net, states, train[0])
-        check_labels(train[1], count=len(train[0]))
-        width = jax.eval_shape(functools.partial(probe_features, tuple(net)), tuple(states), _one(train[0])).shape[1]
+        images, labels = parts_of(train)[0]
+        _check_input(net, states, images)
+        check_labels(labels, count=len(images))
+        width = jax.eval_shape(functools.partial(probe_features, tuple(net)), tuple(states), _one(images)).shape[1]
         came = f'ridge regression on {width} features fills {8 * width**2 / 1e9:.1f} GB and takes minutes'
         require(width <= WIDEST, f'{came}; pool the highest layer, or read out by gradient.')
 
     def fit(net, states, key, train, validation) -> Probe:
         started = time.perf_counter()
         check(net, states, train, validation)
-        labels = np.asarray(check_labels(train[1]))
-        features = functools.partial(probe_features, tuple(net), tuple(states))
-        of_blocks = lambda images: over_blocks(features, images, min(block, len(images) or 1))  # noqa: E731
-        pairs = zip(of_blocks(train[0]), np.split(labels, range(block, len(labels), block)))
-        model = ridge.fit_ridge(pairs, int(labels.max(initial=0)) + 1, penalty)
+        known = train.count_classes() if isinstance(train, Shards) else np.asarray(check_labels(train[1])).max() + 1
+        size = lambda images: -(-min(block, len(images) or 1) // share) * share  # noqa: E731
+        features = functools.partial(probe_features, tuple(net), devices.lay(tuple(states), mesh), mesh=mesh)
+        stats = None
+        for images, labels in parts_of(train):
+            one_hot = np.eye(known)[np.asarray(check_labels(labels, known, len(images)))]
+            for number, (block_of, count) in enumerate(filled_blocks(images, step := size(images))):
+                # rows that fill a block up have no label
+                stats = add_moments(stats, features(block_of), one_hot[number * step :][:count], mesh)
+        model = ridge.solve_ridge(stats, penalty)
+        of_blocks = lambda images: over_blocks(features, images, size(images))  # noqa: E731
         classes = lambda images: np.concatenate([ridge.predict_ridge(model, x) for x in of_blocks(images)])  # noqa: E731
         predict = lambda images: jax.device_put(classes(images))  # noqa: E731
         return Probe(predict, tuple(states), seconds=time.perf_counter() - started)
@@ -91,21 +105,24 @@ def ridge_probe(penalty: float = 1.0, block: int = 1000) -> ProbeFit:
     return fit
 
 
-def gradient_probe(head: Layer, schedule: Schedule | Milestones, start: int | None = None, **how: Any) -> ProbeFit:
+def gradient_probe(
+    head: Layer, schedule: Schedule | Milestones, start: int | None = None, *, mesh: Mesh | None = None, **how: Any
+) -> ProbeFit:
     """Read out by a head trained by gradient on what the highest layer sends; choices see validation images alone.
 
     Args:
         head: such as `head.linear_head(10)`; `schedule`: how long, how fast it is trained.
         start: the lowest layer that is trained with it; None: none is. 0: the whole network, the backprop twin.
-        how: `augment`, `room` and `watch` of `hybrid.fit_hybrid`.
+        mesh, how: `mesh`, and `augment`, `room` and `watch` of `hybrid.fit_hybrid`.
     """
 
     def check(net, states, train, validation) -> tuple[GradientStage, tuple[int, int, int]]:
-        net = _check_input(net, states, train[0])
+        images, _ = parts_of(train)[0]
+        net = _check_input(net, states, images)
         stage = GradientStage(len(net) if start is None else start, schedule)
-        shape = jax.eval_shape(functools.partial(_highest_maps, net), tuple(states), _one(train[0])).shape[1:]
+        shape = jax.eval_shape(functools.partial(_highest_maps, net), tuple(states), _one(images)).shape[1:]
         above = jax.eval_shape(lambda key: init_layer(head, key, shape), jax.random.key(0))
-        check_stage((*net, head), (*states, above), stage, train, validation)
+        check_stage((*net, head), (*states, above), stage, train, validation, mesh)
         return stage, shape
 
     def fit(net, states, key, train, validation) -> Probe:
@@ -113,11 +130,11 @@ def gradient_probe(head: Layer, schedule: Schedule | Milestones, start: int | No
         stage, shape = check(net, states, train, validation)
         head_key, train_key = jax.random.split(key)
         states = (*states, init_layer(head, head_key, shape))
-        result = fit_hybrid((*net, head), states, stage, train_key, train, validation, **how)
+        result = fit_hybrid((*net, head), states, stage, train_key, train, validation, mesh=mesh, **how)
         if result.gradient.interrupted:  # half a classifier judges nobody
             raise KeyboardInterrupt
         compiling = result.gradient.compile_seconds
-        predict, curve = functools.partial(predict_hybrid, result), tuple(result.gradient.curve)
+        predict, curve = functools.partial(predict_hybrid, result, mesh=mesh), tuple(result.gradient.curve)
         return Probe(predict, result.layers, curve, time.perf_counter() - started - compiling, compiling)
 
     fit.check = check

@@ -1,6 +1,6 @@
 """Reading classes out of features in closed form: ridge regression on one-hot labels, streamed over batches.
 
-All of it is computed in float64, on the host: products of float32 features differ by more than a small penalty.
+All of it is computed in float64: products of float32 features differ by more than a small penalty.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,23 +9,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from hebbjax.base import AnyArray, Array, Labelled
+from hebbjax.support import devices
 from hebbjax.support.checks import check_count, check_labels, check_memory, check_number, is_traced, require
+from hebbjax.support.moments import Moments, add_moments, eigh, gather_moments, is_on_device
 
-CHUNK = 4096  # features that lie in memory in float64 at once
 LOST = 3e-13  # share of the largest eigenvalue below which one is known to fewer than three digits, in float64
-
-
-class RidgeStats(NamedTuple):
-    """All that ridge regression needs of the data, on the host in float64: its size does not grow with the data."""
-
-    origin: np.ndarray  # [F] the first features; of all that follow they are subtracted, so a constant one becomes 0
-    count: int  # pyright: ignore[reportIncompatibleMethodOverride]  no tuple is searched for values
-    x: np.ndarray  # [F] mean of the features less the origin
-    y: np.ndarray  # [K] and of the one-hot labels
-    xx: np.ndarray  # [F, F] sum of products of the features' deviations from their mean
-    xy: np.ndarray  # [F, K] and of those with the labels' deviations
+NOT_FINITE = 'features hold NaN or infinite values, which no classifier can take; check the images.'
+RidgeStats = Moments  # all that ridge regression needs of the data: x are features, y one-hot labels
 
 
 class Ridge(NamedTuple):
@@ -35,46 +28,31 @@ class Ridge(NamedTuple):
     b: np.ndarray  # [K]
 
 
-def ridge_stats(batches: Iterable[Labelled], classes: int) -> RidgeStats:
+def ridge_stats(batches: Iterable[Labelled], classes: int, mesh: Mesh | None = None) -> RidgeStats:
     """Add up what ridge regression needs of (features [b, F], labels [b] of 0 .. K - 1), batch by batch.
 
-    No two batches need to lie in memory at once.
+    No two batches need to lie in memory at once. On a mesh (`jax.make_mesh((jax.device_count(),), ('data',))`) every
+    device adds up its rows of each.
     """
     stats: Any = None
     for features, labels in _pairs(batches):
-        stats = add_batch(stats, features, labels, classes)
+        stats = add_batch(stats, features, labels, classes, mesh)
     require(stats is not None, 'ridge regression needs at least one batch of features and labels.')
-    return stats
+    return gather_moments(stats)
 
 
-def add_batch(stats: RidgeStats | None, features: AnyArray, labels: AnyArray, classes: int) -> RidgeStats:
-    """Add one batch, features [b, F] and labels [b], to stats, whose arrays are written over; None: it is the first."""
+def add_batch(
+    stats: RidgeStats | None, features: AnyArray, labels: AnyArray, classes: int, mesh: Mesh | None = None
+) -> RidgeStats:
+    """Add one batch, features [b, F] and labels [b], to stats, which are written over; None: it is the first."""
     check_count('classes', classes)
-    features = _check_features(features, None if stats is None else len(stats.x))
+    mesh = devices.check_mesh(mesh)
+    features = _check_features(features, None if stats is None else stats.x.shape[-1], is_on_device(mesh))
     labels = np.asarray(check_labels(labels, classes, len(features)))
     if stats is None:
         inputs = features.shape[1]
         check_memory(5 * 8 * inputs**2, f'ridge regression on {inputs} features', 'pool the features')
-        zeros = np.zeros(inputs), np.zeros(classes), np.zeros((inputs, inputs)), np.zeros((inputs, classes))
-        stats = RidgeStats(features[0].astype(np.float64), 0, *zeros)
-    for start in range(0, len(features), CHUNK):
-        # Means first, then products of deviations from them, so that no common level costs digits.
-        y, count = np.eye(len(stats.y))[labels[start : start + CHUNK]], stats.count
-        with np.errstate(over='ignore', invalid='ignore'):  # looked at below
-            x = features[start : start + CHUNK].astype(np.float64) - stats.origin
-            new, dx, dy = len(x), x.mean(0) - stats.x, y.mean(0) - stats.y
-            # what the means differ by counts like one more sample
-            share = (count * new / (count + new)) ** 0.5
-            x = np.concatenate([x - x.mean(0), share * dx[None]])
-            y = np.concatenate([y - y.mean(0), share * dy[None]])
-            stats.xx[:] += x.T @ x
-            stats.xy[:] += x.T @ y
-            stats.x[:] += dx * new / (count + new)
-            stats.y[:] += dy * new / (count + new)
-        stats = stats._replace(count=count + new)
-    beyond = 'squares of these features are beyond float64; divide them by their largest value.'
-    require(np.isfinite(stats.xx).all(), beyond)
-    return stats
+    return add_moments(stats, features, np.eye(classes)[labels], mesh)
 
 
 def _pairs(batches) -> Iterator[Any]:
@@ -85,18 +63,20 @@ def _pairs(batches) -> Iterator[Any]:
         yield batch
 
 
-def _check_features(features, inputs: int | None) -> np.ndarray:
-    """Give features [b, F] as an array on the host, or refuse what no classifier can be fitted to."""
+def _check_features(features, inputs: int | None, stay: bool = False) -> Any:
+    """Give features [b, F] as an array on the host, or refuse what no classifier can be fitted to.
+
+    Where they `stay` on their device, what is added up there says in the end whether they are finite.
+    """
     traced = is_traced(features)
     require(not traced, 'ridge regression computes in float64 on the host; call it outside of jit.')
-    x = np.asarray(features)
+    x = features if stay and isinstance(features, jax.Array) else np.asarray(features)
     fits = x.ndim == 2 and 0 not in x.shape and inputs in (None, x.shape[1])
     wanted = f'[b, {inputs or "F"}], b >= 1, a row for each image'
     require(fits, f'features of shape {x.shape} do not fit; wanted {wanted}.')
     are_numbers = x.dtype.kind in 'iub' or jnp.issubdtype(x.dtype, jnp.floating)
     require(are_numbers, f'features are numbers, not {x.dtype}; convert them to numpy.float32.')
-    finite = np.isfinite(x).all()
-    require(finite, 'features hold NaN or infinite values, which no classifier can take; check the images.')
+    require(not isinstance(x, np.ndarray) or np.isfinite(x).all(), NOT_FINITE)
     return x
 
 
@@ -107,11 +87,15 @@ def solve_ridge(stats: RidgeStats, penalty: float = 1.0) -> Ridge:
     One that is too small for features that depend on each other is refused, naming one that is not.
     """
     check_number('penalty', penalty, least=0)
+    stats = gather_moments(stats)
+    require(np.isfinite(stats.x).all(), NOT_FINITE)
+    beyond = 'squares of these features are beyond float64; divide them by their largest value.'
+    require(np.isfinite(stats.xx).all(), beyond)
     a = stats.xx + float(penalty) * np.eye(len(stats.xx))
     # every feature in units of its own, so that the large ones do not drown the small ones in their rounding
     unit = np.sqrt(np.diag(a))
     unit[unit == 0] = 1
-    values, vectors = np.linalg.eigh(a / unit / unit[:, None])
+    values, vectors = eigh(a / unit / unit[:, None])
     largest = stats.xx.diagonal().max()
     enough = 4 * LOST * max(values[-1], 1) * largest
     way = f'use a penalty of {enough:.1e} or more' if enough else 'use a larger one'
@@ -122,8 +106,10 @@ def solve_ridge(stats: RidgeStats, penalty: float = 1.0) -> Ridge:
     return Ridge(w, stats.y - (stats.origin + stats.x) @ w)
 
 
-def fit_ridge(batches: Iterable[Labelled], classes: int, penalty: float = 1.0) -> Ridge:
+def fit_ridge(batches: Iterable[Labelled], classes: int, penalty: float = 1.0, mesh: Mesh | None = None) -> Ridge:
     """Fit ridge regression to batches of features and labels: `solve_ridge(ridge_stats(batches, classes), penalty)`.
+
+    On a mesh, see `ridge_stats`.
 
     Example:
         >>> features = np.array([[0.0, 1.0], [1.0, 0.0], [0.1, 0.9], [0.9, 0.2]])
@@ -131,7 +117,7 @@ def fit_ridge(batches: Iterable[Labelled], classes: int, penalty: float = 1.0) -
         >>> predict_ridge(model, features).tolist()
         [0, 1, 0, 1]
     """
-    return solve_ridge(ridge_stats(batches, classes), penalty)
+    return solve_ridge(ridge_stats(batches, classes, mesh), penalty)
 
 
 def predict_ridge(model: Ridge, features: AnyArray) -> Array:

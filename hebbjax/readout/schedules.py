@@ -9,15 +9,17 @@ from typing import NamedTuple
 
 import jax
 import optax
+from jax.sharding import Mesh
 
 from hebbjax.support.checks import check_count, check_number, is_count, require, show
+from hebbjax.support.devices import check_divides
 
 BOUNDS = {'rate': {'above': 0}, 'factor': {'above': 0, 'most': 1}, 'decay': {'least': 0}, 'l2': {'least': 0},
           'momentum': {'least': 0, 'below': 1}}  # fmt: skip
 
 
-def check_schedule(schedule, count: int) -> None:
-    """Refuse what cannot train on `count` samples."""
+def check_schedule(schedule, count: int, mesh: Mesh | None = None) -> None:
+    """Refuse what cannot train on `count` samples, divided over a mesh."""
     for name, value in schedule._asdict().items():
         if name in BOUNDS:
             check_number(name, value, **BOUNDS[name])
@@ -27,6 +29,7 @@ def check_schedule(schedule, count: int) -> None:
             require(rise, f'milestones={show(value)} are none; give a tuple of whole numbers of epochs that rise.')
         else:
             check_count(name, value, 1, *((count,) if name == 'batch' else ()))
+    check_divides('a batch', schedule.batch, mesh)
 
 
 class Schedule(NamedTuple):

@@ -30,8 +30,13 @@ def require(fits: object, sentence: str) -> None:
 
 
 def is_traced(value) -> bool:
-    """Say whether jax is tracing this value, so that it has none yet."""
-    return isinstance(value, jax.core.Tracer)
+    """Say whether jax is tracing this value, so that it has none yet, or has parts of it on other hosts."""
+    return isinstance(value, jax.core.Tracer) or not getattr(value, 'is_fully_addressable', True)
+
+
+def is_key(leaf) -> bool:
+    """Say whether a leaf of a state is a typed key, or many."""
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def is_one_float(outcome) -> bool:
@@ -85,7 +90,7 @@ def host_memory() -> int:
 
 def device_memory() -> int:
     """Say how many bytes the default device can hold: its own limit, or the machine's memory."""
-    return (jax.devices()[0].memory_stats() or {}).get('bytes_limit') or host_memory()
+    return (jax.local_devices()[0].memory_stats() or {}).get('bytes_limit') or host_memory()
 
 
 def check_memory(size: int, what: str, way: str) -> None:
@@ -146,7 +151,7 @@ def check_images(images, *, in_time: bool = False, any_range: bool = False):
         return images
     is_jax = isinstance(images, jax.Array)
     # on a CPU numpy sees the same memory, and compiles nothing for new shapes
-    is_near = is_jax and images.is_fully_addressable and {device.platform for device in images.devices()} == {'cpu'}
+    is_near = is_jax and {device.platform for device in images.devices()} == {'cpu'}
     xp, values = (np, np.asarray(images)) if is_near or not is_jax else (jnp, images)
     bad = np.asarray((~xp.isfinite(values)).sum((*range(1, images.ndim),)))  # [n]
     require(not bad.any(), f'images hold {bad.sum()} non-finite values, the first in image {bad.argmax()}.')

@@ -4,8 +4,11 @@ A divided program is a `jax.shard_map` over the axis 'data' of a mesh, `jax.make
 ('data',))`. States are the same on all devices, rows of images are each device's own. What adds up over a batch asks
 here for the sum over all devices. Whether there are several, the program says that is being traced: where nothing is
 divided, everything is left as it is.
+
+Devices may be those of several processes, on one host or many: each then brings rows of its own, equally many.
 """
 
+import collections
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental.multihost_utils import process_allgather
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from hebbjax.support.checks import require, show
+from hebbjax.support.checks import is_key, is_traced, require, show
 
 DATA, SEED = 'data', 'seed'  # axes of a mesh: rows of a batch, and runs, are divided along them
 SAME, ROWS, SEEDS = PartitionSpec(), PartitionSpec(DATA), PartitionSpec(SEED)  # on all devices; divided
@@ -30,7 +34,19 @@ def check_mesh(mesh: Any, axis: str = DATA) -> Mesh | None:
     way = f'use jax.make_mesh((jax.device_count(),), ({axis!r},))'
     require(isinstance(mesh, Mesh), f'devices are given as a jax.sharding.Mesh, not {show(mesh)}; {way}.')
     require(mesh.axis_names == (axis,), f'a mesh of axes {mesh.axis_names} has not the one axis {axis!r}; {way}.')
-    return Mesh(mesh.devices, mesh.axis_names)  # its types Auto, so that inputs may lie as they come
+    ordered = sorted(mesh.devices.flat, key=lambda device: device.process_index)  # those of a process side by side
+    counts = collections.Counter(device.process_index for device in ordered)
+    fits = {*counts} == {jax.process_index()} or (len(counts) == jax.process_count() and len({*counts.values()}) == 1)
+    what = f'a mesh of {dict(counts)} devices by process has not as many of each of {jax.process_count()} processes'
+    require(fits, f'{what}, nor those of this one alone; {way}.')
+    way = 'give each process seeds of its own, and a mesh of jax.local_devices()'
+    require(axis == DATA or len(counts) == 1, f'seeds are not divided over processes; {way}.')
+    return Mesh(np.array(ordered), mesh.axis_names)  # its types Auto, so that inputs may lie as they come
+
+
+def host_count(mesh: Mesh | None) -> int:
+    """Say of how many processes a mesh has devices."""
+    return 1 if mesh is None else len({device.process_index for device in mesh.devices.flat})
 
 
 def check_divides(what: str, count: int, mesh: Mesh | None) -> None:
@@ -43,6 +59,11 @@ def check_divides(what: str, count: int, mesh: Mesh | None) -> None:
 def device_count() -> int:
     """Say over how many devices the program that is being traced is divided."""
     return lax.axis_size(DATA) if _is_divided() else 1
+
+
+def device_number() -> jax.Array | int:
+    """Say which of these devices a program runs on, from 0."""
+    return lax.axis_index(DATA) if _is_divided() else 0
 
 
 def is_divided(array: Any, mesh: Mesh) -> bool:
@@ -71,16 +92,30 @@ def moments_over_devices(mean: jax.Array, var: jax.Array) -> tuple[jax.Array, ja
     """Make of means and variances of equal numbers of values on each device those of all values, in one collective."""
     if not _is_divided():
         return mean, var
-    size = device_count()
-    own = jnp.zeros((size, 2, *mean.shape), mean.dtype).at[lax.axis_index(DATA)].set(jnp.stack([mean, var]))
-    means, variances = jnp.moveaxis(lax.psum(own, DATA), 1, 0)  # [devices, ...] each
+    means, variances = jnp.moveaxis(lax.psum(beside_others(jnp.stack([mean, var])), DATA), 1, 0)  # [devices, ...] each
     mean = means.mean(0)
     return mean, variances.mean(0) + jnp.square(means - mean[None]).mean(0)
 
 
+def beside_others(array: jax.Array) -> jax.Array:
+    """Put an array where its sum over devices will have each one's beside the others'. -> [devices, ...], else 0."""
+    return jnp.zeros((device_count(), *array.shape), array.dtype).at[device_number()].set(array)
+
+
+def mean_over_devices(tree: Any) -> Any:
+    """Give the mean over devices of floats, all in one collective."""
+    return jax.tree.map(lambda a: a / device_count(), sum_over_devices(tree)) if _is_divided() else tree
+
+
 def own_key(key: Any) -> Any:
     """Give each device a key of its own, for what is drawn for its rows; where there is one, the key itself."""
-    return jax.random.fold_in(key, lax.axis_index(DATA)) if device_count() > 1 else key
+    return jax.random.fold_in(key, device_number()) if device_count() > 1 else key
+
+
+def own_order(key: Any, rows: int, count: int | None = None, hosts: int = 1) -> jax.Array:
+    """Shuffle a device's rows, by a key of its own; those that fill it up, see `own_rows`, come last. -> [rows]."""
+    order = jax.random.permutation(own_key(key), rows)
+    return order if count is None else order[jnp.argsort(order >= own_rows(count, rows, hosts), stable=True)]
 
 
 def own(tree: Any) -> Any:
@@ -93,6 +128,37 @@ def divide(f: Callable, mesh: Mesh | None, *specs: PartitionSpec, out: Any = SAM
     return f if mesh is None else jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=out)
 
 
+def by_rows(f: Callable) -> Callable:
+    """Let a jitted `f(spec, same, rows, ...)` of rows, a pytree of [n, ...], take a `mesh` on which each device
+    computes what becomes of its own rows; a number that does not divide is filled up, and cut again.
+    """
+
+    def place(spec, same, rows, *how, mesh=None, **more):
+        if mesh is None:
+            return f, (spec, same, rows, *how), more
+        mesh = check_mesh(mesh)
+        return _by_rows, (f, mesh, spec, how, tuple(more.items()), lay(same, mesh), fill_rows(rows, mesh)), {}
+
+    def call(spec, same, rows, *how, mesh=None, **more):
+        run, how, more = place(spec, same, rows, *how, mesh=mesh, **more)
+        outcome, count = run(*how, **more), len(jax.tree.leaves(rows)[0])
+        return outcome if mesh is None or count % mesh.size == 0 else jax.tree.map(lambda a: a[:count], outcome)
+
+    def lower(*how, **more):  # ahead of time, as `jax.jit` does
+        run, how, more = place(*how, **more)
+        return run.lower(*how, **more)
+
+    call.lower = lower
+    return functools.update_wrapper(call, f)
+
+
+@functools.partial(jax.jit, static_argnums=range(5))
+def _by_rows(f, mesh, spec, how, more, same, rows):
+    run = lambda same, rows: f(spec, same, rows, *how, **dict(more))  # noqa: E731
+    # nothing is added up over devices here, so nothing has to be said of what differs between them
+    return jax.shard_map(run, mesh=mesh, in_specs=(SAME, ROWS), out_specs=ROWS, check_vma=False)(same, rows)
+
+
 def divide_seeds(f: Callable, mesh: Mesh | None, shared: int) -> Callable:
     """Divide a function of states with a leading axis of seeds, and of so many arrays that they share."""
     specs = SEEDS, *(SAME,) * shared
@@ -101,32 +167,74 @@ def divide_seeds(f: Callable, mesh: Mesh | None, shared: int) -> Callable:
 
 
 def lay(tree: Any, mesh: Mesh | None, spec: PartitionSpec = SAME) -> Any:
-    """Lay arrays on the devices of a mesh, the same on each if no axis is named; what is traced stays where it is."""
+    """Lay arrays on the devices of a mesh, the same on each if no axis is named; what is traced stays where it is.
+
+    Of several processes each has all that is the same.
+    """
     return tree if mesh is None else jax.tree.map(functools.partial(_lay, mesh, spec), tree)
 
 
 def divide_rows(tree: Any, mesh: Mesh | None) -> Any:
     """Lay rows of arrays [n, ...] on a mesh: every device gets `n // devices` that follow each other; where n does not
     divide, the first ones get one more, and the others zeros in its place. -> [devices ceil(n / devices), ...].
+
+    Of several processes each gives as many rows of its own, for its devices.
     """
-    return tree if mesh is None else lay(jax.tree.map(lambda a: _even(a, mesh.size), tree), mesh, ROWS)
+    if mesh is None:
+        return tree
+    return lay(jax.tree.map(lambda a: _even(a, mesh.size // host_count(mesh)), tree), mesh, ROWS)
 
 
-def own_rows(count: int | None, rows: int) -> jax.Array:
+def fill_rows(tree: Any, mesh: Mesh | None) -> Any:
+    """Lay rows of arrays [n, ...] on a mesh in their order, zeros behind them where n does not divide."""
+    return tree if mesh is None else lay(jax.tree.map(lambda a: _fill(a, -len(a) % mesh.size), tree), mesh, ROWS)
+
+
+def own_rows(count: int | None, rows: int, hosts: int = 1) -> jax.Array:
     """Say how many of a device's rows are those of the `count` in all that `divide_rows` laid out; None: all."""
     if count is None or not _is_divided():
         return jnp.int32(rows)
-    return count // device_count() + (lax.axis_index(DATA) < count % device_count()).astype(jnp.int32)
+    count, size = count // hosts, device_count() // hosts  # of each process
+    return count // size + jnp.int32(device_number() % size < count % size)
+
+
+def own_copy(tree: Any) -> Any:
+    """Give a process a copy of its own of arrays that lie on the devices of several; others stay as they are.
+
+    All processes have to ask for what is divided over them.
+    """
+
+    def take(a):
+        if not isinstance(a, jax.Array) or a.is_fully_addressable:
+            return a
+        if is_key(a):
+            return jax.random.wrap_key_data(take(jax.random.key_data(a)), impl=jax.random.key_impl(a))
+        return a.addressable_data(0) if a.is_fully_replicated else jnp.asarray(process_allgather(a, tiled=True))
+
+    return jax.tree.map(take, tree)
 
 
 def _even(a, size):
     missing = -len(a) % size
-    if not missing or isinstance(a, jax.core.Tracer):
+    if not missing or is_traced(a):
         return a
     most = (len(a) + missing) // size
     filled = [np.pad(part, ((0, most - len(part)), *((0, 0),) * (a.ndim - 1))) for part in np.array_split(a, size)]
     return np.concatenate(filled)
 
 
+def _fill(a, missing):
+    pad = jnp.pad if isinstance(a, jax.core.Tracer) else np.pad
+    return pad(a, ((0, missing), *((0, 0),) * (a.ndim - 1))) if missing else a
+
+
 def _lay(mesh, spec, a):
-    return a if isinstance(a, jax.core.Tracer) else jax.device_put(a, NamedSharding(mesh, spec))
+    if isinstance(a, jax.core.Tracer):
+        return a
+    sharding = NamedSharding(mesh, spec)
+    if host_count(mesh) == 1 or not getattr(a, 'is_fully_addressable', True):
+        return jax.device_put(a, sharding)
+    if is_key(a):
+        return jax.random.wrap_key_data(_lay(mesh, spec, jax.random.key_data(a)), impl=jax.random.key_impl(a))
+    shape = a.shape if spec == SAME else None
+    return jax.make_array_from_process_local_data(sharding, np.asarray(a), shape)

@@ -25,13 +25,14 @@ class Listener:
     """Turns signals into KeyboardInterrupt; called, it raises one that got lost: in a finaliser Python drops it."""
 
     heard = None
+    waits = False  # with what it heard, until all processes of a training end together
 
     def hear(self, number: int, frame) -> None:
         self.heard = number
         self()
 
     def __call__(self) -> None:
-        if self.heard is not None:
+        if self.heard is not None and not self.waits:
             raise KeyboardInterrupt
 
     @property
@@ -41,15 +42,19 @@ class Listener:
 
 
 @contextlib.contextmanager
-def listen() -> Iterator[Listener]:
+def listen(waits: bool = False) -> Iterator[Listener]:
     """Make sure that no Ctrl-C gets lost, in a finaliser or jax's hook of the collector, and that SIGTERM is as good.
 
     A signal that is handled otherwise, or ignored, stays so. Gives a listener to call now and then, one for all blocks.
     """
     owners = [getattr(signal.getsignal(number), '__self__', None) for number in USUAL]
     listener = next((owner for owner in owners if isinstance(owner, Listener)), Listener())
-    with _handled_by(listener.hear, lambda handler: handler in USUAL.values()):
-        yield listener
+    before, listener.waits = listener.waits, listener.waits or waits
+    try:
+        with _handled_by(listener.hear, lambda handler: handler in USUAL.values()):
+            yield listener
+    finally:
+        listener.waits = before
 
 
 @contextlib.contextmanager

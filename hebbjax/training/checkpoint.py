@@ -20,7 +20,8 @@ import numpy as np
 from hebbjax.base import AnyPath, State
 from hebbjax.layers.network import TrainState
 from hebbjax.support import files
-from hebbjax.support.checks import check_count, require
+from hebbjax.support.checks import check_count, is_key, require
+from hebbjax.support.devices import own_copy
 from hebbjax.support.signals import hold_signals
 from hebbjax.training.loop import CallbackContext, Position
 
@@ -54,7 +55,7 @@ class Checkpoints:
     It is renamed into place when it is whole, so a process may be killed at any time; who reads changes nothing.
     """
 
-    after_all = True
+    after_all, first_only = True, True
 
     def __init__(self, folder: AnyPath, *, epochs: int = 1, keep: int = 2,
                  best: str | None = None, largest: bool = True):  # fmt: skip
@@ -127,6 +128,10 @@ class Checkpoints:
 
         if self._manager is None:
             how = {'enable_async_checkpointing': False, 'create': False, 'lightweight_initialize': True}
+            if jax.process_count() > 1:  # states are whole on every process, and one that writes waits for no other
+                own = jax.process_index()
+                alone = {'primary_host': own, 'active_processes': {own}, 'barrier_sync_key_prefix': f'{own}'}
+                how['multiprocessing_options'] = ocp.options.MultiprocessingOptions(**alone)
             options = ocp.CheckpointManagerOptions(preservation_policy=self, todelete_subdir=DISCARDED, **how)
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         return self._manager, ocp.args
@@ -168,14 +173,10 @@ def file_sums(folder: pathlib.Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): zlib.crc32(path.read_bytes()) for path in paths}
 
 
-def is_key(leaf) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def leaf_arrays(state) -> dict[str, np.ndarray]:
     """Give every leaf of a state as numbers, a key as its data: `.layers[0].w` -> array; refuse one that has none."""
     arrays = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(own_copy(state)):
         name, array = jax.tree_util.keystr(path), np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
         is_number = array.dtype.kind not in 'OSUMm'
         require(is_number, f'a state is made of arrays and keys, and leaf {name} is {array.dtype}; leave it out.')

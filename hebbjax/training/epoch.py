@@ -38,7 +38,8 @@ def make_train_epoch(
         keep_last: learn from the last, smaller batch too; else the images left over, other ones each time, sit out.
         donate: let the new state be written over the old one, which is then gone.
         mesh: devices, such as `jax.make_mesh((jax.device_count(),), ('data',))`; each keeps its share of the images,
-            shuffles them by a key of its own, and learns from its share of every batch; sums are those of all.
+            shuffles them by a key of its own, and learns from its share of every batch; sums are those of all. Of
+            several processes each is given its own part of the images, equally many; a batch is that of all.
     """
     checks.check_count('batch', batch)
     is_monitor = isinstance(watch, Monitor | None)
@@ -62,9 +63,8 @@ def _own_epoch(program: Program, count: int, state, images, labels=None):
     net, watch, first, share = program.net, program.watch, state.step, devices.device_count()
     batch, count = program.batch // share, count // share  # of this device
     key_of = lambda state, salt: jax.random.fold_in(jax.random.fold_in(state.key, state.step), salt)  # noqa: E731
-    order = jax.random.permutation(devices.own_key(key_of(state, ORDER_SALT)), len(images))
-    if len(images) > count:  # rows that fill a device up come last, and nobody gets there
-        order = order[jnp.argsort(order >= devices.own_rows(program.count, len(images)), stable=True)]
+    hosts = devices.host_count(program.mesh)
+    order = devices.own_order(key_of(state, ORDER_SALT), len(images), program.count, hosts)
 
     def step(state, chosen):
         observation = None

@@ -28,6 +28,7 @@ class Log:
     written beyond is dropped when its first epoch is written.
     """
 
+    first_only = True
     METRICS, DETAILS = 'metrics.jsonl', 'details.jsonl'
 
     def __init__(self, folder: AnyPath, *, epochs: int = 10):
@@ -90,6 +91,8 @@ class Pictures:
     `image_shape` is (H, W, C) of the images.
     """
 
+    first_only = True
+
     def __init__(self, folder: AnyPath, image_shape: Shape, *, epochs: int = 10, count: int | None = 100):
         check_count('epochs', epochs)
         self._folder, self._epochs, self._count = pathlib.Path(folder), epochs, count
@@ -107,6 +110,8 @@ class TensorBoard:
 
     `image_shape` is (H, W, C) of the images, for receptive fields; None: no pictures.
     """
+
+    first_only = True
 
     def __init__(self, folder: AnyPath, image_shape: Shape | None = None, *, epochs: int = 10):
         check_count('epochs', epochs)

@@ -4,7 +4,8 @@ A callback is any function of a `CallbackContext`, called after every epoch. It 
 `context.metrics` for those behind it, and end the stage by `context.stop()`. It need not remember anything: scalars of
 earlier epochs are in `context.history`, which is kept with the weights, so that a resumed training goes the same way.
 If it has them, `begin` is called with the context that training begins at, and may refuse it; `finish` with the last
-whole epoch's, after Ctrl-C too; it is entered and left as a context manager; and `after_all` puts it behind the others.
+whole epoch's, after Ctrl-C too; it is entered and left as a context manager; `after_all` puts it behind the others.
+Of several processes all call it, unless it is `first_only`, as what writes is; the first one's metrics and `stop` hold.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from hebbjax.support import devices
 from hebbjax.support.checks import require, show
 from hebbjax.support.shards import Shards
 from hebbjax.support.signals import hold_signals, listen, wait_until_ready
-from hebbjax.training import parallel
+from hebbjax.training import hosts, parallel
 from hebbjax.training.epoch import join_infos, make_train_epoch
 from hebbjax.training.monitor import Monitor
 from hebbjax.training.stages import Stage
@@ -48,7 +49,9 @@ class CallbackContext:
     net: Network
     stages: Sequence[Stage]
     position: Position
-    state: TrainState  # with a leading axis of seeds, where there are any; the next epoch writes over it
+    state: (
+        TrainState  # with a leading axis of seeds, where there are any; a process's own; the next epoch writes over it
+    )
     info: tuple[StepInfo | None, ...] | None = None  # the epoch's of each layer, on the host
 
     # every epoch's scalars; this one's, `layer1.max_update`, `layer2.dead`, ..., to which callbacks may add theirs
@@ -124,7 +127,8 @@ def fit(
         augment: (key, images of a batch) -> images.
         seeds_at_once: how many seeds to map together; None: all of them, or on a CPU, where it is faster, one.
         mesh: devices of one axis 'data', which divides images and batches (`make_train_epoch`), or 'seed', which
-            divides seeds.
+            divides seeds. Those of several processes (`jax.distributed`) are given equal parts of the images, such as
+            those of `data.load(..., part=(jax.process_index(), jax.process_count()))`, and all else alike.
     """
     # The door: whatever does not fit is refused before anything is computed.
     for name, given in (('stages', stages), ('callbacks', callbacks)):
@@ -151,21 +155,33 @@ def fit(
     require(fits, f'{stands}, cannot go on in stages of {epochs} epochs; {way}.')
     settled = CallbackContext(net, stages, position, state)  # the last whole epoch, callbacks included
     seed_mesh = devices.check_mesh(mesh, devices.SEED) if by_seed else None
+    devices.check_divides('a number of seeds', seeds or 0, seed_mesh)
     to_come = settled.epochs - settled.epoch
-    program, parts, stream = stream_parts(programs[0], state, images, labels, to_come, seed_mesh)
-    where = (seed_mesh, devices.SEEDS) if by_seed else (program.mesh,)
-    settled.state = state = devices.lay(state, *where)
+    program, data, parts, stream = stream_parts(programs[0], state, images, labels, to_come, seed_mesh)
+    state = devices.lay(state, seed_mesh, devices.SEEDS) if by_seed else devices.lay(state, program.mesh)
     programs = [dataclasses.replace(other, count=program.count) for other in programs]
     if seeds is not None:
         at_once = seeds_at_once or (1 if jax.default_backend() == 'cpu' else seeds)
         programs = [parallel.over_seeds(epoch, at_once, seed_mesh, donate=True) for epoch in programs]
 
+    if several := devices.host_count(mesh) > 1:
+        if jax.process_index():
+            callbacks = [callback for callback in callbacks if not getattr(callback, 'first_only', False)]
+        same = {
+            'number, shape or dtype of images': f'{images.shape} {images.dtype} {parts}',
+            'labels': f'{len(data) > 1}',
+        }
+        same |= {'batch': f'{batch}', 'stages': f'{stages}', 'position': f'{position[:3]}', 'key or weights': state}
+        texts = [program.lower(state, *data).as_text() for program in programs]  # all that else is computed with
+        hosts.check_agree(mesh, same | {'network, or what is watched': ''.join(texts)})
     ignore = lambda context: None  # noqa: E731
+    settled.state = devices.own_copy(state)
     for callback in callbacks:
         getattr(callback, 'begin', ignore)(settled)
     started, compile_seconds, interrupted = time.perf_counter(), 0.0, False
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(stream))
+        stack.enter_context(hosts.losing_none(mesh))
         for callback in callbacks:
             if hasattr(callback, '__exit__'):
                 callback.__enter__()
@@ -176,7 +192,7 @@ def fit(
         where = None if mesh is None else jax.tree.map(lambda a: a.sharding, state)
         state, saved = jax.device_put(state, where, may_alias=False), None
         try:
-            with listen() as check_interrupt:
+            with listen(waits=several) as check_interrupt:
                 while settled.epochs > settled.epoch:
                     number, epoch = position.stage, position.epoch
                     if not settled.epochs_left:
@@ -187,11 +203,13 @@ def fit(
                     compile_seconds += compiling
                     metrics = {'epoch': settled.epoch + 1, 'stage': number, 'seconds': seconds, **epoch_metrics(info)}
                     position = Position(number, epoch + 1, history=(*settled.history, metrics))
-                    context = CallbackContext(net, stages, position, state, info)
+                    context = CallbackContext(net, stages, position, devices.own_copy(state), info)
                     for callback in callbacks:
                         check_interrupt()
                         callback(context)
                         metrics.update({name: to_metric(name, value) for name, value in metrics.items()})
+                    if several:
+                        hosts.agree(context, check_interrupt)
                     settled, position = context, context.position
                     check_interrupt()
         except KeyboardInterrupt:

@@ -86,7 +86,7 @@ class Program:
     augment: Callable[[Key, Array], Array] | None = None
     keep_last: bool = False
     mesh: Mesh | None = None
-    count: int | None = None  # of images, where devices have not all as many
+    count: int | None = None  # of images of all processes, where devices have not all as many
 
     __eq__, __hash__ = specs.specs_equal, specs.spec_hash
 
@@ -99,8 +99,9 @@ class Program:
         """Lay a state and data on the devices. -> the program for as many images, state, data."""
         program, data = self, (images,) if labels is None else (images, labels)
         if self.mesh is not None and not devices.is_divided(images, self.mesh):
-            devices.check_divides('a batch', len(images) if self.batch is None else self.batch, self.mesh)
-            program = dataclasses.replace(self, count=len(images) if len(images) % self.mesh.size else None)
+            count = len(images) * (1 if checks.is_traced(images) else devices.host_count(self.mesh))
+            devices.check_divides('a batch', count if self.batch is None else self.batch, self.mesh)
+            program = dataclasses.replace(self, count=count if count % self.mesh.size else None)
             data = devices.divide_rows(data, self.mesh)
         return program, devices.lay(state, self.mesh), data
 
@@ -113,7 +114,8 @@ def make_train_step(
 ) -> Program:
     """Build the jitted step `(state, images [B, H, W, C], labels=None) -> (state, info)`: one `StepInfo` per layer.
 
-    On a mesh (`jax.make_mesh((jax.device_count(),), ('data',))`) every device learns from its rows of the batch.
+    On a mesh (`jax.make_mesh((jax.device_count(),), ('data',))`) every device learns from its rows of the batch; of
+    several processes each is given its own part of it, equally many images.
 
     Example:
         >>> import jax.numpy as jnp

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -178,15 +179,39 @@ def test_a_console_prints_whatever_the_columns(columns, terminal, monkeypatch):
 # Devices, versions, commands
 
 
-def test_a_device_that_is_not_there_is_named(capsys):
+@pytest.mark.parametrize('error', [RuntimeError("Unable to initialize backend 'cuda'"), AssertionError()])
+def test_a_device_that_is_not_there_is_named(error, capsys, monkeypatch):
     def raises(error):
         raise error
 
-    no_device = RuntimeError("Unable to initialize backend 'cuda': no GPU\n(set JAX_PLATFORMS='')")
-    assert main.run_command(Config, lambda *args: raises(no_device), [], 'job') == 2
-    assert capsys.readouterr().err == "job: error: Unable to initialize backend 'cuda': no GPU (set JAX_PLATFORMS='')\n"
-    with pytest.raises(RuntimeError, match='a bug'):
-        main.run_command(Config, lambda *args: raises(RuntimeError('a bug')), [], 'job')
+    with pytest.raises(type(error)):  # a bug, as there is a device
+        main.run_command(Config, lambda *args: raises(error), [], 'job')
+    monkeypatch.setattr(jax, 'devices', lambda: raises(error))
+    assert main.run_command(Config, lambda *args: raises(error), [], 'job') == 2
+    line = capsys.readouterr().err
+    assert line.startswith('job: error: JAX_PLATFORMS=cpu names no device that jax finds; ') and line.count('\n') == 1
+
+
+def test_programs_are_kept_where_a_flag_says(tmp_path):
+    """In a folder that is made, and found again by the next process, which compiles nothing anew."""
+    script = (
+        'import sys, jax; from hebbjax.cli import main; seen = []\n'
+        'jax.monitoring.register_event_listener(lambda name, **_: seen.append(name))\n'
+        'code = main.main(sys.argv[1:])\n'
+        'print(code, *(seen.count(f"/jax/compilation_cache/cache_{what}") for what in ("hits", "misses")))'
+    )
+    flags = ['--features', '2', '--epochs', '1', '--out', str(tmp_path / 'f.npz'), '--compilation-cache']
+    command, env = [sys.executable, '-c', script, 'features', *flags], os.environ | {'XDG_CACHE_HOME': str(tmp_path)}
+    ends = [subprocess.run(command, env=env, capture_output=True, text=True) for _ in range(2)]
+    (code, _, cold), (again, hits, misses) = (map(int, end.stdout.split()[-3:]) for end in ends)
+    assert code == again == 0 < cold <= hits and not misses
+    assert any((tmp_path / 'hebbjax').iterdir())
+
+
+def test_a_folder_that_cannot_keep_programs_is_named(tmp_path, capsys):
+    (tmp_path / 'file').write_text('')
+    assert main.main(['compare', '--compilation-cache', str(tmp_path / 'file' / 'deeper')]) == 2
+    assert capsys.readouterr().err == f'hebbjax compare: error: {tmp_path / "file" / "deeper"}: not a directory.\n'
 
 
 def test_the_version_is_told(capsys, monkeypatch):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hebbjax.data import WHITENING_SETTINGS, fit_whitening, whiten, whitening
+from hebbjax.data import WHITENING_SETTINGS, fit_whitening, whiten
 
 
 def correlated(rng, count=4000, shape=(3, 2, 2)):
@@ -109,13 +109,14 @@ def test_directions_without_variance_do_no_harm(rng):
     assert np.linalg.norm(zca.matrix, 2) < 1.001 / np.sqrt(1e-3)
 
 
-def test_it_is_a_pytree_and_fits_in_parts(rng, monkeypatch):
+def test_it_is_a_pytree_and_fits_in_parts(rng):
     images = correlated(rng, 100)
     zca = fit_whitening(images)
     assert [leaf.shape for leaf in jax.tree.leaves(zca)] == [(3, 2, 2), (12, 12)]
-    whole = whitening._blocks
-    monkeypatch.setattr(whitening, '_blocks', lambda x: whole(x, rows=7))
-    np.testing.assert_allclose(fit_whitening(images).matrix, zca.matrix, rtol=1e-5, atol=1e-6)
+    for centre in (True, False):
+        whole, streamed = (fit_whitening(x, centre=centre) for x in (images, np.split(images, (7, 50))))
+        for a, b in zip(whole, streamed):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
 
 
 def test_other_dimensions_are_refused(rng):
@@ -135,6 +136,7 @@ def test_other_dimensions_are_refused(rng):
         (np.zeros((4, 3)), {'per': 'pixel'}, "per='pixel' is unknown; there are sample, input"),
         (np.zeros((1, 224, 224, 3)), {}, r'inputs of 150528 values takes \d+ GiB .* whiten patches instead of images'),
         (np.array([[1e34, 1], [0, 1]]), {}, 'blow up the rounding of values .* standardise them first'),
+        ([], {}, 'one image or row at least, and there are none'),
         (np.zeros((0, 3)), {}, r'not to shape \(0, 3\)'),
         (np.zeros((4, 3, 3)), {}, r'images \[n, H, W, C\] or rows \[n, D\], not to shape \(4, 3, 3\)'),
         (np.full((5, 2, 2, 1), 0.25), {}, 'values that never vary; check the images'),

@@ -1,0 +1,144 @@
+"""Means and products of deviations in float64, added up block by block: all that ridge regression and whitening need.
+
+They are added up where that is fast: by numpy on a CPU, whose products of float64 take a quarter of XLA's time; on a
+GPU, and on a mesh, on the devices, each from its own rows and in one program a block. TPUs have no float64 worth the
+name, so there it is the host that adds up.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from hebbjax.support import devices
+from hebbjax.support.checks import device_memory
+
+CHUNK = 4096  # rows that lie in memory in float64 at once
+ON_DEVICE = 'gpu', 'cuda', 'rocm'  # platforms where float64 is faster than on their host
+
+
+class Moments(NamedTuple):
+    """What rows x [n, F] and y [n, K] have added up to, in float64: its size does not grow with their number.
+
+    On devices each array has a leading axis of them; `gather_moments` makes one of all.
+    """
+
+    origin: Any  # [F] the first x; of all that follow it is subtracted, so a constant one becomes 0
+    count: Any  # pyright: ignore[reportIncompatibleMethodOverride]  no tuple is searched for values
+    x: Any  # [F] mean of x less the origin
+    y: Any  # [K] and of y
+    xx: Any  # [F, F] sum of products of deviations of x from their mean
+    xy: Any  # [F, K] and of those with deviations of y
+
+
+def is_on_device(mesh: Mesh | None = None) -> bool:
+    """Say whether float64 is added up on the devices of a mesh, or the default one; else on the host."""
+    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+    return platform in ON_DEVICE or (mesh is not None and platform == 'cpu')
+
+
+def add_moments(moments: Moments | None, x: Any, y: Any, mesh: Mesh | None = None) -> Moments:
+    """Add rows x [b, F], y [b, K] to moments, which are written over; None: these are the first, added up on `mesh`.
+
+    Rows of x that have no y, with which a block is filled up, do not count. Blocks of one size share a program.
+    """
+    shape = x.shape[1], y.shape[1]
+    if moments is None and not is_on_device(mesh):
+        zeros = (np.zeros(sides) for sides in (shape[:1], shape[1:], (shape[0],) * 2, shape))
+        moments = Moments(np.asarray(x[0], np.float64), 0, *zeros)
+    if moments is not None and isinstance(moments.xx, np.ndarray):
+        return _add_on_host(moments, np.asarray(x)[: len(y)], y)
+    with jax.enable_x64(True):
+        if moments is None:
+            moments = _zeros(mesh, *shape)
+        mesh = getattr(moments.xx.sharding, 'mesh', None)
+        counts = np.arange(len(x)) < len(y)
+        y = np.pad(np.asarray(y, np.float64), ((0, len(x) - len(y)), (0, 0)))
+        return _add_on_device(mesh, moments, *devices.fill_rows((x, y, counts), mesh))
+
+
+def gather_moments(moments: Moments) -> Moments:
+    """Give moments on the host, those of all devices as one."""
+    if not isinstance(moments.xx, np.ndarray):
+        with jax.enable_x64(True):
+            moments = jax.device_get(_merge(getattr(moments.xx.sharding, 'mesh', None), moments))
+    return moments._replace(count=int(moments.count))
+
+
+def eigh(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give the eigenvalues, ascending, and eigenvectors of a symmetric matrix in float64: by the GPU where it fits."""
+    if not is_on_device() or 64 * a.size > device_memory():  # a few copies of 8 bytes a value
+        return np.linalg.eigh(a)
+    with jax.enable_x64(True):
+        return jax.device_get(_eigh(a))
+
+
+def _add_on_host(moments, x, y) -> Moments:
+    for start in range(0, len(x), CHUNK):
+        # Means first, then products of deviations from them, so that no common level costs digits.
+        part, count = y[start : start + CHUNK], moments.count
+        with np.errstate(over='ignore', invalid='ignore'):  # whoever asks for moments looks at them
+            rows = x[start : start + CHUNK].astype(np.float64) - moments.origin
+            new, dx, dy = len(rows), rows.mean(0) - moments.x, part.mean(0) - moments.y
+            # what the means differ by counts like one more sample
+            share = (count * new / (count + new)) ** 0.5
+            rows = np.concatenate([rows - rows.mean(0), share * dx[None]])
+            part = np.concatenate([part - part.mean(0), share * dy[None]])
+            moments.xx[:] += rows.T @ rows
+            moments.xy[:] += rows.T @ part
+            moments.x[:] += dx * new / (count + new)
+            moments.y[:] += dy * new / (count + new)
+        moments = moments._replace(count=count + new)
+    return moments
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _zeros(mesh, inputs, outputs) -> Moments:
+    shapes = (inputs,), (), (inputs,), (outputs,), (inputs, inputs), (inputs, outputs)
+    return devices.divide(lambda: Moments(*(jnp.zeros((1, *shape)) for shape in shapes)), mesh, out=devices.ROWS)()
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _add_on_device(mesh, moments, x, y, counts) -> Moments:
+    """Do what `_add_on_host` does, on each device from its own rows."""
+
+    def add(moments, x, y, counts):
+        origin, count, mean_x, mean_y, xx, xy = (a[0] for a in moments)
+        x, y = (jnp.where(counts[:, None], a.astype(jnp.float64), 0) for a in (x, y))
+        origin = jnp.where(count == 0, x[0], origin)
+        new, total = counts.sum(dtype=jnp.float64), jnp.maximum(count + counts.sum(), 1)
+        mean_of = lambda a: a.sum(0) / jnp.maximum(new, 1)  # noqa: E731
+        x = jnp.where(counts[:, None], x - origin[None], 0)
+        dx, dy = mean_of(x) - mean_x, mean_of(y) - mean_y
+        x, y = (jnp.where(counts[:, None], a - mean_of(a)[None], 0) for a in (x, y))
+        share = count * new / total
+        xx += x.T @ x + share * jnp.outer(dx, dx)
+        xy += x.T @ y + share * jnp.outer(dx, dy)
+        grown = origin, count + new, mean_x + dx * new / total, mean_y + dy * new / total, xx, xy
+        return Moments(*(a[None] for a in grown))
+
+    return devices.divide(add, mesh, *(devices.ROWS,) * 4, out=devices.ROWS)(moments, x, y, counts)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _merge(mesh, moments) -> Moments:
+    """Make of each device's moments those of all, in one collective: what means differ by counts like more samples."""
+
+    def merge(moments):
+        origin, count, x, y, xx, xy = moments
+        means = devices.beside_others(jnp.concatenate([count[:, None], origin, x, y], 1)[0])  # [devices, 1 + 2 F + K]
+        means, xx, xy = devices.sum_over_devices((means, xx[0], xy[0]))
+        count, origin, x, y = jnp.split(means, (1, 1 + origin.shape[1], 1 + 2 * origin.shape[1]), 1)
+        x = x + (origin - origin[:1])
+        weight, total = jnp.sqrt(count), count.sum()
+        mean_x, mean_y = ((count * a).sum(0) / total for a in (x, y))
+        dx, dy = weight * (x - mean_x[None]), weight * (y - mean_y[None])
+        return Moments(origin[0], total, mean_x, mean_y, xx + dx.T @ dx, xy + dx.T @ dy)
+
+    return devices.divide(merge, mesh, devices.ROWS)(moments)
+
+
+_eigh = jax.jit(jnp.linalg.eigh)
