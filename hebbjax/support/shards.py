@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from hebbjax.support.checks import check_count, require
@@ -91,6 +92,11 @@ def _describe(like: tuple) -> str:
     )
 
 
+def parts_of(data: Any) -> Any:
+    """Give Shards as they are, and a pair of images and labels as the one part of a list."""
+    return data if isinstance(data, Shards) else [data]
+
+
 def draw_order(key: np.ndarray, number: int, count: int) -> list[int]:
     """Draw the order of parts by the words of a key, of many keys the first one's, and a number such as a step's."""
     words = np.asarray(key, np.uint32).reshape(-1, np.shape(key)[-1])[0]
@@ -100,11 +106,16 @@ def draw_order(key: np.ndarray, number: int, count: int) -> list[int]:
 def read_ahead(read: Callable[[int], Any], numbers: Iterable[int]) -> Generator[Any]:
     """Give what is read of one number after the other, each read on a thread while the one before it is used.
 
-    No more than two lie in memory, if who uses one has let go of it when asking for the next but one.
+    No more than two lie in memory, if who uses one lets go of it for the next.
     """
-    numbers = iter(numbers)
+    numbers, x64, device = iter(numbers), jax.config.jax_enable_x64, jax.config.jax_default_device
+
+    def read_as_here(number: int) -> Any:  # a thread does not inherit what contexts set
+        with jax.enable_x64(x64), jax.default_device(device):
+            return read(number)
+
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        begin = lambda: [pool.submit(read, number) for number in itertools.islice(numbers, 1)]  # noqa: E731
+        begin = lambda: [pool.submit(read_as_here, number) for number in itertools.islice(numbers, 1)]  # noqa: E731
         coming = begin()
         while coming:
             part, coming = coming.pop().result(), begin()

@@ -156,22 +156,25 @@ def fit(
     fits = number < len(stages) and rows == epoch <= epochs[number]
     require(fits, f'{stands}, cannot go on in stages of {epochs} epochs; {way}.')
     settled = CallbackContext(net, stages, position, state)  # the last whole epoch, callbacks included
+    seed_mesh = mesh if by_seed else None
+    devices.check_divides('a number of seeds', seeds or 0, seed_mesh)
     to_come = settled.epochs - settled.epoch
-    program, data, parts, stream = stream_parts(programs[0], state, images, labels, to_come, mesh if by_seed else None)
-    if by_seed:
-        devices.check_divides('a number of seeds', seeds, mesh)
+    program, data, parts, stream = stream_parts(programs[0], state, images, labels, to_come, seed_mesh)
     state = devices.lay(state, mesh, devices.SEEDS if by_seed else devices.SAME)
     settled.state = devices.own_copy(state)
     programs = [dataclasses.replace(other, count=program.count) for other in programs]
     if seeds is not None:
         at_once = seeds_at_once or (1 if jax.default_backend() == 'cpu' else seeds)
-        how = {'mesh': mesh if by_seed else None, 'donate': not several}
+        how = {'mesh': seed_mesh, 'donate': not several}
         programs = [parallel.over_seeds(epoch, at_once, **how) for epoch in programs]
 
     if several:
         if jax.process_index():
             callbacks = [callback for callback in callbacks if not getattr(callback, 'first_only', False)]
-        same = {'number, shape or dtype of images': f'{images.shape} {images.dtype}', 'labels': f'{len(data) > 1}'}
+        same = {
+            'number, shape or dtype of images': f'{images.shape} {images.dtype} {parts}',
+            'labels': f'{len(data) > 1}',
+        }
         same |= {'batch': f'{batch}', 'stages': f'{stages}', 'position': f'{position[:3]}', 'key or weights': state}
         texts = [program.lower(state, *data).as_text() for program in programs]  # all that else is computed with
         hosts.check_agree(mesh, same | {'network, or what is watched': ''.join(texts)})

@@ -24,27 +24,26 @@ def stream_parts(
     """Lay images and labels of so many epochs on the devices, checked, part by part; an array is one part.
 
     The order of an epoch's parts is drawn by the state's key, of many seeds the first one's, and the number of the step
-    that it begins with: a resumed training sees the same. -> the program for them, what a part is like, parts of an
-    epoch, all that come.
+    that it begins with: a resumed training sees the same. -> the program for them, their shapes, how many are an epoch,
+    all that come.
     """
-    shards = images if isinstance(images, Shards) else [(images, labels)]
+    shards, like = images if isinstance(images, Shards) else [(images, labels)], state
     require(shards is not images or labels is None, 'Shards bring labels of their own; leave the others out.')
-    like, settings = state, (jax.config.jax_enable_x64, jax.config.jax_default_device)  # which threads do not inherit
     if isinstance(state, TrainState):
         like = jax.eval_shape(lambda state: state if count_seeds(state) is None else take_seed(state, 0), state)
 
     def place(number: int) -> tuple[Program, Any]:
-        with jax.enable_x64(settings[0]), jax.default_device(settings[1]):
-            placed, _, data = program.place((), *check_inputs(program.net, like, *shards[number], look=True))
-            mesh = program.mesh or seed_mesh
-            return placed, jax.block_until_ready(jax.device_put(data) if mesh is None else devices.lay(data, seed_mesh))
+        placed, _, data = program.place((), *check_inputs(program.net, like, *shards[number], look=True))
+        data = devices.lay(data, seed_mesh) if program.mesh or seed_mesh else jax.device_put(data)
+        return placed, jax.block_until_ready(data)
 
     placed, data = place(0)  # what does not fit is refused before anything is computed
+    like_data = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), data)
     if len(shards) == 1:
-        return placed, data, 1, (data for _ in itertools.count())
+        return placed, like_data, 1, (data for _ in itertools.count())
     key, first = np.asarray(jax.random.key_data(state.key)), np.ravel(state.step)[0]
-    steps = len(shards) * (images.shape[0] // len(shards) // program.batch)
+    per_part = images.shape[0] // len(shards) * devices.host_count(program.mesh)
+    steps = len(shards) * (per_part // program.batch)
     orders = (draw_order(key, first + steps * epoch, len(shards)) for epoch in range(epochs))
-    like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), data)
     parts = read_ahead(lambda number: place(number)[1], itertools.chain.from_iterable(orders))
-    return placed, like, len(shards), parts
+    return placed, like_data, len(shards), parts
