@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from hebbjax.data import pictures
-from hebbjax.data.forms import Found, Split, assemble, find_keys, to_nhwc, to_numpy
+from hebbjax.data.forms import Found, assemble, find_keys, to_nhwc, to_numpy
 from hebbjax.support.checks import require
+from hebbjax.support.shards import Split
 
 _logger = logging.getLogger('hebbjax')
 

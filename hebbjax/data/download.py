@@ -16,8 +16,8 @@ import numpy as np
 
 from hebbjax.base import AnyPath
 from hebbjax.data.datasets import PREPARED, calling_tfds, data_dir_of, open_builder
-from hebbjax.data.forms import Split
 from hebbjax.support.checks import check_choice, require
+from hebbjax.support.shards import Split
 
 
 def prepare_dataset(name: str, data_dir: AnyPath | None = None) -> pathlib.Path:

@@ -5,13 +5,15 @@ little more memory is taken than the images themselves need.
 """
 
 import collections
+import itertools
 import os
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from hebbjax.data import pictures
-from hebbjax.data.forms import Found, check_part, sort_names, spell
+from hebbjax.data.forms import Found, check_part, part_of, sort_names, spell
 from hebbjax.support.checks import require
 from hebbjax.support.files import reading
 
@@ -25,27 +27,58 @@ def splits_of_folder(root: str) -> dict[str, str]:
     return {split: os.path.join(root, split) for split in parts} or {'train': root}
 
 
-def read_folder(root: str, split: str, notes: list[str], *, resize=None, skip_unreadable: bool = False) -> Found:
+class Listing(NamedTuple):
+    """The pictures of a split, class by class, by name; none of them was looked at."""
+
+    folders: list[tuple[str, list[str], int | None]]  # where they lie, their names, their class
+    classes: tuple[str, ...]
+    notes: list[str]  # what was left out
+    rows: slice = slice(None)  # those that are to be read
+
+    @property
+    def total(self) -> int:
+        return sum(len(names) for _, names, _ in self.folders)
+
+
+def list_folder(root: str, split: str) -> Listing:
+    """List the pictures of a split, see `read_folder`."""
+    parts = splits_of_folder(root)
+    check_part(split, [*parts], spell(root))
+    ignored, notes = collections.Counter(), []
+    classes = tuple(sort_names(_scan(parts['train'])[0]))
+    listed = [*_list_pictures(parts[split], classes, ignored)]
+    if parts['train'] != root and (beside := [name for name in _scan(root)[0] if name not in parts]):
+        notes.append(f'folders beside train and test were left out ({spell(", ".join(beside[:5]))}).')
+    if ignored:
+        kinds = ', '.join(f'{count} {kind}' for kind, count in ignored.most_common(5))
+        notes.append(f'files that are no images by name were left out ({kinds}).')
+    return Listing(listed, classes, notes)
+
+
+def read_folder(
+    root: str | Listing, split: str, notes: list[str], *, resize=None, skip_unreadable: bool = False, part=None
+) -> Found:
     """Read the pictures of a folder, class by class, by name; grey where all are grey, else RGB.
 
     Args:
         root: what holds a folder for each class, with pictures at any depth; or such folders in train and test; or
             pictures only, which then have no labels. Hidden files, and those whose ending pillow does not know, are
-            left out, which a note says.
+            left out, which a note says. Or a folder that was listed before.
         resize: (H, W) that all pictures are stretched to; None: they have one size.
         skip_unreadable: whether pictures that cannot be read are left out, with a note, and not refused.
+        part: see `part_of`.
     """
     from PIL import Image
 
-    parts = splits_of_folder(root)
-    check_part(split, [*parts], spell(root))
-    ignored, conversions, skipped, labels = collections.Counter(), collections.Counter(), [], []
-    classes = tuple(sort_names(_scan(parts['train'])[0]))
-    listed = [*_list_pictures(parts[split], classes, ignored)]
+    listing = root if isinstance(root, Listing) else list_folder(root, split)
+    rows = range(listing.total)[listing.rows]
+    rows = rows[part_of(part, len(rows))]
+    conversions, skipped, labels = collections.Counter(), [], []
+    listed = ((os.path.join(folder, name), label) for folder, names, label in listing.folders for name in names)
 
     def decode_each() -> Iterator[tuple[str, np.ndarray]]:
         way = 'delete it, or go on without it by skip_unreadable=True (--skip-unreadable)'
-        for path, label in ((os.path.join(folder, name), label) for folder, names, label in listed for name in names):
+        for path, label in itertools.islice(listed, rows.start, rows.stop, rows.step):
             try:
                 with reading(spell(path), way), Image.open(path) as image:
                     pixels = pictures.decode(image, conversions)
@@ -57,16 +90,12 @@ def read_folder(root: str, split: str, notes: list[str], *, resize=None, skip_un
             labels.append(label)
             yield spell(path), pixels
 
-    images = pictures.gather(decode_each(), sum(len(names) for _, names, _ in listed), resize, conversions)
+    images = pictures.gather(decode_each(), len(rows), resize, conversions)
     notes += pictures.describe(conversions)
     if skipped:
         notes.append(f'images that could not be read were skipped ({len(skipped)} of them, the first {skipped[0]}).')
-    if parts['train'] != root and (beside := [name for name in _scan(root)[0] if name not in parts]):
-        notes.append(f'folders beside train and test were left out ({spell(", ".join(beside[:5]))}).')
-    if ignored:
-        kinds = ', '.join(f'{count} {kind}' for kind, count in ignored.most_common(5))
-        notes.append(f'files that are no images by name were left out ({kinds}).')
-    return Found(images, None if None in labels else np.array(labels, np.int32), classes)
+    notes += listing.notes
+    return Found(images, None if None in labels else np.array(labels, np.int32), listing.classes)
 
 
 def _scan(folder, ignored=None) -> tuple[list[str], list[str]]:

@@ -42,7 +42,7 @@ def fit_whitening(
 
     Args:
         x: images [n, H, W, C] (D = H W C values each) or patches [n, D]; floats, standardised before. Or blocks of
-            them, one after the other, which need not lie in memory at once.
+            them, one after the other, which need not lie in memory at once, such as `Shards` are, or make.
         epsilon: in units of their variance. Large ones (0.1) leave fine detail unwhitened, small ones amplify noise.
         centre: whether L is of the covariance, about the mean of every input; else of second moments.
         per: 'sample' divides sums of products by n; 'input' by D, as Miconi's notebook does.
@@ -56,7 +56,8 @@ def fit_whitening(
     checks.check_number('epsilon', epsilon, above=0)
     checks.check_choice('per', per, ('sample', 'input'))
     moments: Any = None
-    for block in (x[i : i + CHUNK] for i in range(0, max(len(x), 1), CHUNK)) if hasattr(x, 'shape') else x:
+    wholes = [x] if hasattr(x, 'ndim') else (getattr(whole, 'images', whole) for whole in x)
+    for block in (whole[i : i + CHUNK] for whole in wholes for i in range(0, max(len(whole), 1), CHUNK)):
         _check_floats(block)
         shape, inputs = block.shape[1:], math.prod(block.shape[1:])
         fits = block.ndim in (2, 4) and 0 not in block.shape

@@ -20,6 +20,7 @@ from hebbjax.base import AnyArray, Array, Key
 from hebbjax.readout.blocks import map_blocks
 from hebbjax.readout.schedules import Milestones, Schedule
 from hebbjax.support import checks, devices
+from hebbjax.support.shards import Shards, draw_order, parts_of, read_ahead
 
 PARTS = 8  # a long epoch returns to the host so many times, so that Ctrl-C need not wait for its end
 
@@ -147,8 +148,9 @@ def predict_classes(model, learned, inputs) -> Array:
 
 
 def fit_gradient(
-    model: Model, params: Any, stats: Any, key: Key, train: tuple[Any, AnyArray], validation: tuple[Any, AnyArray],
-    schedule: Schedule | Milestones, *, watch: Callable[[int, GradientEpoch], None] = lambda number, line: None,
+    model: Model, params: Any, stats: Any, key: Key, train: tuple[Any, AnyArray] | Shards,
+    validation: tuple[Any, AnyArray], schedule: Schedule | Milestones, *,
+    watch: Callable[[int, GradientEpoch], None] = lambda number, line: None,
     keep: Callable[[GradientSnapshot], None] = lambda snapshot: None,
     kept: Callable[[GradientSnapshot], GradientSnapshot | None] = lambda like: None, mesh: Mesh | None = None,
 ) -> GradientResult:  # fmt: skip
@@ -160,31 +162,35 @@ def fit_gradient(
     Args:
         model: what to train, by `schedule`, from `params` and `stats` on, which are not written over.
         key: draws the order of samples and dropout.
-        train, validation: inputs (pytree of [n, ...]) and labels [n]; every choice is made on the second.
+        train, validation: inputs (pytree of [n, ...]) and labels [n]; every choice is made on the second. The first may
+            be `data.Shards`: an epoch goes through all parts, in an order that the key draws, each shuffled.
         watch: called after each epoch with its number and line.
         keep: called after each epoch with all that it takes to go on; its buffers are gone with the next epoch.
         kept: called once with a snapshot of this shape: gives one that `keep` was given, to go on from, or None.
         mesh: devices, such as `jax.make_mesh((jax.device_count(),), ('data',))`; each keeps its share of the samples,
             shuffles them by a key of its own, and descends on its share of every batch.
     """
+
     # The door: whatever does not fit is refused before anything is computed.
-    sides = []
-    for samples, truth in (train, validation):
+    def check(samples, truth):
         counts = {len(leaf) for leaf in jax.tree.leaves(samples)}
         fits = len(counts) == 1 and 0 not in counts
         checks.require(fits, f'inputs of {sorted(counts)} samples teach nothing; give as many of each, 1 or more.')
         logits = jax.eval_shape(lambda *given: model.apply(*given)[0], params, stats, samples)
-        truth = checks.check_labels(truth, logits.shape[1], counts.pop())
-        sides.append((samples, np.asarray(truth, np.int32)))
-    (inputs, labels), (held_inputs, held_labels) = sides
-    mesh = devices.check_mesh(mesh)
-    schedule.check(len(labels), mesh)
-    count = len(labels) * devices.host_count(mesh)
+        return samples, np.asarray(checks.check_labels(truth, logits.shape[1], counts.pop()), np.int32)
+
+    def place(number):
+        part = check(*shards[number])
+        return jax.block_until_ready(devices.divide_rows(part, mesh) if mesh is not None else jax.device_put(part))
+
+    shards, mesh = parts_of(train), devices.check_mesh(mesh)
+    count, (held_inputs, held_labels) = len(check(*shards[0])[1]), check(*validation)
+    schedule.check(count, mesh)
+    count *= devices.host_count(mesh)
     steps, how = count // schedule.batch, {'mesh': mesh}
     if mesh is not None:
         how['count'] = count if count % mesh.size else None
-    inputs, labels = devices.divide_rows((inputs, labels), mesh)
-    labels = labels if mesh is not None else jax.device_put(labels)  # the others are looked at on the host
+    data = place(0)
     held_inputs, held_count = devices.fill_rows(held_inputs, mesh), len(held_labels)
 
     # Where it begins: afresh, or behind what an interrupted training kept.
@@ -201,17 +207,23 @@ def fit_gradient(
     started = time.perf_counter()
     stops = [steps * part // PARTS for part in range(PARTS + 1)] if steps > 8 * PARTS else [0, steps]
     parts = [(np.int32(first), np.int32(last)) for first, last in itertools.pairwise(stops)]
-    gradient_epoch.lower(model, schedule, carry, inputs, labels, key, np.float32(1), parts[0], **how).compile()
+    gradient_epoch.lower(model, schedule, carry, *data, key, np.float32(1), parts[0], **how).compile()
     predict_classes.lower(model, (carry.mean, carry.stats), held_inputs, mesh=mesh).compile()
+    words, epochs = np.asarray(jax.random.key_data(key)), range(len(curve), schedule.epochs)
+    orders = itertools.chain.from_iterable(draw_order(words, number, len(shards)) for number in epochs)
+    stream = read_ahead(place, orders) if len(shards) > 1 else itertools.repeat(data)
+    del data
     ready, interrupted = time.perf_counter(), False
     before = curve[-1].seconds if curve else 0.0
     try:
         while len(curve) < schedule.epochs and len(curve) - 1 - best_epoch(curve) <= schedule.stop_after:
             number, scale = len(curve), schedule.scale([line.validation for line in curve])
-            loss, right, drawn = 0.0, 0.0, (jax.random.fold_in(key, np.uint32(number)), np.float32(scale))
-            for part in parts:
-                carry, sums = gradient_epoch(model, schedule, carry, inputs, labels, *drawn, part, **how)
-                loss, right = loss + float(sums[0]) / steps, right + float(sums[1]) / steps
+            loss, right, total = 0.0, 0.0, steps * len(shards)
+            for turn, data in enumerate(itertools.islice(stream, len(shards)), number * len(shards)):
+                drawn = jax.random.fold_in(key, np.uint32(turn)), np.float32(scale)
+                for part in parts:
+                    carry, sums = gradient_epoch(model, schedule, carry, *data, *drawn, part, **how)
+                    loss, right = loss + float(sums[0]) / total, right + float(sums[1]) / total
             judged = carry.mean, carry.stats
             classes = devices.own_part(predict_classes(model, judged, held_inputs, mesh=mesh))
             classes = np.asarray(classes)[:held_count]

@@ -22,6 +22,7 @@ from hebbjax.readout.head import forward_train
 from hebbjax.readout.schedules import Milestones, Schedule
 from hebbjax.support import devices, specs
 from hebbjax.support.checks import check_count, check_images, check_key, check_labels, device_memory, require, show
+from hebbjax.support.shards import Shards, parts_of
 
 ROOM = 0.5  # share of the device's memory that lower layers' answers may fill, rather than be computed anew
 ANSWERED_TOGETHER = 100  # images that are classified in one call
@@ -140,9 +141,9 @@ def lower_answers(net: Network, states: tuple[LayerState, ...], images: Array, p
 
 
 def fit_hybrid(
-    net: Network, states: Sequence[LayerState], stage: GradientStage, key: Key, train: Labelled, validation: Labelled,
-    *, augment: Callable[[Key, Array], Array] | None = None, room: float | None = None, mesh: Mesh | None = None,
-    **how: Any,
+    net: Network, states: Sequence[LayerState], stage: GradientStage, key: Key, train: Labelled | Shards,
+    validation: Labelled, *, augment: Callable[[Key, Array], Array] | None = None, room: float | None = None,
+    mesh: Mesh | None = None, **how: Any,
 ) -> HybridResult:  # fmt: skip
     """Train the upper layers by gradient; lower layers answer and stay as they are, bit for bit.
 
@@ -153,7 +154,8 @@ def fit_hybrid(
         net: the layers; the highest has a neuron per class. Those that learn start from what their states hold.
         stage: what learns, how long.
         key: draws the order of images and dropout.
-        train, validation: images and labels; every choice is made on the second.
+        train, validation: images and labels; every choice is made on the second. The first may be `data.Shards`: then
+            lower layers answer every batch anew.
         augment: (key, images of a batch) -> images, drawn anew for every batch of training.
         room: bytes that lower layers' answers may fill; None: a share of the device's memory.
         mesh: devices that divide the images, of answers and of training, see `gradient.fit_gradient`.
@@ -162,19 +164,19 @@ def fit_hybrid(
     net, mesh = check_stage(net, states, stage, train, validation, mesh), devices.check_mesh(mesh)
     states = tuple(states)
     check_key(key)
-    start, (images, labels), (held_images, held_labels) = stage.start, train, validation
+    start, train = stage.start, train if len(parts_of(train)) > 1 else parts_of(train)[0]
     parts = pooled_parts(*net[-2:]) if start == len(net) - 1 > 0 else None
     answers = functools.partial(lower_answers, net[:start], states[:start], pool=None if parts is None else parts.pool)
-    below = start if augment is None else 0
+    below = start if augment is None and not isinstance(train, Shards) else 0
     if below:
+        images, held_images = train[0], validation[0]
         shape = jax.ShapeDtypeStruct((len(images) + len(held_images), *images.shape[1:]), images.dtype)
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(answers, shape)))
         below = start if size <= (ROOM * device_memory() if room is None else room) else 0
     model = NetworkModel(net, start, below, augment)
     if below:
-        images, held_images = answers(images, mesh=mesh), answers(held_images, mesh=mesh)
-    sides = (images, labels), (held_images, held_labels)
-    gradient = fit_gradient(model, *model.init(states), key, *sides, stage.schedule, mesh=mesh, **how)
+        train, validation = ((answers(images, mesh=mesh), labels) for images, labels in (train, validation))
+    gradient = fit_gradient(model, *model.init(states), key, train, validation, stage.schedule, mesh=mesh, **how)
     upper = map(put_together, gradient.params, gradient.stats[1], states[start:])
     return HybridResult((*states[:start], *upper), model, gradient)
 
@@ -190,6 +192,7 @@ def check_stage(
     check_count('start', stage.start, 0, len(net) - 1)
     is_schedule = isinstance(stage.schedule, Schedule | Milestones)
     require(is_schedule, f'a schedule is a Schedule or Milestones, not {show(stage.schedule)}.')
+    train = parts_of(train)[0]
     for images, labels in (train, validation):
         check_images(images)
         check_image_size(states[0], images.shape[1:])

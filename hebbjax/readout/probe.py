@@ -21,6 +21,7 @@ from hebbjax.readout.schedules import Milestones, Schedule
 from hebbjax.support import devices, specs
 from hebbjax.support.checks import check_count, check_images, check_labels, check_number, require
 from hebbjax.support.moments import add_moments
+from hebbjax.support.shards import Shards, parts_of
 
 WIDEST = 4000  # features that ridge regression takes in: their products are 128 MB, their eigenvectors minutes
 
@@ -35,8 +36,8 @@ class Probe(NamedTuple):
     compile_seconds: float = 0.0
 
 
-ProbeFit = Callable[[Network, Sequence[LayerState], Key, Labelled, Labelled], Probe]
-"""(net, states, key, train, validation) -> Probe; images and labels of both.
+ProbeFit = Callable[[Network, Sequence[LayerState], Key, Labelled | Shards, Labelled], Probe]
+"""(net, states, key, train, validation) -> Probe; images and labels of both, or of the first `data.Shards`.
 
 Its `check(net, states, train, validation)`, if it has one, refuses what cannot be fitted, before features are learned;
 states may be mere shapes then."""
@@ -75,21 +76,25 @@ def ridge_probe(penalty: float = 1.0, block: int = 1000, mesh: Mesh | None = Non
     share = 1 if mesh is None else mesh.size // devices.host_count(mesh)
 
     def check(net, states, train, validation) -> None:
-        _check_input(net, states, train[0])
-        check_labels(train[1], count=len(train[0]))
-        width = jax.eval_shape(functools.partial(probe_features, tuple(net)), tuple(states), _one(train[0])).shape[1]
+        images, labels = parts_of(train)[0]
+        _check_input(net, states, images)
+        check_labels(labels, count=len(images))
+        width = jax.eval_shape(functools.partial(probe_features, tuple(net)), tuple(states), _one(images)).shape[1]
         came = f'ridge regression on {width} features fills {8 * width**2 / 1e9:.1f} GB and takes minutes'
         require(width <= WIDEST, f'{came}; pool the highest layer, or read out by gradient.')
 
     def fit(net, states, key, train, validation) -> Probe:
         started = time.perf_counter()
         check(net, states, train, validation)
-        labels, stats = np.asarray(check_labels(train[1])), None
-        one_hot = np.eye(devices.from_hosts(labels.max(initial=0), mesh).max() + 1)[labels]
+        known = train.count_classes() if isinstance(train, Shards) else np.asarray(check_labels(train[1])).max() + 1
+        known = devices.from_hosts(known, mesh).max()
         size = lambda images: -(-min(block, len(images) or 1) // share) * share  # noqa: E731
         features = functools.partial(probe_features, tuple(net), devices.lay(tuple(states), mesh), mesh=mesh)
-        for number, (images, new) in enumerate(cut_blocks(train[0], step := size(train[0]))):
-            stats = add_moments(stats, features(images), one_hot[number * step :][:step], mesh, new)
+        stats = None
+        for images, labels in parts_of(train):
+            one_hot = np.eye(known)[np.asarray(check_labels(labels, known, len(images)))]
+            for number, (rows, new) in enumerate(cut_blocks(images, step := size(images))):
+                stats = add_moments(stats, features(rows), one_hot[number * step :][:step], mesh, new)
         model = ridge.solve_ridge(stats, penalty)
         of_blocks = lambda images: over_blocks(features, images, size(images))  # noqa: E731
         classes = lambda images: np.concatenate([ridge.predict_ridge(model, x) for x in of_blocks(images)])  # noqa: E731
@@ -112,9 +117,10 @@ def gradient_probe(
     """
 
     def check(net, states, train, validation) -> tuple[GradientStage, tuple[int, int, int]]:
-        net = _check_input(net, states, train[0])
+        images, _ = parts_of(train)[0]
+        net = _check_input(net, states, images)
         stage = GradientStage(len(net) if start is None else start, schedule)
-        shape = jax.eval_shape(functools.partial(_highest_maps, net), tuple(states), _one(train[0])).shape[1:]
+        shape = jax.eval_shape(functools.partial(_highest_maps, net), tuple(states), _one(images)).shape[1:]
         above = jax.eval_shape(lambda key: init_layer(head, key, shape), jax.random.key(0))
         check_stage((*net, head), (*states, above), stage, train, validation, mesh)
         return stage, shape

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from hebbjax.base import Labelled
 from hebbjax.support.checks import check_count, check_images, check_labels, require, show
+from hebbjax.support.shards import Shards, parts_of
 from hebbjax.training.loop import Callback, CallbackContext
 from hebbjax.training.parallel import count_seeds, take_seed
 
@@ -40,23 +41,25 @@ def every_epochs(epochs: int, callback: Callback) -> Callback:
 
 
 def evaluate(
-    train: Labelled, validation: Labelled, probe: Callable[..., Any] | None = None, *,
+    train: Labelled | Shards, validation: Labelled, probe: Callable[..., Any] | None = None, *,
     epochs: int = 1, name: str = 'accuracy', mesh: Mesh | None = None,
 ) -> Callback:  # fmt: skip
     """Fit a fresh classifier to what the weights send on as they are, and judge it on validation images.
 
-    Adds `train_<name>` (of the first 10,000 images) and `validation_<name>`, in percent, means over seeds, and
-    `evaluate_seconds`. Both are judged every so many epochs, in the first one, and where a stage ends.
+    Adds `train_<name>` (of the first 10,000 images, or those of the first of `Shards`) and `validation_<name>`, in
+    percent, means over seeds, and `evaluate_seconds`. Both are judged every so many epochs, in the first one, and where
+    a stage ends.
 
     The classifier is a `probe`, `readout.ridge_probe(mesh=mesh)` (None) or `readout.gradient_probe(head, schedule)`.
     Never judge by the test set: its turn comes once, at the end.
     """
     from hebbjax.readout.probe import probe_accuracy, ridge_probe  # late: steps need no readout
 
-    for split, pair in (('train', train), ('validation', validation)):
+    for split, pair in (('train', parts_of(train)[0]), ('validation', validation)):
         is_pair, came = isinstance(pair, tuple | list) and len(pair) == 2, type(pair).__name__
         require(is_pair, f'{split} are two arrays, (images, labels), and not {came}.')
-    train, validation = ((check_images(x), check_labels(y, count=len(x))) for x, y in (train, validation))
+    checked = lambda x, y: (check_images(x), check_labels(y, count=len(x)))  # noqa: E731
+    train, validation = train if isinstance(train, Shards) else checked(*train), checked(*validation)
     fit_probe = ridge_probe(mesh=mesh) if probe is None else probe
     require(callable(fit_probe), f'a probe is one such as readout.ridge_probe(), not {show(probe)}.')
 
@@ -66,7 +69,7 @@ def evaluate(
             state = context.state if seeds is None else take_seed(context.state, number)
             key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0xE7A1)
             probe = fit_probe(context.net, state.layers, key, train, validation)
-            judged = (part[:TRAIN_IMAGES] for part in train), validation
+            judged = (part[:TRAIN_IMAGES] for part in parts_of(train)[0]), validation
             accuracies.append([probe_accuracy(probe, *data) for data in judged])
         for split, accuracy in zip(('train', 'validation'), np.mean(accuracies, axis=0)):
             context.metrics[f'{split}_{name}'] = float(accuracy)

@@ -1,17 +1,18 @@
 """An epoch of learning in one program: shuffled on the device, scanned over batches, watched on the way."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
 from hebbjax.base import Array, Key, StepInfo
 from hebbjax.layers.network import Network, check_network
 from hebbjax.support import checks, devices
-from hebbjax.training.monitor import Monitor, observe_every, trace_epoch
+from hebbjax.training.monitor import Monitor, join_traces, observe_every, trace_epoch
 from hebbjax.training.stages import Stage, learning_layers
 from hebbjax.training.step import Program, sweep
 
@@ -44,7 +45,7 @@ def make_train_epoch(
     is_monitor = isinstance(watch, Monitor | None)
     checks.require(is_monitor, f'what is watched is a training.Monitor, or None for nothing, not {checks.show(watch)}.')
     learning_layers(stage, net)
-    mesh = devices.check_mesh(mesh)
+    mesh = devices.check_mesh(mesh, several=True)
     devices.check_divides('a batch', batch, mesh)
     return Program(_EPOCH[donate], check_network(net), stage, batch, watch, augment, keep_last, mesh)
 
@@ -94,6 +95,23 @@ def _own_epoch(program: Program, count: int, state, images, labels=None):
             summary = (summary or StepInfo(None, None, None, None))._replace(trace=trace)
         summaries.append(summary)
     return state, tuple(summaries)
+
+
+def join_infos(infos: Sequence[tuple[StepInfo | None, ...]]) -> tuple[StepInfo | None, ...]:
+    """Put together, on the host, what epochs over parts of a data set say, as one over all of them would say it."""
+    return infos[0] if len(infos) == 1 else tuple(map(_join_layer, *infos))
+
+
+def _join_layer(*infos: StepInfo | None) -> StepInfo | None:
+    traces, joined = [getattr(info, 'trace', None) for info in infos], None
+    if infos[0] is not None:
+        joined = StepInfo(None, None, None, None)
+        if infos[0].win_counts is not None:
+            wins, update, finite, rates = (np.stack(column) for column in zip(*(info[:4] for info in infos)))
+            joined = StepInfo(wins.sum(0, wins.dtype), update.max(0), finite.all(0), rates.mean(0))
+        if traces[0] is not None:
+            joined = joined._replace(trace=join_traces(traces, joined.win_counts))
+    return joined
 
 
 _EPOCH = [jax.jit(_epoch, static_argnums=0, donate_argnums=(1,)[:donate]) for donate in (0, 1)]

@@ -10,6 +10,7 @@ Of several processes all call it, unless it is `first_only`, as what writes is; 
 
 import contextlib
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -23,12 +24,13 @@ from hebbjax.base import AnyArray, Array, Key, StepInfo
 from hebbjax.layers.network import Network, TrainState, check_network
 from hebbjax.support import devices
 from hebbjax.support.checks import require, show
+from hebbjax.support.shards import Shards
 from hebbjax.support.signals import hold_signals, listen, wait_until_ready
 from hebbjax.training import hosts, parallel
-from hebbjax.training.epoch import make_train_epoch
+from hebbjax.training.epoch import join_infos, make_train_epoch
 from hebbjax.training.monitor import Monitor
 from hebbjax.training.stages import Stage
-from hebbjax.training.step import check_inputs
+from hebbjax.training.streaming import stream_parts
 
 
 class Position(NamedTuple):
@@ -103,20 +105,22 @@ class FitResult(NamedTuple):
 
 
 def fit(
-    net: Network, state: TrainState, images: AnyArray, labels: AnyArray | None = None, *, stages: Sequence[Stage],
-    batch: int, callbacks: Iterable[Callback] = (), watch: Monitor | None = DEFAULT_MONITOR,
+    net: Network, state: TrainState, images: AnyArray | Shards, labels: AnyArray | None = None, *,
+    stages: Sequence[Stage], batch: int, callbacks: Iterable[Callback] = (), watch: Monitor | None = DEFAULT_MONITOR,
     augment: Callable[[Key, Array], Array] | None = None, position: Position = START, seeds_at_once: int | None = None,
     mesh: Mesh | None = None,
 ) -> FitResult:  # fmt: skip
     """Train a network through its stages, such as `plan_stages('greedy', net, 10)`, on images [n, H, W, C].
 
     Where a rule has memory they are sequences, as for `train_step`, with a label each; those that callbacks judge are
-    single images. After Ctrl-C or SIGTERM it gives the last epoch that was
-    whole, callbacks included. Metrics of many seeds are means, `max_update` the largest.
+    single images. After Ctrl-C or SIGTERM it gives the last epoch that was whole, callbacks included. Metrics of many
+    seeds are means, `max_update` the largest.
 
     Args:
         state: from `init`; from `parallel.init_seeds`, whose seeds are trained each as if it were alone; or from a
             checkpoint together with its position. It stays as it is: epochs write over a copy of it.
+        images: an array, or `data.Shards`, which bring their labels: an epoch goes through all parts, in an order that
+            it draws, each shuffled, with two of them in memory; images that fill no batch of their part sit it out.
         callbacks: called in this order after every epoch. The state they see is written over by the next epoch; one
             that keeps it copies it: `jax.device_put(context.state, may_alias=False)`.
         watch: what to watch on the way; None: nothing but the size of change.
@@ -135,7 +139,7 @@ def fit(
         require(callable(callback), f'callback {show(callback)} is no function of a context; write one, or import it.')
     net, programs, seeds = check_network(net), [], parallel.count_seeds(state)
     by_seed = seeds is not None and getattr(mesh, 'axis_names', None) == (devices.SEED,)
-    mesh = devices.check_mesh(mesh, devices.SEED if by_seed else devices.DATA)
+    mesh = devices.check_mesh(mesh, *((devices.SEED,) if by_seed else (devices.DATA, True)))
     several = devices.host_count(mesh) > 1
     require(stages, 'a training needs at least one stage; plan_stages("simultaneous", net, epochs=10) makes it.')
     for stage in stages:
@@ -151,33 +155,35 @@ def fit(
     way = 'give the stages it began with, or longer ones, and the position of training.resume'
     fits = number < len(stages) and rows == epoch <= epochs[number]
     require(fits, f'{stands}, cannot go on in stages of {epochs} epochs; {way}.')
-    one_state = state if seeds is None else jax.eval_shape(lambda states: parallel.take_seed(states, 0), state)
-    data = check_inputs(net, one_state, images, labels, look=True)
-    del one_state  # else the caller's state would stay on the device for as long as this runs
-    program, state, data = programs[0].place(state, *data)
-    if by_seed:
-        devices.check_divides('a number of seeds', seeds, mesh)
-        state, data = devices.lay(state, mesh, devices.SEEDS), devices.lay(data, mesh)
-    data = jax.device_put(data) if mesh is None else data
+    settled = CallbackContext(net, stages, position, state)  # the last whole epoch, callbacks included
+    seed_mesh = mesh if by_seed else None
+    devices.check_divides('a number of seeds', seeds or 0, seed_mesh)
+    to_come = settled.epochs - settled.epoch
+    program, data, parts, stream = stream_parts(programs[0], state, images, labels, to_come, seed_mesh)
+    state = devices.lay(state, mesh, devices.SEEDS if by_seed else devices.SAME)
+    settled.state = devices.own_copy(state)
     programs = [dataclasses.replace(other, count=program.count) for other in programs]
     if seeds is not None:
         at_once = seeds_at_once or (1 if jax.default_backend() == 'cpu' else seeds)
-        how = {'mesh': mesh if by_seed else None, 'donate': True}
+        how = {'mesh': seed_mesh, 'donate': not several}
         programs = [parallel.over_seeds(epoch, at_once, **how) for epoch in programs]
 
     if several:
         if jax.process_index():
             callbacks = [callback for callback in callbacks if not getattr(callback, 'first_only', False)]
-        same = {'number, shape or dtype of images': f'{images.shape} {images.dtype}', 'labels': f'{len(data) > 1}'}
+        same = {
+            'number, shape or dtype of images': f'{images.shape} {images.dtype} {parts}',
+            'labels': f'{len(data) > 1}',
+        }
         same |= {'batch': f'{batch}', 'stages': f'{stages}', 'position': f'{position[:3]}', 'key or weights': state}
         texts = [program.lower(state, *data).as_text() for program in programs]  # all that else is computed with
         hosts.check_agree(mesh, same | {'network, or what is watched': ''.join(texts)})
     ignore = lambda context: None  # noqa: E731
-    settled = CallbackContext(net, stages, position, devices.own_copy(state))  # last whole epoch, callbacks included
     for callback in callbacks:
         getattr(callback, 'begin', ignore)(settled)
     started, compile_seconds, interrupted = time.perf_counter(), 0.0, False
     with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(stream))
         stack.enter_context(hosts.losing_none(mesh))
         for callback in callbacks:
             if hasattr(callback, '__exit__'):
@@ -196,15 +202,11 @@ def fit(
                     number, epoch = position.stage, position.epoch
                     if not settled.epochs_left:
                         number, epoch = number + 1, 0
-                    program, began = programs[number], time.perf_counter()
-                    with hold_signals():  # an interrupted compilation makes XLA fall over when the process ends
-                        program.lower(state, *data).compile()  # only the first time
-                    compiled = time.perf_counter()
-                    compile_seconds += compiled - began
+                    began = time.perf_counter()
                     saved = copy_to_host(state) if settled.info is not None and not several else None
-                    state, info = wait_until_ready(program(state, *data))
-                    info = jax.device_get(info)
-                    seconds = time.perf_counter() - compiled
+                    state, info, compiling = run_epoch(programs[number], state, itertools.islice(stream, parts))
+                    seconds = time.perf_counter() - began - compiling
+                    compile_seconds += compiling
                     metrics = {'epoch': settled.epoch + 1, 'stage': number, 'seconds': seconds, **epoch_metrics(info)}
                     position = Position(number, epoch + 1, history=(*settled.history, metrics))
                     context = CallbackContext(net, stages, position, devices.own_copy(state), info)
@@ -228,6 +230,19 @@ def fit(
             interrupted = True
     seconds = time.perf_counter() - started - compile_seconds
     return FitResult(settled.state, settled.history, interrupted, seconds, compile_seconds)
+
+
+def run_epoch(program: Callable, state: TrainState, parts: Iterable[Any]) -> tuple[TrainState, Any, float]:
+    """Learn from one part after the other. -> the state, info on the host as of one epoch, seconds spent compiling."""
+    infos, compile_seconds = [], 0.0
+    for data in parts:
+        began = time.perf_counter()
+        with hold_signals():  # an interrupted compilation makes XLA fall over when the process ends
+            program.lower(state, *data).compile()  # only the first time
+        compile_seconds += time.perf_counter() - began
+        state, info = wait_until_ready(program(state, *data))
+        infos.append(jax.device_get(info))
+    return state, join_infos(infos), compile_seconds
 
 
 def copy_to_host(state: TrainState) -> TrainState:

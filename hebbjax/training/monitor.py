@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from hebbjax import diagnostics
@@ -86,13 +87,26 @@ def observe_every(
     return lax.cond(number % monitor.every == 0, look, lambda *_: zeros, states, chosen)
 
 
+def share_wins(wins: Array) -> tuple[Array, Array, Array]:
+    """Give each neuron's share of wins [N], the shares' entropy, and the number of neurons that have none."""
+    dead = len(wins) - diagnostics.distinct_winners(wins)
+    return diagnostics.win_share(wins), diagnostics.win_entropy(wins), dead
+
+
+def join_traces(traces: Sequence[Trace], wins: np.ndarray | None) -> Trace:
+    """Put together, on the host, what was watched over an epoch's parts; `wins` [N] are those of all, if any."""
+    steps = jax.tree.map(lambda *parts: np.concatenate(parts, -1), *(trace[5:] for trace in traces))
+    shares = traces[-1][:3]
+    if wins is not None:  # or [S, N] of seeds
+        shares = jax.device_get(jax.jit(share_wins if wins.ndim == 1 else jax.vmap(share_wins))(wins))
+    return Trace(*shares, *traces[-1][3:5], *steps)
+
+
 def trace_epoch(monitor: Monitor, info: StepInfo | None, observations: Observation, first: Array, w: Array) -> Trace:
     """Put together what an epoch's steps say of a layer, and each n-th look at it; `first` numbers the first step."""
     steps, wins = len(observations.mean), jnp.zeros(len(w), jnp.int32) if info is None else info.win_counts.sum(0)
     return Trace(
-        diagnostics.win_share(wins),
-        diagnostics.win_entropy(wins),
-        len(w) - diagnostics.distinct_winners(wins),
+        *share_wins(wins),
         jnp.sum(jnp.abs(w) ** monitor.p, axis=1),
         diagnostics.unit_convergence(w, monitor.p, monitor.tolerance),
         jnp.zeros(steps, w.dtype) if info is None else info.max_update,
