@@ -73,7 +73,7 @@ def ridge_probe(penalty: float = 1.0, block: int = 1000, mesh: Mesh | None = Non
     mesh = devices.check_mesh(mesh)
     check_number('penalty', penalty, least=0)
     check_count('block', block)
-    share = 1 if mesh is None else mesh.size
+    share = 1 if mesh is None else mesh.size // devices.host_count(mesh)
 
     def check(net, states, train, validation) -> None:
         images, labels = parts_of(train)[0]
@@ -87,6 +87,7 @@ def ridge_probe(penalty: float = 1.0, block: int = 1000, mesh: Mesh | None = Non
         started = time.perf_counter()
         check(net, states, train, validation)
         known = train.count_classes() if isinstance(train, Shards) else np.asarray(check_labels(train[1])).max() + 1
+        known = devices.from_hosts(known, mesh).max()
         size = lambda images: -(-min(block, len(images) or 1) // share) * share  # noqa: E731
         features = functools.partial(probe_features, tuple(net), devices.lay(tuple(states), mesh), mesh=mesh)
         stats = None

@@ -134,6 +134,8 @@ def divide(f: Callable, mesh: Mesh | None, *specs: PartitionSpec, out: Any = SAM
 def by_rows(f: Callable) -> Callable:
     """Let a jitted `f(spec, same, rows, ...)` of rows, a pytree of [n, ...], take a `mesh` on which each device
     computes what becomes of its own rows; a number that does not divide is filled up, and cut again.
+
+    Of several processes each gives rows of its own, equally many, and has what becomes of these.
     """
 
     def place(spec, same, rows, *how, mesh=None, **more):
@@ -144,8 +146,12 @@ def by_rows(f: Callable) -> Callable:
 
     def call(spec, same, rows, *how, mesh=None, **more):
         run, how, more = place(spec, same, rows, *how, mesh=mesh, **more)
-        outcome, count = run(*how, **more), len(jax.tree.leaves(rows)[0])
-        return outcome if mesh is None or count % mesh.size == 0 else jax.tree.map(lambda a: a[:count], outcome)
+        outcome, first = run(*how, **more), jax.tree.leaves(rows)[0]
+        if mesh is None or not getattr(first, 'is_fully_addressable', True):
+            return outcome
+        divides = len(first) % (mesh.size // host_count(mesh)) == 0
+        outcome = own_part(outcome)
+        return outcome if divides else jax.tree.map(lambda a: a[: len(first)], outcome)
 
     def lower(*how, **more):  # ahead of time, as `jax.jit` does
         run, how, more = place(*how, **more)
@@ -189,8 +195,12 @@ def divide_rows(tree: Any, mesh: Mesh | None) -> Any:
 
 
 def fill_rows(tree: Any, mesh: Mesh | None) -> Any:
-    """Lay rows of arrays [n, ...] on a mesh in their order, zeros behind them where n does not divide."""
-    return tree if mesh is None else lay(jax.tree.map(lambda a: _fill(a, -len(a) % mesh.size), tree), mesh, ROWS)
+    """Lay rows of arrays [n, ...] on a mesh in their order, zeros behind them where n does not divide; of processes
+    see `divide_rows`.
+    """
+    if mesh is None:
+        return tree
+    return lay(jax.tree.map(lambda a: _fill(a, -len(a) % (mesh.size // host_count(mesh))), tree), mesh, ROWS)
 
 
 def own_rows(count: int | None, rows: int, hosts: int = 1) -> jax.Array:
@@ -215,6 +225,23 @@ def own_copy(tree: Any) -> Any:
         return a.addressable_data(0) if a.is_fully_replicated else jnp.asarray(process_allgather(a, tiled=True))
 
     return jax.tree.map(take, tree)
+
+
+def own_part(tree: Any) -> Any:
+    """Give a process its own rows of arrays that are divided over several; others stay as they are."""
+
+    def take(a):
+        if isinstance(a, jax.core.Tracer) or a.is_fully_addressable:
+            return a
+        shards = sorted(a.addressable_shards, key=lambda shard: shard.index[0].start)
+        return np.concatenate([shard.data for shard in shards])
+
+    return jax.tree.map(take, tree)
+
+
+def from_hosts(value: Any, mesh: Mesh | None) -> np.ndarray:
+    """Give what each process of a mesh has of a value. -> [processes, ...]."""
+    return np.asarray(value)[None] if host_count(mesh) == 1 else np.asarray(process_allgather(np.asarray(value)))
 
 
 def _even(a, size):
