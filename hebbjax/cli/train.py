@@ -20,7 +20,7 @@ from hebbjax.layers import Network, TrainState, init
 from hebbjax.readout import ProbeFit, Schedule, gradient_probe, linear_head, ridge_probe
 from hebbjax.support import files
 from hebbjax.support.checks import require
-from hebbjax.training.hosts import own_part
+from hebbjax.training.hosts import take_part
 from hebbjax.training.presets import TUNED
 
 CALLBACKS = ('evaluate', 'early_stop', 'log', 'plot', 'tensorboard', 'checkpoint')  # in the order they are called
@@ -204,7 +204,7 @@ def go_on(
     where = shlex.quote(str(folder))
     resume = f'go on with: hebbjax train --resume {where}'
     try:
-        train = own_part(start.train, mesh)
+        train = take_part(start.train, mesh)
         result = training.fit(start.net, start.state, *train, stages=stages, callbacks=callbacks, mesh=mesh, **how)
     except ConnectionError as error:
         raise ConnectionError(f'{str(error).rstrip(".")}; {resume}') from None

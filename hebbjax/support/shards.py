@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from hebbjax.support.checks import check_count, require
-from hebbjax.support.files import reading
 
 
 class Split(NamedTuple):
@@ -72,11 +71,16 @@ class Shards:
 
     def _read(self, number: int) -> tuple[Split, tuple]:
         """Read a part, which is like the first one. -> the part, what it is like."""
-        with reading(f'shards[{number}]', 'write this part anew, or leave it out'):
+        try:
             images, labels, *more = self.read(number)
             require(hasattr(images, 'dtype'), f'its images are no array, but {type(images).__name__}')
             fits = labels is None or len(labels) == len(images)
-            require(fits, f'{len(images)} images have labels of others')
+            require(fits, f'it has {len(images)} images, and labels of others')
+        except (ImportError, MemoryError):
+            raise
+        except Exception as error:  # of whatever reads it
+            reason = ' '.join(str(error).split())[:300].rstrip('.') or type(error).__name__
+            raise ValueError(f'shards[{number}] cannot be read: {reason}.') from error
         like = images.shape, images.dtype, labels is not None, tuple(more[0]) if more else ()
         if self.first not in (None, like):
             came, wanted = map(_describe, (like, self.first))

@@ -31,7 +31,7 @@ from hebbjax.readout.probe import Probe, ProbeFit, probe_accuracy
 from hebbjax.rules.local import count_wins
 from hebbjax.rules.top_k import top_k
 from hebbjax.support import checks, specs
-from hebbjax.training.hosts import own_part
+from hebbjax.training.hosts import take_part
 from hebbjax.training.loop import fit
 from hebbjax.training.presets import Recipe
 from hebbjax.training.stages import Stage, learning_layers
@@ -95,7 +95,7 @@ def train_entry(entry: Entry, seed: int, train: Labelled, validation: Labelled, 
         state = initial_state(entry, layer_key, train[0])
         if entry.stages:
             how = {'stages': entry.stages, 'batch': entry.batch, 'callbacks': callbacks, 'watch': None, 'mesh': mesh}
-            result = fit(entry.net, state, *own_part(train, mesh), **how)
+            result = fit(entry.net, state, *take_part(train, mesh), **how)
             if result.interrupted:
                 raise KeyboardInterrupt
             state, seconds, compile_seconds = result.state, result.seconds, result.compile_seconds

@@ -38,7 +38,7 @@ def check_agree(mesh: Mesh | None, settings: Mapping[str, Any]) -> None:
         raise ValueError(f'{what}; start all with the same settings, and with parts of the data of equal size.')
 
 
-def own_part(arrays: Sequence[Any], mesh: Mesh | None) -> Sequence[Any]:
+def take_part(arrays: Sequence[Any], mesh: Mesh | None) -> Sequence[Any]:
     """Give a process of a mesh its part of arrays that all of them have; None stays None."""
     if host_count(mesh) == 1:
         return arrays

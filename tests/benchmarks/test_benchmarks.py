@@ -1,6 +1,7 @@
 """The benchmarks: contestants compute the same, what is written holds, bad input is met at the door."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import io
 import json
@@ -34,6 +35,7 @@ import numpy_baseline  # noqa: E402
 import numpy_tries  # noqa: E402
 import records  # noqa: E402
 import scaling  # noqa: E402
+import streaming  # noqa: E402
 import timing  # noqa: E402
 
 # under a name of its own, since there is an experiment of that name
@@ -257,6 +259,20 @@ def test_the_cost_of_watching_is_a_ratio_of_the_same_turns(tmp_path, monkeypatch
     assert rows['not_watched'].more['times_not_watched'] == 1
     ratio = rows['default'].seconds[0] / rows['not_watched'].seconds[0]
     assert read_rows(file)['default']['times_not_watched'] == pytest.approx(ratio) and rows['default'].steps == 2
+
+
+def test_parts_are_timed_beside_the_array_and_their_memory_is_told(tmp_path):
+    file = tmp_path / 'x.json'
+    config = streaming.Config(
+        repetitions=1, features=3, images=80, parts=4, batch=10, epochs=2, folder=tmp_path, json=file
+    )
+    streaming.run(config, QUIET)
+    rows = read_rows(file)
+    assert [row['steps'] for row in rows.values()] == [16] * 3 and rows['resident']['times_resident'] == 1
+    assert rows['parts']['allowed_mebibytes'] == pytest.approx(40 * 32 * 32 * 3 / 2**20)
+    assert [path.name for path in tmp_path.iterdir()] == ['x.json']
+    with pytest.raises(ValueError, match='--images 80 make no 3 equal parts'):
+        streaming.run(dataclasses.replace(config, parts=3), QUIET)
 
 
 def test_gradients_through_learning_are_measured_beside_the_learning(tmp_path):

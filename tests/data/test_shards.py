@@ -160,6 +160,21 @@ def test_what_fails_on_the_way_is_raised_where_its_turn_comes():
         next(parts)
 
 
+def test_a_setting_that_there_is_not_is_refused():
+    with pytest.raises(TypeError, match='hue'):
+        data.open_shards(PIXELS, 5, hue=1)
+
+
+def test_whatever_a_function_raises_is_one_sentence():
+    def fail():
+        raise RuntimeError('no\nnetwork')
+
+    with pytest.raises(ValueError, match=r'^shards\[1\] cannot be read: no network\.$'):
+        data.open_shards([(PIXELS, LABELS), fail])[1]
+    with pytest.raises(IndexError):
+        data.open_shards(PIXELS, 5)[4]
+
+
 def missing(path):
     return [(PIXELS[:5], LABELS[:5]), path / 'gone.npz']
 
@@ -177,10 +192,10 @@ BAD = {
         'shards[1] holds 4 images of 6 x 6 x 3, uint8, with labels, and shards[0] 5 images of 6 x 6 x 3, uint8, with',
     ),
     'unequal classes': (lambda path: ([(PIXELS[:2], ['a', 'b']), (PIXELS[:2], ['a', 'c'])],), 'labels of a, c, and'),
-    'missing': (lambda path: (missing(path),), 'shards[1] is damaged ('),
+    'missing': (lambda path: (missing(path),), 'shards[1] cannot be read: /'),
     'no image': (lambda path: ([np.zeros((2, 6, 6), np.uint8), 'nonsense'],), 'there is no file or folder'),
     'a guess': (lambda path: ([PIXELS[:5] * 1.0] * 2,), 'give white=255'),
-    'truncated': (truncated, 'shards[1] is damaged (mmap length'),
+    'truncated': (truncated, 'shards[1] cannot be read: mmap length'),
     'too few': (lambda path: (PIXELS, 24), '23 images make no part of 24; use images_per_part <= 23.'),
     'no number': (lambda path: (PIXELS, None), 'images_per_part=None is out of range'),
     'compressed': (lambda path: (npz(path, np.savez_compressed), 5), 'it is compressed, so no part of it can be read'),

@@ -150,7 +150,7 @@ def test_a_part_that_cannot_be_read_ends_training_in_a_sentence(tmp_path):
         np.save(file, IMAGES[number * 10 : number * 10 + 10])
     shards = data.open_shards(whole)
     whole[2].unlink()
-    with pytest.raises(ValueError, match=r'shards\[2\] is damaged \(.*2.npy does not exist') as error:
+    with pytest.raises(ValueError, match=r'shards\[2\] cannot be read: .*2.npy does not exist') as error:
         fit(shards)
     assert '\n' not in str(error.value)
 
