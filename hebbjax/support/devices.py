@@ -27,10 +27,8 @@ SAME, ROWS, SEEDS = PartitionSpec(), PartitionSpec(DATA), PartitionSpec(SEED)  #
 LOW = 1 << 16  # a sum of integers goes as two of floats, exact for as many devices
 
 
-def check_mesh(mesh: Any, axis: str = DATA, several: bool = False) -> Mesh | None:
-    """Return a mesh, or None, as the library uses it, or refuse one that has not this axis alone; `several`: these
-    devices may be those of several processes.
-    """
+def check_mesh(mesh: Any, axis: str = DATA) -> Mesh | None:
+    """Return a mesh, or None, as the library uses it, or refuse one that has not this axis alone."""
     if mesh is None:
         return None
     way = f'use jax.make_mesh((jax.device_count(),), ({axis!r},))'
@@ -41,8 +39,8 @@ def check_mesh(mesh: Any, axis: str = DATA, several: bool = False) -> Mesh | Non
     fits = {*counts} == {jax.process_index()} or (len(counts) == jax.process_count() and len({*counts.values()}) == 1)
     what = f'a mesh of {dict(counts)} devices by process has not as many of each of {jax.process_count()} processes'
     require(fits, f'{what}, nor those of this one alone; {way}.')
-    way = 'give it a mesh of its own jax.local_devices(), or none'
-    require(several or len(counts) == 1, f'each process does this for itself, with data or seeds of its own; {way}.')
+    way = 'give each process seeds of its own, and a mesh of jax.local_devices()'
+    require(axis == DATA or len(counts) == 1, f'seeds are not divided over processes; {way}.')
     return Mesh(np.array(ordered), mesh.axis_names)  # its types Auto, so that inputs may lie as they come
 
 

@@ -139,7 +139,7 @@ def fit(
         require(callable(callback), f'callback {show(callback)} is no function of a context; write one, or import it.')
     net, programs, seeds = check_network(net), [], parallel.count_seeds(state)
     by_seed = seeds is not None and getattr(mesh, 'axis_names', None) == (devices.SEED,)
-    mesh = devices.check_mesh(mesh, *((devices.SEED,) if by_seed else (devices.DATA, True)))
+    mesh = devices.check_mesh(mesh, devices.SEED if by_seed else devices.DATA)
     several = devices.host_count(mesh) > 1
     require(stages, 'a training needs at least one stage; plan_stages("simultaneous", net, epochs=10) makes it.')
     for stage in stages:
