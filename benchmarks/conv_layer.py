@@ -39,6 +39,9 @@ SHAPES = {
 }
 
 
+NEEDED = 'patches_product', 'hebbjax_step'  # what the others are compared with
+
+
 @dataclasses.dataclass(frozen=True)
 class Config(timing.Common):
     """Time and memory of one Hebbian step of a convolutional layer, in every form the library knows or refuses."""
@@ -53,6 +56,8 @@ class Config(timing.Common):
     """Steps in a turn, one after the other on the same batch."""
     k: int = 4
     """Rank that unlearns, for Krotov-Hopfield."""
+    only: tuple[str, ...] | None = None
+    """Which forms beside the bare product and the library's step; left out: all of them."""
 
 
 def make_layer(shape: Shape, k: int, microbatch: int | None = None) -> hebbjax.Layer:
@@ -115,8 +120,11 @@ def measure(name: str, shape: Shape, config: Config, console: Console) -> list[t
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.random((shape.batch, shape.side, shape.side, shape.channels), np.float32))
     w = jnp.asarray(rng.standard_normal((shape.neurons, shape.window**2 * shape.channels), np.float32))
-    built = {form: timing.compiled(jax.jit(f), w, images) for form, f in forms(shape, config.k).items()}
-    x = built['patches'][0](w, images)
+    known = forms(shape, config.k)
+    timing.refuse_unknown('only', config.only or (), known)
+    wanted = [form for form in known if config.only is None or form in (*config.only, *NEEDED)]
+    built = {form: timing.compiled(jax.jit(known[form]), w, images) for form in wanted}
+    x = jax.jit(known['patches'])(w, images)
     product = timing.compiled(jax.jit(lambda w, x: matmul_drives(make_layer(shape, config.k), x, w)), w, x)
     calls = {form: partial(program, w, images) for form, (program, _) in built.items()}
     calls = {'drive_product': partial(product[0], w, x), **calls}

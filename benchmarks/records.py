@@ -32,6 +32,9 @@ COLUMNS = {
     'temporary_mebibytes': ('MiB of temporaries', '{:.1f}'),
     'times_memory_of_a_step': ('times one step', '{:.2f}'),
     'times_not_watched': ('times not watched', '{:.3f}'),
+    'flops_of_one': ('work of one device', '{:.3f}'),
+    'collectives': ('collectives', '{}'),
+    'identical': ('repeats in every bit', '{}'),
 }
 
 
@@ -46,12 +49,12 @@ def lay_out(results: list[dict]) -> str:
     for row in rows:
         times = [row['seconds_per_step'], *row['spread']]
         cells = ['' if row.get(key) is None else form.format(row[key]) for key, (_, form) in columns.items()]
-        lines.append([row['row'], *(f'{1e3 * seconds:.2f}' for seconds in times), *cells])
+        lines.append([row['row'], *('' if s is None else f'{1e3 * s:.2f}' for s in times), *cells])
     first = results[0]
     versions = ', '.join(f'{name} {version}' for name, version in first['versions'].items() if version)
     cores = f', {first["cores"]} cores' if first['cores'] else ''
     data = f', {first["config"]["data"]} images' if 'data' in first['config'] else ''
-    turns = f'{rows[0]["repetitions"]} turns, medians'
+    turns = f'{rows[0]["repetitions"]} turns, medians' if 'repetitions' in rows[0] else 'medians'
     foot = f'{first["date"]}, {first["device"]}{cores}{data}; {turns}; {versions}.'
     return '\n'.join([*markdown(head, lines), '', foot, ''])
 

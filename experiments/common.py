@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from hebbjax import Layer, Window, data, plots, readout, rules, transforms
-from hebbjax.cli import flags, main, output, tables
+from hebbjax.cli import flags, launch, main, output, tables
 from hebbjax.cli.compare import COLUMNS
 from hebbjax.cli.settings import check_fits
 from hebbjax.layers.layer import OUTPUTS, PRECISIONS
@@ -102,7 +102,7 @@ def load_train(name: str, validation: float, data_dir: pathlib.Path | None = Non
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(launch.OnDevices):
     """What a comparison of Krotov-Hopfield features under a trained head with its controls can be told."""
 
     dataset: str = ''  # fashion_mnist, mnist, cifar10 or digits (embedded); other settings are as chosen for it
@@ -213,7 +213,7 @@ def compare(settings: Settings, build: Callable, draw: Callable) -> bool:
         tell(f'{row}, seed {seed}: validation {network.validation_accuracy:.2f} %, {spent}')
 
     show_epoch = lambda row, seed: (lambda c: tell_status(f'{row}, seed {seed}: Hebbian epoch {c.epoch}'),)  # noqa: E731
-    how = {'on_trained': tell_trained, 'callbacks': show_epoch}
+    how = {'on_trained': tell_trained, 'callbacks': show_epoch, 'mesh': settings.mesh()}
     trained, interrupted = comparison.train_entries(entries, settings.seeds, train, validation, **how)
     if not trained:
         raise KeyboardInterrupt
@@ -281,7 +281,7 @@ def write_report(settings, rows: Sequence[comparison.ResultRow], interrupted: bo
 
 def write_figure(path: pathlib.Path | None, figure) -> None:
     """Write a figure, if a file is asked for and there is something to draw."""
-    if path is not None and figure is not None:
+    if path is not None and figure is not None and not jax.process_index():
         files.write_whole(path, figure.savefig)
 
 

@@ -32,8 +32,9 @@ import numpy as np
 import optax
 
 from hebbjax import Homeostasis, Layer, Window, data, layers, plots, readout, rules, training, transforms
-from hebbjax.cli import flags, output, tables
+from hebbjax.cli import flags, launch, output, tables
 from hebbjax.layers import Lateral, initializers
+from hebbjax.training import hosts
 from hebbjax.training.comparison import ResultRow
 
 SHAPE, WINDOWS = (32, 32, 3), (5, 3, 3)
@@ -89,7 +90,7 @@ PAPER = {  # table 1: quadrants of layer 1, of layer 2, the last layer
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(launch.OnDevices):
     """Three Hebbian layers on CIFAR-10 (Miconi 2021, table 1): winner-take-all learning, adaptive thresholds."""
 
     rows: tuple[str, ...] = tuple(TABLE)  # Which networks; ablations: the paper's other findings; left out: table 1
@@ -208,13 +209,14 @@ def train_row(row: str, variant: Variant, config: Config, net: tuple[Layer, ...]
     result = training.fit(
         net,
         states,
-        images,
+        *hosts.own_part((images,), config.mesh()),
         stages=[training.Stage(config.epochs if variant.trained else 1)],
         batch=config.batch,
         callbacks=[note],
         watch=None,
         augment=data.random_flip,
         seeds_at_once=config.seeds_at_once,
+        mesh=config.mesh(),
     )
     if result.interrupted:
         raise KeyboardInterrupt

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
-from hebbjax.cli import runtime
+from hebbjax.cli import launch, runtime
 from hebbjax.cli.output import lasting_output, make_console
 from hebbjax.support.checks import check_choice
 from hebbjax.support.signals import listen
@@ -87,7 +87,9 @@ def run_command(settings, command: Callable, argv: Sequence[str], prog: str) -> 
             listener()
             if (folder := chosen.pop('compilation_cache')) is not None:
                 runtime.keep_programs(folder)
-            is_interrupted = command(kind(**chosen), make_console()) is True
+            chosen = kind(**chosen)
+            launch.start(chosen)
+            is_interrupted = command(chosen, make_console()) is True
         except (ValueError, OSError, ImportError, RuntimeError, AssertionError, MemoryError) as error:
             words = ' '.join(str(error).split())
             if isinstance(error, OSError) and error.filename and error.strerror:  # the system's own
@@ -99,9 +101,11 @@ def run_command(settings, command: Callable, argv: Sequence[str], prog: str) -> 
                 if words is None:  # a bug
                     raise
             print(f'{prog}: error: {words}', file=sys.stderr)
+            launch.leave(2)
             return 2
         except KeyboardInterrupt as stop:
             print(f'{prog}: interrupted; {stop.args[0] if stop.args else "nothing was reached yet"}', file=sys.stderr)
+            launch.leave(listener.code)
             return listener.code
         return listener.code if is_interrupted else 0
 

@@ -21,14 +21,14 @@ ACCURACIES = {'test_accuracy': 'test %', 'train_accuracy': 'train %', 'validatio
 
 def write_report(path: pathlib.Path | None, config: dict, rows: Sequence[ResultRow], interrupted: bool = False) -> None:
     """Write rows as JSON in the shape that every experiment of the project writes, if a path is given."""
-    if path is not None:
+    if path is not None and not jax.process_index():  # the first of several processes writes for all
         plain = [row.as_json() for row in rows]
         files.write_json(path, {'rows': plain, 'config': config, **surroundings(), 'interrupted': interrupted})
 
 
 def surroundings() -> dict:
     """Tell what a command runs on: versions and the device."""
-    return {'versions': versions(PACKAGES), 'device': str(jax.devices()[0].device_kind)}
+    return {'versions': versions(PACKAGES), 'device': str(jax.local_devices()[0].device_kind)}
 
 
 def versions(packages: Iterable[str]) -> dict[str, str | None]:

@@ -1,5 +1,6 @@
 """Train a network into a run folder, watched, from the beginning or from its last checkpoint."""
 
+import contextlib
 import dataclasses
 import pathlib
 import shlex
@@ -8,16 +9,18 @@ from typing import NamedTuple
 
 import jax
 import tyro
+from jax.sharding import Mesh
 from rich.console import Console
 
 from hebbjax import data, training
-from hebbjax.cli import flags, run_folder
+from hebbjax.cli import flags, launch, run_folder
 from hebbjax.cli.settings import Krotov, Miconi, check_batch, check_fits
 from hebbjax.cli.tables import surroundings
 from hebbjax.layers import Network, TrainState, init
 from hebbjax.readout import ProbeFit, Schedule, gradient_probe, linear_head, ridge_probe
 from hebbjax.support import files
 from hebbjax.support.checks import require
+from hebbjax.training.hosts import take_part
 from hebbjax.training.presets import TUNED
 
 CALLBACKS = ('evaluate', 'early_stop', 'log', 'plot', 'tensorboard', 'checkpoint')  # in the order they are called
@@ -38,7 +41,7 @@ class Start(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Watched:
+class Watched(launch.OnDevices):
     """How a run is watched and steered, whatever its network."""
 
     run: pathlib.Path | None = None  # Run folder, a new one; left out: runs/NETWORK-DATASET-1, or the next free number
@@ -91,7 +94,7 @@ class TrainMiconi(Watched, Miconi):
 
 
 @dataclasses.dataclass(frozen=True)
-class Resume:
+class Resume(launch.OnDevices):
     """Go on with a run that was interrupted, from its last checkpoint, as if it had never been."""
 
     resume: pathlib.Path  # Its folder
@@ -113,6 +116,7 @@ def find_train(argv: Sequence[str]) -> tuple[type, Callable]:
 
 def run_train(settings: Watched, console: Console) -> bool:
     """Train a network into a new run folder; after Ctrl-C a checkpoint keeps the last whole epoch."""
+    mesh = settings.mesh()
     start = settings.start(console)
     settings = without_labels(start.settings, console) if start.train.labels is None else start.settings
     if 'evaluate' in settings.callbacks:  # what would end the first epoch is refused before
@@ -120,9 +124,15 @@ def run_train(settings: Watched, console: Console) -> bool:
     about = {'command': 'train', 'settings': flags.settings_json(settings), 'data': start.about}
     create = run_folder.create if settings.run else run_folder.create_numbered
     folder = settings.run or pathlib.Path('runs', f'{settings.network}-{pathlib.Path(settings.dataset).stem}')
-    folder = create(folder, about, surroundings())
-    with run_folder.held(folder):
-        return go_on(settings, start, folder, training.START, console)
+    if not jax.process_index():  # the first one writes for all
+        folder = create(folder, about, surroundings())
+    with held_by_first(folder):
+        return go_on(settings, start, folder, training.START, mesh, console)
+
+
+def held_by_first(folder: pathlib.Path) -> contextlib.AbstractContextManager:
+    """Hold a run folder, by the first of several processes that train into it."""
+    return contextlib.nullcontext() if jax.process_index() else run_folder.held(folder)
 
 
 def without_labels(settings: Watched, console: Console) -> Watched:
@@ -139,15 +149,16 @@ def resume_run(settings: Resume, console: Console) -> bool:
     """Go on with a run from a checkpoint; from the beginning, if it has none yet."""
     flags.check_settings(settings)
     folder = settings.resume
-    run_settings, about = read_run(folder, settings.data_dir)
-    with run_folder.held(folder):
+    mesh, (run_settings, about) = settings.mesh(), read_run(folder, settings.data_dir)
+    with held_by_first(folder):
         start, position = run_settings.start(console, about), training.START
         checkpoints = training.Checkpoints(folder / run_folder.CHECKPOINTS, keep=run_settings.keep)
         if checkpoints.epochs():
             state, position = training.resume(checkpoints, start.state, settings.epoch)
-            checkpoints.forget(len(position.history))
+            if not jax.process_index():
+                checkpoints.forget(len(position.history))
             start = start._replace(state=state)
-        return go_on(run_settings, start, folder, position, console)
+        return go_on(run_settings, start, folder, position, mesh, console)
 
 
 def read_run(folder: pathlib.Path, data_dir: pathlib.Path | None) -> tuple[Watched, dict]:
@@ -178,7 +189,10 @@ def check_shape(came: Sequence[int], about: dict) -> None:
     require(came == (h, w, c), f'images of {came} do not fit a run that learned from {(h, w, c)}; {way}.')
 
 
-def go_on(settings: Watched, start: Start, folder: pathlib.Path, position: training.Position, console: Console) -> bool:
+def go_on(
+    settings: Watched, start: Start, folder: pathlib.Path, position: training.Position, mesh: Mesh | None,
+    console: Console,
+) -> bool:  # fmt: skip
     """Train on from where a run stands, and say what was reached and what to do next. -> whether it was interrupted."""
     stages, done = training.plan_stages(settings.plan, start.net, settings.epochs), len(position.history)
     total, count = sum(stage.epochs for stage in stages), len(start.train.images)
@@ -190,7 +204,10 @@ def go_on(settings: Watched, start: Start, folder: pathlib.Path, position: train
     where = shlex.quote(str(folder))
     resume = f'go on with: hebbjax train --resume {where}'
     try:
-        result = training.fit(start.net, start.state, *start.train, stages=stages, callbacks=callbacks, **how)
+        train = take_part(start.train, mesh)
+        result = training.fit(start.net, start.state, *train, stages=stages, callbacks=callbacks, mesh=mesh, **how)
+    except ConnectionError as error:
+        raise ConnectionError(f'{str(error).rstrip(".")}; {resume}') from None
     except OSError as error:  # a full disk, say
         raise OSError(f'{str(error).rstrip(".")}; when there is room, {resume}') from None
     reached = ''.join(f', {METRIC} {row[METRIC]:.4g}' for row in result.history[-1:] if METRIC in row)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hebbjax.data import pictures
-from hebbjax.data.forms import Found, check_part, sort_names, spell
+from hebbjax.data.forms import Found, check_part, part_of, sort_names, spell
 from hebbjax.support.checks import require
 from hebbjax.support.files import reading
 
@@ -56,7 +56,7 @@ def list_folder(root: str, split: str) -> Listing:
 
 
 def read_folder(
-    root: str | Listing, split: str, notes: list[str], *, resize=None, skip_unreadable: bool = False
+    root: str | Listing, split: str, notes: list[str], *, resize=None, skip_unreadable: bool = False, part=None
 ) -> Found:
     """Read the pictures of a folder, class by class, by name; grey where all are grey, else RGB.
 
@@ -66,11 +66,13 @@ def read_folder(
             left out, which a note says. Or a folder that was listed before.
         resize: (H, W) that all pictures are stretched to; None: they have one size.
         skip_unreadable: whether pictures that cannot be read are left out, with a note, and not refused.
+        part: see `part_of`.
     """
     from PIL import Image
 
     listing = root if isinstance(root, Listing) else list_folder(root, split)
     rows = range(listing.total)[listing.rows]
+    rows = rows[part_of(part, len(rows))]
     conversions, skipped, labels = collections.Counter(), [], []
     listed = ((os.path.join(folder, name), label) for folder, names, label in listing.folders for name in names)
 

@@ -11,7 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hebbjax.data import pictures
-from hebbjax.support.checks import BRIGHT, check_choice, check_images, check_labels, check_number, require, show
+from hebbjax.support.checks import (
+    BRIGHT,
+    check_choice,
+    check_images,
+    check_labels,
+    check_number,
+    is_count,
+    require,
+    show,
+)
 
 KEYS = {
     'images': ('images', 'image', 'imgs', 'img', 'x', 'data', 'pixels', 'pixel_values', 'arr_0'),
@@ -69,6 +78,23 @@ def check_part(split: str, parts: Sequence[str], source: str) -> None:
     """Refuse a split that a source does not have."""
     way = 'hold images out with data.split_validation'
     require(split in parts, f'{source} has no {split} part, and gives all its images as train; {way}.')
+
+
+def part_of(part: tuple[int, int] | None, count: int = 2**31) -> slice:
+    """Say which of so many images are part i of n: the i-th and every n-th after it, equally many in each of the n; of
+    those left over none is in any. None: all of them.
+
+    Example:
+        >>> [*range(8)][part_of((1, 3), 8)]
+        [1, 4]
+    """
+    if part is None:
+        return slice(count)
+    fits = isinstance(part, tuple | list) and len(part) == 2 and all(map(is_count, part, (0, 1)))
+    way = 'give (i, n), such as (jax.process_index(), jax.process_count())'
+    require(fits and part[0] < part[1], f'part={show(part)} is none of 0 to n - 1 of n parts; {way}.')
+    require(part[1] <= count, f'{count} images do not make {part[1]} parts; use fewer.')
+    return slice(part[0], count // part[1] * part[1], part[1])
 
 
 def find_keys(names: Iterable[str], images_key: str | None = None, labels_key: str | None = None) -> tuple[Any, Any]:

@@ -3,7 +3,6 @@
 images -> pre -> windows -> patch_transform -> drives w . x, less thresholds, settled -> post -> what is sent on
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -118,10 +117,6 @@ class Layer:
         if self.patch_transform is None:
             object.__setattr__(self, 'patch_transform', raw if self.window.size is None else centred)
 
-    def arithmetic(self) -> contextlib.AbstractContextManager:
-        """Give the context in which all that the layer multiplies and adds up is traced."""
-        return arithmetic(self.precision, self.deterministic)
-
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +221,7 @@ def layer_patches(layer: Layer, images: Array) -> Array:
 def matmul_drives(layer: Layer, x: Array, w: Array) -> Array:
     """Compute drives `u = x . w` in the layer's precision. [..., D], [N, D] -> [..., N]."""
     rows = x.reshape(-1, x.shape[-1])  # the slope over several leading axes leaves XLA's fast path on a CPU
-    with layer.arithmetic():
+    with arithmetic(layer.precision):
         return matmul(rows, w.T).reshape(*x.shape[:-1], len(w))
 
 
@@ -243,7 +238,7 @@ def output_drive(layer: Layer, x: Array, u: Array) -> Array:
 def settled_drive(layer: Layer, state: LayerState, u: Array) -> Array:
     """Make of drives [..., N] what `post` gets: less thresholds, settled where neurons inhibit each other."""
     u = subtract_threshold(u, state.threshold)
-    with layer.arithmetic():
+    with arithmetic(layer.precision):
         return u if layer.lateral is None else layer.lateral.settle(state.lateral, u)
 
 

@@ -19,7 +19,7 @@ from hebbjax.layers.layer import (
 from hebbjax.layers.microbatch import bands_of, microbatch_of, scan_microbatches
 from hebbjax.layers.patches import cut_bands, extract_patches, lay_grid, sample_patches
 from hebbjax.rules.local import mean_over_patches
-from hebbjax.rules.products import matmul
+from hebbjax.rules.products import arithmetic, matmul
 from hebbjax.support import checks, devices
 
 
@@ -40,7 +40,7 @@ def update_layer(
     stats, is_finite, sent, pre, post = accumulate_layer(layer, key, state, images, teacher, frames)
     stats, misfits = devices.sum_over_devices((stats, (~is_finite).astype(jnp.int32)))
     is_finite = misfits == 0
-    with layer.arithmetic():
+    with arithmetic(layer.precision, layer.deterministic):
         dw, rule = layer.rule.finalize(stats, state.w, state.rule)  # [N, D]
     change, opt = layer.tx.update(dw, state.opt, state.w)
     w = state.w + change
@@ -97,33 +97,28 @@ def accumulate_layer(
         if layer.rule.sequential:
             positions = math.prod(lay_grid(layer.window, images.shape[1:]).out)
             seen = jax.tree.map(lambda rows: by_place(rows, frames, positions), seen)  # [S, T, D], [S, T, N] twice
-        with layer.arithmetic():
+        with arithmetic(layer.precision, layer.deterministic):
             before, stats = stats, layer.rule.accumulate(stats, key, *seen, threshold)
             if settled:
                 stats = stats._replace(products=before.products + matmul(v.T, v))  # [N, N]
         return (stats, is_finite & all_finite(x)), (u, v)
 
-    def see(carry, key, window, images, teacher):
-        maps = layer.patch_transform(extract_patches(window, images))  # [b, H', W', D]
-        x, u, v = maps.reshape(-1, maps.shape[-1]), None, None  # [P, D]
-        if drawn is None:
-            carry, (u, v) = learn(carry, key, x, teacher)
-        if drawn is not None or w_out is not w:
-            u = v = matmul_drives(layer, x, w_out)
-        if u is v or layer.output == 'cosine':  # else what neurons settled at, as they learned, is what they send
-            # of rows, as in the rule, so that XLA computes a cosine's |x| once for both
-            v = settled_drive(layer, state, output_drive(layer, x, u))
-        return carry, v.reshape(*maps.shape[:-1], -1)
-
     def look(carry, number, images, teacher):
         window, parts = cut_bands(layer.window, images, bands)
 
-        def see_band(carry, band, parts, _):
-            key = jax.random.fold_in(rule_key, number * bands + band)
-            carry, v = see(carry, key, window, parts[0], teacher)
-            return carry, v[None]
+        def see(carry, band, images, _):
+            maps = layer.patch_transform(extract_patches(window, images[0]))  # [b, rows, W', D]
+            x, u, v = maps.reshape(-1, maps.shape[-1]), None, None  # [P, D]
+            if drawn is None:
+                carry, (u, v) = learn(carry, jax.random.fold_in(rule_key, number * bands + band), x, teacher)
+            if drawn is not None or w_out is not w:
+                u = v = matmul_drives(layer, x, w_out)
+            if u is v or layer.output == 'cosine':  # else what neurons settled at, as they learned, is what they send
+                # of rows, as in the rule, so that XLA computes a cosine's |x| once for both
+                v = settled_drive(layer, state, output_drive(layer, x, u))
+            return carry, v.reshape(1, *maps.shape[:-1], -1)
 
-        carry, v = scan_microbatches(see_band, carry, 1, parts)  # [bands, b, rows, W', N]
+        carry, v = scan_microbatches(see, carry, 1, parts)  # [bands, b, rows, W', N]
         v = jnp.swapaxes(v, 0, 1).reshape(len(images), -1, *v.shape[3:])
         return carry, apply_chain(layer.post[:some], state.post[:some], v, train=True)[0]
 

@@ -33,23 +33,20 @@ def map_blocks(f: Callable, inputs: Any, block: int = 100) -> Any:
     return lax.fori_loop(0, -(-count // block), write, jax.tree.map(empty, jax.eval_shape(lambda: answer(0))))
 
 
-def filled_blocks(rows: AnyArray, block: int) -> Iterator[tuple[AnyArray, int]]:
-    """Go through an array [n, ...] in blocks of rows, the last filled up by zeros. -> a block, how many rows count."""
-    for start in range(0, len(rows), block):
-        part = rows[start : start + block]
-        missing = block - len(part)
-        pad = np.pad if isinstance(part, np.ndarray) else jnp.pad  # of which one compiles for every size
-        yield pad(part, ((0, missing), *((0, 0),) * (part.ndim - 1))) if missing else part, len(part)
+def cut_blocks(images: AnyArray, block: int) -> Iterator[tuple[AnyArray, slice]]:
+    """Cut images into blocks of one size, so that one program serves all. -> a block, and which of its rows are new.
 
-
-def over_blocks(f: Callable[[Array], Array], images: AnyArray, block: int) -> Iterator[np.ndarray]:
-    """Give `f` of one block of images after the other, on the host; one program serves all.
-
-    The last block reaches back over images that are done; fewer than a block are filled up. Both are cut again.
+    The last block reaches back over images that were in the one before; fewer than a block are filled up.
     """
     count = len(images)
     if count < block:
         images = np.pad(images, ((0, block - count), *((0, 0),) * (images.ndim - 1)))
     for start in range(0, count, block):
         first = min(start, len(images) - block)
-        yield np.asarray(f(images[first : first + block]))[start - first : count - first]
+        yield images[first : first + block], slice(start - first, min(count - first, block))
+
+
+def over_blocks(f: Callable[[Array], Array], images: AnyArray, block: int) -> Iterator[np.ndarray]:
+    """Give `f` of one block of images after the other, of each image once, on the host."""
+    for part, new in cut_blocks(images, block):
+        yield np.asarray(f(part))[new]

@@ -88,17 +88,17 @@ def gradient_epoch(
     epoch can return to the host now and then; loss and accuracy are sums over these. What fills no batch sits it out.
     On a mesh each device descends on its share of every batch, from its own samples, of `count` in all.
     """
-    epoch = functools.partial(_own_epoch, model, schedule, count)
+    epoch = functools.partial(_own_epoch, model, schedule, count, devices.host_count(mesh))
     same, rows = (devices.SAME,), (devices.ROWS,)
     return devices.divide(epoch, mesh, *same, *2 * rows, *3 * same)(carry, inputs, labels, key, scale, part)
 
 
-def _own_epoch(model, schedule, count, carry, inputs, labels, key, scale, part) -> tuple[Carry, tuple]:
+def _own_epoch(model, schedule, count, hosts, carry, inputs, labels, key, scale, part) -> tuple[Carry, tuple]:
     share, average = devices.device_count(), schedule.average
     tx, batch = schedule.tx(), schedule.batch // share
     order_key, noise_key = jax.random.split(key)
     samples = (len(labels) if count is None else count // share) // batch * batch
-    order = devices.own_order(order_key, len(labels), count)[:samples].reshape(-1, batch)
+    order = devices.own_order(order_key, len(labels), count, hosts)[:samples].reshape(-1, batch)
     noise_key = devices.own_key(noise_key)
 
     def step(number, state):
@@ -186,6 +186,7 @@ def fit_gradient(
     shards, mesh = parts_of(train), devices.check_mesh(mesh)
     count, (held_inputs, held_labels) = len(check(*shards[0])[1]), check(*validation)
     schedule.check(count, mesh)
+    count *= devices.host_count(mesh)
     steps, how = count // schedule.batch, {'mesh': mesh}
     if mesh is not None:
         how['count'] = count if count % mesh.size else None
@@ -224,8 +225,10 @@ def fit_gradient(
                     carry, sums = gradient_epoch(model, schedule, carry, *data, *drawn, part, **how)
                     loss, right = loss + float(sums[0]) / total, right + float(sums[1]) / total
             judged = carry.mean, carry.stats
-            classes = np.asarray(predict_classes(model, judged, held_inputs, mesh=mesh))[:held_count]
+            classes = devices.own_part(predict_classes(model, judged, held_inputs, mesh=mesh))
+            classes = np.asarray(classes)[:held_count]
             held_out = np.mean(classes == held_labels) if (classes >= 0).all() else np.nan
+            held_out = devices.from_hosts(held_out, mesh).mean()
             what = 'answer to validation inputs' if np.isfinite(loss) else 'training loss'
             diverged = f'training by gradient diverged: in epoch {number + 1} the {what} is not finite'
             way = f'lower the rate {schedule.rate:g}, or check the inputs'
@@ -235,8 +238,8 @@ def fit_gradient(
             line = GradientEpoch(*map(float, np.float32([loss, right, held_out, schedule.rate * scale, seconds])))
             curve.append(line)
             if best_epoch(curve) == number:
-                best = copy(judged)  # the next epoch writes over these buffers
-            keep(GradientSnapshot(carry, best, as_array(curve)))
+                best = copy(devices.own_copy(judged))  # the next epoch writes over these buffers
+            keep(GradientSnapshot(devices.own_copy(carry), best, as_array(curve)))
             watch(number, line)
     except KeyboardInterrupt:
         if not curve:

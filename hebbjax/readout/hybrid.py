@@ -162,7 +162,7 @@ def fit_hybrid(
         how: `watch`, `keep` and `kept` of `gradient.fit_gradient`.
     """
     net, mesh = check_stage(net, states, stage, train, validation, mesh), devices.check_mesh(mesh)
-    states = devices.lay(tuple(states), mesh)
+    states = tuple(states)
     check_key(key)
     start, train = stage.start, train if len(parts_of(train)) > 1 else parts_of(train)[0]
     parts = pooled_parts(*net[-2:]) if start == len(net) - 1 > 0 else None
@@ -207,5 +207,5 @@ def predict_hybrid(result: HybridResult, images: AnyArray, mesh: Mesh | None = N
     check_image_size(result.layers[0], images.shape[1:])
     model = dataclasses.replace(result.model, below=0, augment=None)
     classes = functools.partial(predict_classes, model, model.init(result.layers), mesh=mesh)
-    block = ANSWERED_TOGETHER * (1 if mesh is None else mesh.size)
+    block = ANSWERED_TOGETHER * (1 if mesh is None else mesh.size // devices.host_count(mesh))
     return jax.device_put(np.concatenate([*over_blocks(classes, images, block)]))

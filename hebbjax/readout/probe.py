@@ -14,7 +14,7 @@ from hebbjax.base import AnyArray, Array, Key, Labelled
 from hebbjax.layers.layer import Layer, LayerState, init_layer, to_intensities
 from hebbjax.layers.network import Network, activations_of, check_network, check_states
 from hebbjax.readout import ridge
-from hebbjax.readout.blocks import filled_blocks, over_blocks
+from hebbjax.readout.blocks import cut_blocks, over_blocks
 from hebbjax.readout.gradient import GradientEpoch
 from hebbjax.readout.hybrid import GradientStage, check_stage, fit_hybrid, predict_hybrid
 from hebbjax.readout.schedules import Milestones, Schedule
@@ -73,7 +73,7 @@ def ridge_probe(penalty: float = 1.0, block: int = 1000, mesh: Mesh | None = Non
     mesh = devices.check_mesh(mesh)
     check_number('penalty', penalty, least=0)
     check_count('block', block)
-    share = 1 if mesh is None else mesh.size
+    share = 1 if mesh is None else mesh.size // devices.host_count(mesh)
 
     def check(net, states, train, validation) -> None:
         images, labels = parts_of(train)[0]
@@ -87,14 +87,14 @@ def ridge_probe(penalty: float = 1.0, block: int = 1000, mesh: Mesh | None = Non
         started = time.perf_counter()
         check(net, states, train, validation)
         known = train.count_classes() if isinstance(train, Shards) else np.asarray(check_labels(train[1])).max() + 1
+        known = devices.from_hosts(known, mesh).max()
         size = lambda images: -(-min(block, len(images) or 1) // share) * share  # noqa: E731
         features = functools.partial(probe_features, tuple(net), devices.lay(tuple(states), mesh), mesh=mesh)
         stats = None
         for images, labels in parts_of(train):
             one_hot = np.eye(known)[np.asarray(check_labels(labels, known, len(images)))]
-            for number, (block_of, count) in enumerate(filled_blocks(images, step := size(images))):
-                # rows that fill a block up have no label
-                stats = add_moments(stats, features(block_of), one_hot[number * step :][:count], mesh)
+            for number, (rows, new) in enumerate(cut_blocks(images, step := size(images))):
+                stats = add_moments(stats, features(rows), one_hot[number * step :][:step], mesh, new)
         model = ridge.solve_ridge(stats, penalty)
         of_blocks = lambda images: over_blocks(features, images, size(images))  # noqa: E731
         classes = lambda images: np.concatenate([ridge.predict_ridge(model, x) for x in of_blocks(images)])  # noqa: E731

@@ -12,14 +12,15 @@ import optax
 from jax.sharding import Mesh
 
 from hebbjax.support.checks import check_count, check_number, is_count, require, show
-from hebbjax.support.devices import check_divides
+from hebbjax.support.devices import check_divides, host_count
 
 BOUNDS = {'rate': {'above': 0}, 'factor': {'above': 0, 'most': 1}, 'decay': {'least': 0}, 'l2': {'least': 0},
           'momentum': {'least': 0, 'below': 1}}  # fmt: skip
 
 
 def check_schedule(schedule, count: int, mesh: Mesh | None = None) -> None:
-    """Refuse what cannot train on `count` samples, divided over a mesh."""
+    """Refuse what cannot train on `count` samples, of each process of a mesh, divided over its devices."""
+    count *= host_count(mesh)
     for name, value in schedule._asdict().items():
         if name in BOUNDS:
             check_number(name, value, **BOUNDS[name])

@@ -27,8 +27,10 @@ SAME, ROWS, SEEDS = PartitionSpec(), PartitionSpec(DATA), PartitionSpec(SEED)  #
 LOW = 1 << 16  # a sum of integers goes as two of floats, exact for as many devices
 
 
-def check_mesh(mesh: Any, axis: str = DATA) -> Mesh | None:
-    """Return a mesh, or None, as the library uses it, or refuse one that has not this axis alone."""
+def check_mesh(mesh: Any, axis: str = DATA, several: bool = False) -> Mesh | None:
+    """Return a mesh, or None, as the library uses it, or refuse one that has not this axis alone; `several`: these
+    devices may be those of several processes.
+    """
     if mesh is None:
         return None
     way = f'use jax.make_mesh((jax.device_count(),), ({axis!r},))'
@@ -39,8 +41,8 @@ def check_mesh(mesh: Any, axis: str = DATA) -> Mesh | None:
     fits = {*counts} == {jax.process_index()} or (len(counts) == jax.process_count() and len({*counts.values()}) == 1)
     what = f'a mesh of {dict(counts)} devices by process has not as many of each of {jax.process_count()} processes'
     require(fits, f'{what}, nor those of this one alone; {way}.')
-    way = 'give each process seeds of its own, and a mesh of jax.local_devices()'
-    require(axis == DATA or len(counts) == 1, f'seeds are not divided over processes; {way}.')
+    way = 'give it a mesh of its own jax.local_devices(), or none'
+    require(several or len(counts) == 1, f'each process does this for itself, with data or seeds of its own; {way}.')
     return Mesh(np.array(ordered), mesh.axis_names)  # its types Auto, so that inputs may lie as they come
 
 
@@ -115,7 +117,8 @@ def own_key(key: Any) -> Any:
 def own_order(key: Any, rows: int, count: int | None = None, hosts: int = 1) -> jax.Array:
     """Shuffle a device's rows, by a key of its own; those that fill it up, see `own_rows`, come last. -> [rows]."""
     order = jax.random.permutation(own_key(key), rows)
-    return order if count is None else order[jnp.argsort(order >= own_rows(count, rows, hosts), stable=True)]
+    whole = own_rows(count, rows, hosts).astype(order.dtype)
+    return order if count is None else order[jnp.argsort(order >= whole, stable=True)]
 
 
 def own(tree: Any) -> Any:
@@ -131,6 +134,8 @@ def divide(f: Callable, mesh: Mesh | None, *specs: PartitionSpec, out: Any = SAM
 def by_rows(f: Callable) -> Callable:
     """Let a jitted `f(spec, same, rows, ...)` of rows, a pytree of [n, ...], take a `mesh` on which each device
     computes what becomes of its own rows; a number that does not divide is filled up, and cut again.
+
+    Of several processes each gives rows of its own, equally many, and has what becomes of these.
     """
 
     def place(spec, same, rows, *how, mesh=None, **more):
@@ -141,8 +146,12 @@ def by_rows(f: Callable) -> Callable:
 
     def call(spec, same, rows, *how, mesh=None, **more):
         run, how, more = place(spec, same, rows, *how, mesh=mesh, **more)
-        outcome, count = run(*how, **more), len(jax.tree.leaves(rows)[0])
-        return outcome if mesh is None or count % mesh.size == 0 else jax.tree.map(lambda a: a[:count], outcome)
+        outcome, first = run(*how, **more), jax.tree.leaves(rows)[0]
+        if mesh is None or not getattr(first, 'is_fully_addressable', True):
+            return outcome
+        divides = len(first) % (mesh.size // host_count(mesh)) == 0
+        outcome = own_part(outcome)
+        return outcome if divides else jax.tree.map(lambda a: a[: len(first)], outcome)
 
     def lower(*how, **more):  # ahead of time, as `jax.jit` does
         run, how, more = place(*how, **more)
@@ -186,8 +195,12 @@ def divide_rows(tree: Any, mesh: Mesh | None) -> Any:
 
 
 def fill_rows(tree: Any, mesh: Mesh | None) -> Any:
-    """Lay rows of arrays [n, ...] on a mesh in their order, zeros behind them where n does not divide."""
-    return tree if mesh is None else lay(jax.tree.map(lambda a: _fill(a, -len(a) % mesh.size), tree), mesh, ROWS)
+    """Lay rows of arrays [n, ...] on a mesh in their order, zeros behind them where n does not divide; of processes
+    see `divide_rows`.
+    """
+    if mesh is None:
+        return tree
+    return lay(jax.tree.map(lambda a: _fill(a, -len(a) % (mesh.size // host_count(mesh))), tree), mesh, ROWS)
 
 
 def own_rows(count: int | None, rows: int, hosts: int = 1) -> jax.Array:
@@ -212,6 +225,23 @@ def own_copy(tree: Any) -> Any:
         return a.addressable_data(0) if a.is_fully_replicated else jnp.asarray(process_allgather(a, tiled=True))
 
     return jax.tree.map(take, tree)
+
+
+def own_part(tree: Any) -> Any:
+    """Give a process its own rows of arrays that are divided over several; others stay as they are."""
+
+    def take(a):
+        if isinstance(a, jax.core.Tracer) or a.is_fully_addressable:
+            return a
+        shards = sorted(a.addressable_shards, key=lambda shard: shard.index[0].start)
+        return np.concatenate([shard.data for shard in shards])
+
+    return jax.tree.map(take, tree)
+
+
+def from_hosts(value: Any, mesh: Mesh | None) -> np.ndarray:
+    """Give what each process of a mesh has of a value. -> [processes, ...]."""
+    return np.asarray(value)[None] if host_count(mesh) == 1 else np.asarray(process_allgather(np.asarray(value)))
 
 
 def _even(a, size):

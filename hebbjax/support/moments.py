@@ -40,24 +40,25 @@ def is_on_device(mesh: Mesh | None = None) -> bool:
     return platform in ON_DEVICE or (mesh is not None and platform == 'cpu')
 
 
-def add_moments(moments: Moments | None, x: Any, y: Any, mesh: Mesh | None = None) -> Moments:
+def add_moments(
+    moments: Moments | None, x: Any, y: Any, mesh: Mesh | None = None, rows: slice = slice(None)
+) -> Moments:
     """Add rows x [b, F], y [b, K] to moments, which are written over; None: these are the first, added up on `mesh`.
 
-    Rows of x that have no y, with which a block is filled up, do not count. Blocks of one size share a program.
+    `rows` are those of x that count, and have a y; so blocks that are filled up can be of one size, and one program's.
     """
     shape = x.shape[1], y.shape[1]
     if moments is None and not is_on_device(mesh):
         zeros = (np.zeros(sides) for sides in (shape[:1], shape[1:], (shape[0],) * 2, shape))
         moments = Moments(np.asarray(x[0], np.float64), 0, *zeros)
     if moments is not None and isinstance(moments.xx, np.ndarray):
-        return _add_on_host(moments, np.asarray(x)[: len(y)], y)
+        return _add_on_host(moments, np.asarray(x)[rows], y)
     with jax.enable_x64(True):
-        if moments is None:
-            moments = _zeros(mesh, *shape)
+        moments = _zeros(mesh, *shape) if moments is None else moments
         mesh = getattr(moments.xx.sharding, 'mesh', None)
-        counts = np.arange(len(x)) < len(y)
-        y = np.pad(np.asarray(y, np.float64), ((0, len(x) - len(y)), (0, 0)))
-        return _add_on_device(mesh, moments, *devices.fill_rows((x, y, counts), mesh))
+        counts, of_all = np.zeros(len(x), bool), np.zeros((len(x), shape[1]))
+        counts[rows], of_all[rows] = True, y
+        return _add_on_device(mesh, moments, *devices.fill_rows((x, of_all, counts), mesh))
 
 
 def gather_moments(moments: Moments) -> Moments:
@@ -109,7 +110,8 @@ def _add_on_device(mesh, moments, x, y, counts) -> Moments:
         origin, count, mean_x, mean_y, xx, xy = (a[0] for a in moments)
         x, y = (jnp.where(counts[:, None], a.astype(jnp.float64), 0) for a in (x, y))
         origin = jnp.where(count == 0, x[0], origin)
-        new, total = counts.sum(dtype=jnp.float64), jnp.maximum(count + counts.sum(), 1)
+        new = counts.sum(dtype=jnp.float64)
+        total = jnp.maximum(count + new, 1)
         mean_of = lambda a: a.sum(0) / jnp.maximum(new, 1)  # noqa: E731
         x = jnp.where(counts[:, None], x - origin[None], 0)
         dx, dy = mean_of(x) - mean_x, mean_of(y) - mean_y

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from hebbjax.base import Labelled
 from hebbjax.support.checks import check_count, check_images, check_labels, require, show
@@ -41,7 +42,7 @@ def every_epochs(epochs: int, callback: Callback) -> Callback:
 
 def evaluate(
     train: Labelled | Shards, validation: Labelled, probe: Callable[..., Any] | None = None, *,
-    epochs: int = 1, name: str = 'accuracy',
+    epochs: int = 1, name: str = 'accuracy', mesh: Mesh | None = None,
 ) -> Callback:  # fmt: skip
     """Fit a fresh classifier to what the weights send on as they are, and judge it on validation images.
 
@@ -49,8 +50,8 @@ def evaluate(
     percent, means over seeds, and `evaluate_seconds`. Both are judged every so many epochs, in the first one, and where
     a stage ends.
 
-    The classifier is a `probe`, `readout.ridge_probe()` (None) or `readout.gradient_probe(head, schedule)`. Never judge
-    by the test set: its turn comes once, at the end.
+    The classifier is a `probe`, `readout.ridge_probe(mesh=mesh)` (None) or `readout.gradient_probe(head, schedule)`.
+    Never judge by the test set: its turn comes once, at the end.
     """
     from hebbjax.readout.probe import probe_accuracy, ridge_probe  # late: steps need no readout
 
@@ -59,7 +60,7 @@ def evaluate(
         require(is_pair, f'{split} are two arrays, (images, labels), and not {came}.')
     checked = lambda x, y: (check_images(x), check_labels(y, count=len(x)))  # noqa: E731
     train, validation = train if isinstance(train, Shards) else checked(*train), checked(*validation)
-    fit_probe = ridge_probe() if probe is None else probe
+    fit_probe = ridge_probe(mesh=mesh) if probe is None else probe
     require(callable(fit_probe), f'a probe is one such as readout.ridge_probe(), not {show(probe)}.')
 
     def call(context: CallbackContext) -> None:

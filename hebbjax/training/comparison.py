@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from hebbjax import diagnostics
 from hebbjax.base import AnyArray, Array, Key, Labelled
@@ -30,6 +31,7 @@ from hebbjax.readout.probe import Probe, ProbeFit, probe_accuracy
 from hebbjax.rules.local import count_wins
 from hebbjax.rules.top_k import top_k
 from hebbjax.support import checks, specs
+from hebbjax.training.hosts import take_part
 from hebbjax.training.loop import fit
 from hebbjax.training.presets import Recipe
 from hebbjax.training.stages import Stage, learning_layers
@@ -85,15 +87,15 @@ def initial_state(entry: Entry | Recipe, key: Key, images: AnyArray) -> TrainSta
     return init(entry.net, key, images.shape[1:], weights)
 
 
-def train_entry(entry: Entry, seed: int, train: Labelled, validation: Labelled, *, callbacks=()) -> Trained:
+def train_entry(entry: Entry, seed: int, train: Labelled, validation: Labelled, *, callbacks=(), mesh=None) -> Trained:
     """Train one network on one seed: Hebbian stages, then its classifier. Ctrl-C is raised."""
     layer_key, probe_key = jax.random.split(jax.random.key(seed))
     states, seconds, compile_seconds = (), 0.0, 0.0
     if entry.net:
         state = initial_state(entry, layer_key, train[0])
         if entry.stages:
-            how = {'stages': entry.stages, 'batch': entry.batch, 'callbacks': callbacks, 'watch': None}
-            result = fit(entry.net, state, *train, **how)
+            how = {'stages': entry.stages, 'batch': entry.batch, 'callbacks': callbacks, 'watch': None, 'mesh': mesh}
+            result = fit(entry.net, state, *take_part(train, mesh), **how)
             if result.interrupted:
                 raise KeyboardInterrupt
             state, seconds, compile_seconds = result.state, result.seconds, result.compile_seconds
@@ -106,7 +108,7 @@ def train_entry(entry: Entry, seed: int, train: Labelled, validation: Labelled, 
 def train_entries(
     entries: Mapping[str, Entry], seeds: int, train: Labelled, validation: Labelled, *,
     on_trained: Callable[[str, int, Trained], None] = lambda name, seed, trained: None,
-    callbacks: Callable[[str, int], tuple] = lambda name, seed: (),
+    callbacks: Callable[[str, int], tuple] = lambda name, seed: (), mesh: Mesh | None = None,
 ) -> tuple[dict[tuple[str, int], Trained], bool]:  # fmt: skip
     """Train every network on every seed, one after the other, until done or interrupted.
 
@@ -134,7 +136,7 @@ def train_entries(
         for seed in range(seeds):
             for name, entry in entries.items():
                 if entry.seeds is None or seed < entry.seeds:
-                    how = {'callbacks': callbacks(name, seed)}
+                    how = {'callbacks': callbacks(name, seed), 'mesh': mesh}
                     trained[name, seed] = train_entry(entry, seed, train, validation, **how)
                     on_trained(name, seed, trained[name, seed])
     except KeyboardInterrupt:

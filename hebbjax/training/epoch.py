@@ -45,7 +45,7 @@ def make_train_epoch(
     is_monitor = isinstance(watch, Monitor | None)
     checks.require(is_monitor, f'what is watched is a training.Monitor, or None for nothing, not {checks.show(watch)}.')
     learning_layers(stage, net)
-    mesh = devices.check_mesh(mesh)
+    mesh = devices.check_mesh(mesh, several=True)
     devices.check_divides('a batch', batch, mesh)
     return Program(_EPOCH[donate], check_network(net), stage, batch, watch, augment, keep_last, mesh)
 

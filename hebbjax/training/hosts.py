@@ -7,7 +7,7 @@ state, and calls every callback but those that are `first_only`, which write.
 import contextlib
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,12 +15,13 @@ import numpy as np
 from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather
 from jax.sharding import Mesh
 
+from hebbjax.data.forms import part_of
 from hebbjax.support.checks import is_key
 from hebbjax.support.devices import host_count
 from hebbjax.support.signals import Listener
 
-ROOM = 4096  # bytes that texts are filled up to, so that those of all epochs are sent by one program
-LOST = 'Gloo ', 'NCCL ', 'RCCL ', 'oordination', 'UNAVAILABLE', 'DEADLINE_EXCEEDED'  # in what jax raises then
+TEXT_SIZE = 4096  # bytes that texts are filled up to, so that those of all epochs are sent by one program
+BROKEN = 'Gloo ', 'NCCL ', 'RCCL ', 'oordination', 'UNAVAILABLE', 'DEADLINE_EXCEEDED'  # in what jax raises then
 
 
 def check_agree(mesh: Mesh | None, settings: Mapping[str, Any]) -> None:
@@ -37,10 +38,18 @@ def check_agree(mesh: Mesh | None, settings: Mapping[str, Any]) -> None:
         raise ValueError(f'{what}; start all with the same settings, and with parts of the data of equal size.')
 
 
+def take_part(arrays: Sequence[Any], mesh: Mesh | None) -> Sequence[Any]:
+    """Give a process of a mesh its part of arrays that all of them have; None stays None."""
+    if host_count(mesh) == 1:
+        return arrays
+    rows = part_of((jax.process_index(), jax.process_count()), len(arrays[0]))
+    return [None if array is None else array[rows] for array in arrays]
+
+
 def from_first(content: Any) -> Any:
     """Give all processes what the first one has, anything that JSON can hold."""
     text = np.frombuffer(json.dumps(content).encode(), np.uint8)
-    size = int(broadcast_one_to_all(np.int32(-(-len(text) // ROOM) * ROOM)))
+    size = int(broadcast_one_to_all(np.int32(-(-len(text) // TEXT_SIZE) * TEXT_SIZE)))
     padded = np.full(max(size, len(text)), ord(' '), np.uint8)
     padded[: len(text)] = text
     return json.loads(broadcast_one_to_all(padded[:size]).tobytes())
@@ -61,9 +70,9 @@ def losing_none(mesh: Mesh | None) -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError) as error:  # gloo's are ValueErrors
-        if host_count(mesh) == 1 or not any(word in str(error) for word in LOST):
+        if host_count(mesh) == 1 or not any(word in str(error) for word in BROKEN):
             raise
-        reason = ' '.join(str(error).split())[:100].rstrip('.')
+        reason = ' '.join(str(error).split())[:100].partition(' [')[0].rstrip(':.')
         way = 'start all of them again, from the last checkpoint if there is one'
         raise ConnectionError(f'another process has ended, and training ends with it ({reason}); {way}.') from None
 

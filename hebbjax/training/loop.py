@@ -139,11 +139,13 @@ def fit(
         require(callable(callback), f'callback {show(callback)} is no function of a context; write one, or import it.')
     net, programs, seeds = check_network(net), [], parallel.count_seeds(state)
     by_seed = seeds is not None and getattr(mesh, 'axis_names', None) == (devices.SEED,)
+    mesh = devices.check_mesh(mesh, *((devices.SEED,) if by_seed else (devices.DATA, True)))
+    several = devices.host_count(mesh) > 1
     require(stages, 'a training needs at least one stage; plan_stages("simultaneous", net, epochs=10) makes it.')
     for stage in stages:
         require(isinstance(stage, Stage), f'a stage is a training.Stage, not {show(stage)}.')
         stage = dataclasses.replace(stage, epochs=1)  # a program is the same for any number of them
-        how = {'donate': True, 'mesh': None if by_seed else mesh}
+        how = {'donate': not several, 'mesh': None if by_seed else mesh}  # of several hosts each keeps its view
         programs.append(make_train_epoch(net, batch=batch, stage=stage, watch=watch, augment=augment, **how))
     way = f'a training goes on at a training.Position, not {show(position)}.'
     require(isinstance(position, Position), way)
@@ -154,17 +156,19 @@ def fit(
     fits = number < len(stages) and rows == epoch <= epochs[number]
     require(fits, f'{stands}, cannot go on in stages of {epochs} epochs; {way}.')
     settled = CallbackContext(net, stages, position, state)  # the last whole epoch, callbacks included
-    seed_mesh = devices.check_mesh(mesh, devices.SEED) if by_seed else None
+    seed_mesh = mesh if by_seed else None
     devices.check_divides('a number of seeds', seeds or 0, seed_mesh)
     to_come = settled.epochs - settled.epoch
     program, data, parts, stream = stream_parts(programs[0], state, images, labels, to_come, seed_mesh)
-    state = devices.lay(state, seed_mesh, devices.SEEDS) if by_seed else devices.lay(state, program.mesh)
+    state = devices.lay(state, mesh, devices.SEEDS if by_seed else devices.SAME)
+    settled.state = devices.own_copy(state)
     programs = [dataclasses.replace(other, count=program.count) for other in programs]
     if seeds is not None:
         at_once = seeds_at_once or (1 if jax.default_backend() == 'cpu' else seeds)
-        programs = [parallel.over_seeds(epoch, at_once, seed_mesh, donate=True) for epoch in programs]
+        how = {'mesh': seed_mesh, 'donate': not several}
+        programs = [parallel.over_seeds(epoch, at_once, **how) for epoch in programs]
 
-    if several := devices.host_count(mesh) > 1:
+    if several:
         if jax.process_index():
             callbacks = [callback for callback in callbacks if not getattr(callback, 'first_only', False)]
         same = {
@@ -175,7 +179,6 @@ def fit(
         texts = [program.lower(state, *data).as_text() for program in programs]  # all that else is computed with
         hosts.check_agree(mesh, same | {'network, or what is watched': ''.join(texts)})
     ignore = lambda context: None  # noqa: E731
-    settled.state = devices.own_copy(state)
     for callback in callbacks:
         getattr(callback, 'begin', ignore)(settled)
     started, compile_seconds, interrupted = time.perf_counter(), 0.0, False
@@ -189,15 +192,18 @@ def fit(
 
         # Epoch after epoch, each written over the state of the one before, of which the host has a copy: who is
         # interrupted still wants it.
-        where = None if mesh is None else jax.tree.map(lambda a: a.sharding, state)
-        state, saved = jax.device_put(state, where, may_alias=False), None
+        if not several:
+            where = None if mesh is None else jax.tree.map(lambda a: a.sharding, state)
+            state = jax.device_put(state, where, may_alias=False)
+        saved = None
         try:
             with listen(waits=several) as check_interrupt:
                 while settled.epochs > settled.epoch:
                     number, epoch = position.stage, position.epoch
                     if not settled.epochs_left:
                         number, epoch = number + 1, 0
-                    began, saved = time.perf_counter(), copy_to_host(state) if settled.info is not None else None
+                    began = time.perf_counter()
+                    saved = copy_to_host(state) if settled.info is not None and not several else None
                     state, info, compiling = run_epoch(programs[number], state, itertools.islice(stream, parts))
                     seconds = time.perf_counter() - began - compiling
                     compile_seconds += compiling

@@ -128,7 +128,7 @@ def make_train_step(
         (5, Array(2, dtype=int32))
     """
     learning_layers(stage, net)
-    return Program(_STEP[donate], check_network(net), stage, mesh=devices.check_mesh(mesh))
+    return Program(_STEP[donate], check_network(net), stage, mesh=devices.check_mesh(mesh, several=True))
 
 
 def _step(program: Program, state, *data):

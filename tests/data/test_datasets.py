@@ -157,6 +157,8 @@ def test_what_was_prepared_is_what_loads_in_the_order_of_tensorflow_datasets(pre
             assert sorted(order) == list(range(len(wanted.labels)))
             np.testing.assert_array_equal(images, wanted.images[order])
             np.testing.assert_array_equal(labels, wanted.labels[order])
+            part = data.load(name, split, data_dir=prepared, part=(1, 3))
+            np.testing.assert_array_equal(part.images, images[1 : len(images) // 3 * 3 : 3])
         assert order[:6].tolist() == [16, 13, 27, 19, 15, 6]
 
 

@@ -393,3 +393,42 @@ def test_2000_pngs_are_read_in_seconds_and_in_twice_their_memory(tmp_path, rng):
         assert abs(size - mebibytes) < 0.1 and seconds < 10  # less than one on an idle core
         assert peak < 2 * size + 1  # names and pillow's own take their part
         print(line)
+
+
+# Parts of it, for one of several processes
+
+
+def sources(place):
+    """The same images and labels in every form that they may come in."""
+    npz(place, images=PIXELS, labels=NAMED)
+    examples = [{'image': to_image(pixels), 'label': label} for pixels, label in zip(PIXELS, LABELS)]
+    mapping = {'images': PIXELS, 'labels': LABELS}
+    return [folder(place / 'folder', PIXELS), place / 'set.npz', mapping, (PIXELS, NAMED), Examples(examples)]
+
+
+def test_parts_are_every_nth_image_and_of_equal_size_whatever_they_come_in(tmp_path, monkeypatch):
+    decoded, decode = [], data.folders.pictures.decode
+    monkeypatch.setattr(data.folders.pictures, 'decode', lambda *args: decoded.append(args) or decode(*args))
+    for source in sources(tmp_path):
+        for number in range(5):
+            decoded.clear()
+            images, labels, classes, notes = data.read(source, part=(number, 5))
+            np.testing.assert_array_equal(images, PIXELS[number:10:5])  # 2 of 12 are left over
+            np.testing.assert_array_equal(labels, LABELS[number:10:5])  # numbered as those of all are
+            assert notes[-1] == f'2 images are part {number} of 5, of equal size.'
+            assert len(decoded) <= 2 or isinstance(source, Examples)
+    assert classes == () and data.load(PIXELS, part=(1, 2)).labels is None
+    whole, parts = data.load('digits', 'test'), [data.load('digits', 'test', part=(i, 4)) for i in range(4)]
+    for i, part in enumerate(parts):
+        assert all(np.array_equal(a, b[i:596:4]) for a, b in zip(part, whole))
+
+
+@pytest.mark.parametrize('part, says', [
+    ((3, 2), 'part=(3, 2) is none of 0 to n - 1 of n parts'), ((-1, 2), 'part=(-1, 2) is'), (2, 'part=2 is none'),
+    ((0, 0), 'part=(0, 0) is'), ((0, 13), '12 images do not make 13 parts; use fewer.'), ((0, 2, 1), 'part=(0, 2, 1)'),
+])  # fmt: skip
+def test_parts_that_there_are_not_are_refused(part, says, tmp_path):
+    for source in (PIXELS, folder(tmp_path, PIXELS)):
+        with pytest.raises(ValueError) as refused:
+            data.read(source, part=part)
+        assert str(refused.value).startswith(says)

@@ -99,6 +99,12 @@ def child(index, port, place):
         hebbjax.make_train_step(STACK, mesh=jax.make_mesh((3,), ('data',), devices=jax.devices()[:3]))
     except ValueError as error:
         said['mesh'] = str(error)
+    try:
+        hebbjax.features(
+            STACK, training.load_state(place / f'global{index}.npz', first('stack')).layers, own, mesh=mesh
+        )
+    except ValueError as error:
+        said['features'] = str(error)
     np.savez(place / f'found{index}.npz', **found)
     (place / f'said{index}.json').write_text(json.dumps(said))
 
@@ -206,6 +212,7 @@ def test_each_process_is_told_one_thing(place):
     for one in said:
         assert one['wins'] == 5 * 4 * 16  # of parts of 11 images, 5 for each device, each at 16 places
         assert one['history'] == [0, 0, 0] and 'has not as many of each of 2 processes' in one['mesh']
+        assert one['features'].startswith('each process does this for itself')
     assert not list((place / 'none').iterdir())
 
 
