@@ -3,6 +3,7 @@
 import logging
 import threading
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -146,6 +147,10 @@ def test_the_next_part_is_read_while_one_is_used_and_no_more():
         assert began == [*range(min(number + 2, 5))]
     assert next(parts, None) is None
     assert not [thread for thread in threading.enumerate() if 'ThreadPool' in thread.name]
+
+
+def test_the_thread_computes_as_who_asks(x64):
+    assert next(read_ahead(lambda number: jnp.ones(1).dtype, [0])) == np.float64
 
 
 def test_what_fails_on_the_way_is_raised_where_its_turn_comes():
