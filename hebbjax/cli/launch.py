@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 import sys
 
 import jax
@@ -47,6 +48,7 @@ def start(settings: object) -> None:
     except (ValueError, KeyError) as error:
         way = f'start it by srun, mpirun or torchrun, or set {", ".join(TORCHRUN)} for each process'
         raise ValueError(f'--distributed finds no other processes in its environment ({error}); {way}.') from None
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # jax has put a handler of its own over Python's
     if jax.process_index():
         sys.stdout = open(os.devnull, 'w')  # noqa: SIM115  until it ends
 
