@@ -225,7 +225,7 @@ def fit_gradient(
                     carry, sums = gradient_epoch(model, schedule, carry, *data, *drawn, part, **how)
                     loss, right = loss + float(sums[0]) / total, right + float(sums[1]) / total
             judged = carry.mean, carry.stats
-            classes = devices.own_part(predict_classes(model, judged, held_inputs, mesh=mesh))
+            classes = devices.local_rows(predict_classes(model, judged, held_inputs, mesh=mesh))
             classes = np.asarray(classes)[:held_count]
             held_out = np.mean(classes == held_labels) if (classes >= 0).all() else np.nan
             held_out = devices.from_hosts(held_out, mesh).mean()

@@ -147,10 +147,10 @@ def by_rows(f: Callable) -> Callable:
     def call(spec, same, rows, *how, mesh=None, **more):
         run, how, more = place(spec, same, rows, *how, mesh=mesh, **more)
         outcome, first = run(*how, **more), jax.tree.leaves(rows)[0]
-        if mesh is None or not getattr(first, 'is_fully_addressable', True):
+        if mesh is None or _is_on_hosts(first):
             return outcome
         divides = len(first) % (mesh.size // host_count(mesh)) == 0
-        outcome = own_part(outcome)
+        outcome = local_rows(outcome)
         return outcome if divides else jax.tree.map(lambda a: a[: len(first)], outcome)
 
     def lower(*how, **more):  # ahead of time, as `jax.jit` does
@@ -227,11 +227,11 @@ def own_copy(tree: Any) -> Any:
     return jax.tree.map(take, tree)
 
 
-def own_part(tree: Any) -> Any:
+def local_rows(tree: Any) -> Any:
     """Give a process its own rows of arrays that are divided over several; others stay as they are."""
 
     def take(a):
-        if isinstance(a, jax.core.Tracer) or a.is_fully_addressable:
+        if not _is_on_hosts(a):
             return a
         shards = sorted(a.addressable_shards, key=lambda shard: shard.index[0].start)
         return np.concatenate([shard.data for shard in shards])
@@ -242,6 +242,10 @@ def own_part(tree: Any) -> Any:
 def from_hosts(value: Any, mesh: Mesh | None) -> np.ndarray:
     """Give what each process of a mesh has of a value. -> [processes, ...]."""
     return np.asarray(value)[None] if host_count(mesh) == 1 else np.asarray(process_allgather(np.asarray(value)))
+
+
+def _is_on_hosts(a):
+    return isinstance(a, jax.Array) and not isinstance(a, jax.core.Tracer) and not a.is_fully_addressable
 
 
 def _even(a, size):

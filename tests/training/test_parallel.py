@@ -75,3 +75,33 @@ def test_seeds_that_are_none_are_refused():
         parallel.over_seeds(lambda s: s, 0)
     with pytest.raises(ValueError, match=r'keys are an array of them, such as jax.random.split\(key, 3\), not 3'):
         parallel.init_seeds(NET, 3, (8, 8, 1))
+
+
+SIMPLE = {'rule': RULE, 'tx': transforms.scale_by_rate(0.1), 'window': Window(3)}
+TRACED = {
+    'homeostasis-rate': lambda v: {'homeostasis': Homeostasis(rate=v)},
+    'homeostasis-winners': lambda v: {'homeostasis': Homeostasis(winners=v)},
+    'momentum': lambda v: {'post': (layers.BatchNorm(momentum=v), triangle)},
+    'density': lambda v: {'init': initializers.pruned(v)},
+    'som-radius': lambda v: {'rule': rules.som((2, 2), radius=v)},
+    'som-tau': lambda v: {'rule': rules.som((2, 2), tau=10 * v)},
+}
+
+
+@pytest.mark.parametrize('name', TRACED)
+def test_runs_of_several_settings_are_one_program(name):
+    images, values = digits(6), jnp.array([0.4, 0.9])
+
+    def learn(value):
+        net = (hebbjax.Layer(4, **SIMPLE | TRACED[name](value)),)
+        state = layers.init(net, jax.random.key(0), images.shape[1:])
+        for _ in range(2):
+            state, _ = training.train_step(net, state, images)
+        return state.layers
+
+    many, one = jax.jit(jax.vmap(learn))(values), jax.jit(learn)
+    for number, value in enumerate(values):
+        for a, b in zip(jax.tree.leaves(many), jax.tree.leaves(one(value))):
+            np.testing.assert_allclose(a[number], b, rtol=1e-5, atol=1e-5)
+    leaves = jax.tree.leaves(many)
+    assert any((leaf[0] != leaf[1]).any() for leaf in leaves)
