@@ -166,16 +166,19 @@ def test_what_is_wrong_with_parts_is_refused():
         fit(data.open_shards((IMAGES, np.where(np.arange(40) == 39, 4, LABELS)), 10), start(taught), net=taught)
 
 
-def test_seeds_and_devices_take_parts_too():
-    shards = data.open_shards((IMAGES, LABELS), 20)
+def test_seeds_take_parts_too():
+    shards, net = data.open_shards((IMAGES, LABELS), 20), NET[:1]
     keys = lambda: jax.random.split(jax.random.key(0), 2)  # noqa: E731
-    seeds = fit(shards, training.init_seeds(NET, keys(), SHAPE))
-    first = fit(shards, layers.init(NET, keys()[0], SHAPE))
+    seeds = fit(shards, training.init_seeds(net, keys(), SHAPE), net=net)
+    first = fit(shards, layers.init(net, keys()[0], SHAPE), net=net)
     assert seeds.history[0].keys() == first.history[0].keys()
     np.testing.assert_allclose(seeds.state.layers[0].w[0], first.state.layers[0].w, atol=1e-6)
-    mesh = jax.make_mesh((5,), ('data',))
-    divided, shards = fit(data.open_shards(IMAGES, 18), mesh=mesh, watch=None), data.open_shards(IMAGES, 18)
-    state, epoch = start(), training.make_train_epoch(NET, batch=BATCH, mesh=mesh)
+
+
+def test_parts_are_divided_over_devices():
+    shards, net, mesh = data.open_shards(IMAGES, 18), NET[:1], jax.make_mesh((5,), ('data',))  # 18 do not divide
+    divided = fit(shards, start(net), net=net, mesh=mesh, watch=None)
+    state, epoch = start(net), training.make_train_epoch(net, batch=BATCH, mesh=mesh)
     for _ in range(2):
         for part in draw_order(jax.random.key_data(state.key), int(state.step), 2):
             state, _ = epoch(state, shards[part].images)
