@@ -15,8 +15,8 @@ import jax
 import timing
 from rich.console import Console
 
+from hebbjax.cli.launch import keep_programs
 from hebbjax.cli.main import run_command
-from hebbjax.cli.runtime import keep_programs
 
 
 @dataclasses.dataclass(frozen=True)

@@ -138,7 +138,7 @@ def score(config: Config, w, train, *others) -> list[float]:
     net = (make_layer(train[0].shape[1], config.features, rules.oja()),)
     states = init(net, jax.random.key(0), train[0].shape[1:], [w]).layers
     look = functools.partial(features, net, states)
-    of = lambda images: np.concatenate([*over_blocks(look, images, 500)])  # noqa: E731
+    of = lambda images: over_blocks(look, images, 500)  # noqa: E731
     x = of(train[0])
     scale = np.sqrt(x.var(0).mean()) + 1e-12
     model = readout.fit_ridge([(x / scale, train[1])], 10, config.penalty * len(x))

@@ -34,12 +34,10 @@ class Features(Source):
     """
 
     dataset: str | None = (
-        None  # digits, mnist, ..., a folder, .npz, .npy, .csv or .parquet; left out: the run's, or digits
+        None  # digits, mnist ..., a folder, .npz, .npy, .csv or .parquet; left out: the run's or digits
     )
     out: pathlib.Path = pathlib.Path('features.npz')  # File to write, .npz or .npy
-    recipe: flags.choice(*presets.RECIPES) | None = (
-        None  # Network to train: krotov, one layer, or miconi, three; left out: krotov
-    )
+    recipe: flags.choice(*presets.RECIPES) | None = None  # krotov, one layer, or miconi, three; left out: krotov
     features: tuple[flags.Count, ...] | None = None  # Neurons of its layers; left out: chosen by size and number
     epochs: flags.Count | None = None  # Epochs to train it; left out: chosen by size and number of the images
     seed: flags.Seed = 0  # Draws weights and order
@@ -78,7 +76,7 @@ def run_features(settings: Features, console: Console) -> None:
     arrays, block = {}, block_size(images.shape[1:])
     for split, part in parts.items():
         prefix = '' if split == 'train' else f'{split}_'
-        arrays[f'{prefix}features'] = np.concatenate([*over_blocks(answer, part.images, block)])
+        arrays[f'{prefix}features'] = over_blocks(answer, part.images, block)
         arrays |= {} if part.labels is None else {f'{prefix}labels': part.labels}
     count, width = arrays['features'].shape
     if ending == '.npz':

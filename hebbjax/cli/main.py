@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
-from hebbjax.cli import launch, runtime
+from hebbjax.cli import launch
 from hebbjax.cli.output import lasting_output, make_console
 from hebbjax.support.checks import check_choice
 from hebbjax.support.signals import listen
@@ -78,7 +78,7 @@ def run_command(settings, command: Callable, argv: Sequence[str], prog: str) -> 
     which says True where it was ended early. -> exit code.
     """
     kind = settings if isinstance(settings, type) else type(settings)
-    wide, defaults = runtime.with_cache(kind), {}
+    wide, defaults = launch.with_cache(kind), {}
     if kind is not settings:
         defaults['default'] = wide(**vars(settings))
     with listen() as listener:
@@ -86,7 +86,7 @@ def run_command(settings, command: Callable, argv: Sequence[str], prog: str) -> 
             chosen = vars(tyro.cli(wide, args=list(argv), prog=prog, **defaults)).copy()
             listener()
             if (folder := chosen.pop('compilation_cache')) is not None:
-                runtime.keep_programs(folder)
+                launch.keep_programs(folder)
             chosen = kind(**chosen)
             launch.start(chosen)
             is_interrupted = command(chosen, make_console()) is True
@@ -97,7 +97,7 @@ def run_command(settings, command: Callable, argv: Sequence[str], prog: str) -> 
             elif isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in words:  # jax has no kind of its own
                 words = 'this needs more memory than there is; use fewer neurons, images or seeds, or smaller batches.'
             elif isinstance(error, RuntimeError | AssertionError):
-                words = runtime.missing_device()
+                words = launch.missing_device()
                 if words is None:  # a bug
                     raise
             print(f'{prog}: error: {words}', file=sys.stderr)

@@ -94,9 +94,8 @@ def draw_logs(
     """Draw what a training of `depth` layers wrote down: file name -> picture; metrics in one, or each `apart`."""
     metrics = [metric for metric in dict.fromkeys(key for row in history for key in row) if metric not in COUNTERS]
     sheets = {metric: [metric] for metric in metrics} if apart else {'metrics': metrics} if metrics else {}
-    figures = {
-        sheet: plots.metric_curves(history, names, title='' if apart else name) for sheet, names in sheets.items()
-    }
+    title = '' if apart else name
+    figures = {sheet: plots.metric_curves(history, names, title=title) for sheet, names in sheets.items()}
     series, shares, wins = {}, {}, {}
     for number in range(1, depth + 1 if details else 1):
         layer, rows = f'layer {number}', [row for row in details if row['layer'] == number]

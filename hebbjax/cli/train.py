@@ -225,10 +225,9 @@ def make_callbacks(settings: Watched, start: Start, folder: pathlib.Path) -> lis
     every = settings.every or max(1, settings.epochs // 10)
     best = METRIC if 'evaluate' in settings.callbacks else None
     saving = {'epochs': settings.save_every, 'keep': settings.keep, 'best': best}
+    judged = start.train, start.validation
     make = {
-        'evaluate': lambda: training.evaluate(
-            start.train, start.validation, settings.probe(start.classes), epochs=every
-        ),
+        'evaluate': lambda: training.evaluate(*judged, settings.probe(start.classes), epochs=every),
         'early_stop': lambda: training.early_stop(METRIC, settings.patience),
         'log': lambda: training.Log(folder, epochs=every),
         'plot': lambda: training.Pictures(pictures, shape, epochs=every),

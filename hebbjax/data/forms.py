@@ -11,16 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hebbjax.data import pictures
-from hebbjax.support.checks import (
-    BRIGHT,
-    check_choice,
-    check_images,
-    check_labels,
-    check_number,
-    is_count,
-    require,
-    show,
-)
+from hebbjax.support import checks
+from hebbjax.support.checks import require, show
 
 KEYS = {
     'images': ('images', 'image', 'imgs', 'img', 'x', 'data', 'pixels', 'pixel_values', 'arr_0'),
@@ -57,7 +49,7 @@ def assemble(found: Found, notes: Sequence[str], *, white=None, resize=None) -> 
     images = np.ascontiguousarray(scale(found.images, white, notes, found.is_typed))
     if resize is not None and resize != images.shape[1:3]:
         images = pictures.gather(((str(index), pixels) for index, pixels in enumerate(images)), len(images), resize)
-    check_images(images)
+    checks.check_images(images)
     n, h, w, c = images.shape
     count, kind = 'no labels', {1: 'grey', 3: 'RGB'}.get(c, f'{c} channels')
     if labels is not None:
@@ -90,7 +82,7 @@ def part_of(part: tuple[int, int] | None, count: int = 2**31) -> slice:
     """
     if part is None:
         return slice(count)
-    fits = isinstance(part, tuple | list) and len(part) == 2 and all(map(is_count, part, (0, 1)))
+    fits = isinstance(part, tuple | list) and len(part) == 2 and all(map(checks.is_count, part, (0, 1)))
     way = 'give (i, n), such as (jax.process_index(), jax.process_count())'
     require(fits and part[0] < part[1], f'part={show(part)} is none of 0 to n - 1 of n parts; {way}.')
     require(part[1] <= count, f'{count} images do not make {part[1]} parts; use fewer.')
@@ -108,7 +100,7 @@ def find_key(what: str, names: Sequence[str], given: str | None = None, needed: 
     """Find the entry or column of 'images' or 'labels' by its name, or by the one given; None: there is none."""
     setting = f'{what}_key'
     if given is not None:
-        check_choice(setting, given, names)
+        checks.check_choice(setting, given, names)
         return given
     found = [name for name in names if str(name).lower() in KEYS[what]]
     shown = ', '.join(map(str, [*names][:8]))
@@ -165,7 +157,7 @@ def scale(images: np.ndarray, white: float | None, notes: list[str], is_typed: b
     low, high = float(images.min()), float(images.max())
     own = _WHITES.get(images.dtype) if is_typed else None
     if white is not None:
-        check_number('white', white, above=0)
+        checks.check_number('white', white, above=0)
     elif own or not math.isfinite(low + high):  # the latter are refused at the door
         if kind == 'u' and 0 < high < own / 2:
             notes.append(f'images of {name} reach {high:g} of {own}; if {high:g} is white, {_HINT}{high:g}.')
@@ -191,7 +183,7 @@ def number_labels(labels, names: Sequence[str] = ()) -> tuple[np.ndarray, tuple[
     if labels.dtype.kind == 'O' and all(isinstance(label, str) for label in labels.flat):
         labels = labels.astype(str)  # of tables
     if labels.dtype.kind not in 'US':
-        labels = np.asarray(check_labels(labels, len(names) or None))
+        labels = np.asarray(checks.check_labels(labels, len(names) or None))
         highest = labels.max(initial=0)
         require(highest < 2**31, f'labels run to {highest}, which are no classes; number them from 0.')
         return labels.astype(np.int32), tuple(names)
@@ -211,7 +203,7 @@ def sort_names(names) -> list[str]:
 
 
 def _recognise(low, high, is_float, name) -> int:
-    if is_float and (low < 0 or high <= BRIGHT):
+    if is_float and (low < 0 or high <= checks.BRIGHT):
         return 1
     white = next((white for white in _WHITES.values() if high <= white), 0)
     fits = low >= 0 and white >= high > white / 2

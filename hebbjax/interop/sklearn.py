@@ -89,7 +89,7 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Settin
         check_is_fitted(self, 'state_')
         images, _ = self._take(X)
         block = min(block_size(images.shape[1:]), 1 << (len(images) - 1).bit_length())
-        return np.concatenate([*over_blocks(lambda part: np.asarray(self._answer(part)), images, block)])
+        return over_blocks(self._answer, images, block)
 
     @property
     def _n_features_out(self) -> int:  # asked for by scikit-learn, for names

@@ -89,10 +89,8 @@ def _window(layer, state: LayerState) -> tuple[int, ...]:
     """Give (kh, kw, C) of the windows of a layer, of a dense one the shape of its images."""
     if layer.window.size is None:
         shape = getattr(state.made_for, 'shape', ())
-        fits = math.prod(shape) == state.w.shape[1]
-        require(
-            fits, f'a dense layer of {state.w.shape[1]} inputs flattens images of shape {shape}; give states of init.'
-        )
+        came = f'a dense layer of {state.w.shape[1]} inputs flattens images of shape {shape}'
+        require(math.prod(shape) == state.w.shape[1], f'{came}; give states of init.')
         return tuple(shape)
     kh, kw = np.broadcast_to(layer.window.size, 2).tolist()
     return kh, kw, state.w.shape[1] // (kh * kw)

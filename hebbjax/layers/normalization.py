@@ -13,9 +13,8 @@ from hebbjax.layers.chain import PartState, Shape
 from hebbjax.support import checks, devices
 
 ones = jax.nn.initializers.ones  # first scales, as today's frameworks have them
-uniform: jax.nn.initializers.Initializer = jax.nn.initializers.uniform(
-    1.0
-)  # as PyTorch 1.0; so Amato et al. (2019), whose Hebbian layers keep them
+# as PyTorch 1.0; so Amato et al. (2019), whose Hebbian layers keep them
+uniform: jax.nn.initializers.Initializer = jax.nn.initializers.uniform(1.0)
 FLAT_IMAGE = 1e-6  # relative to its largest value: an image that varies less is constant up to rounding
 
 

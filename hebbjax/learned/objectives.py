@@ -69,8 +69,7 @@ def held_out_accuracy(fitted: Labelled, held_out: Labelled, classes: int, penalt
 def _read_out(fitted, held_out, classes, penalty):
     """Give the outputs for what was held out, and its labels."""
     checks.check_count('classes', classes)
-    (features, labels), (others, other_labels) = (
-        (jnp.asarray(x), checks.check_labels(y, classes, len(x))) for x, y in (fitted, held_out)
-    )
+    pairs = ((jnp.asarray(x), checks.check_labels(y, classes, len(x))) for x, y in (fitted, held_out))
+    (features, labels), (others, other_labels) = pairs
     targets = jax.nn.one_hot(labels, classes, dtype=features.dtype)
     return ridge_outputs(features, targets, others, penalty), other_labels

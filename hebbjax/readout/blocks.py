@@ -46,7 +46,6 @@ def cut_blocks(images: AnyArray, block: int) -> Iterator[tuple[AnyArray, slice]]
         yield images[first : first + block], slice(start - first, min(count - first, block))
 
 
-def over_blocks(f: Callable[[Array], Array], images: AnyArray, block: int) -> Iterator[np.ndarray]:
-    """Give `f` of one block of images after the other, of each image once, on the host."""
-    for part, new in cut_blocks(images, block):
-        yield np.asarray(f(part))[new]
+def over_blocks(f: Callable[[Array], Array], images: AnyArray, block: int) -> np.ndarray:
+    """Give `f` of all images on the host, of one block after the other. -> [n, ...]."""
+    return np.concatenate([np.asarray(f(part))[new] for part, new in cut_blocks(images, block)])

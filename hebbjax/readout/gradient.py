@@ -180,17 +180,15 @@ def fit_gradient(
         return samples, np.asarray(checks.check_labels(truth, logits.shape[1], counts.pop()), np.int32)
 
     def place(number):
-        part = devices.fill_rows(check(*shards[number]), mesh, evenly=True)
-        return jax.block_until_ready(jax.device_put(part))
+        part = check(*shards[number])
+        laid = jax.device_put(part) if mesh is None else devices.fill_rows(part, mesh, evenly=True)
+        return jax.block_until_ready(laid)
 
     shards, mesh = parts_of(train), devices.check_mesh(mesh)
     count, (held_inputs, held_labels) = len(check(*shards[0])[1]), check(*validation)
     schedule.check(count, mesh)
     count *= devices.host_count(mesh)
-    steps, how = count // schedule.batch, {'mesh': mesh}
-    if mesh is not None:
-        how['count'] = count if count % mesh.size else None
-    data = place(0)
+    steps, how, data = count // schedule.batch, {'mesh': mesh, 'count': count}, place(0)
     held_inputs, held_count = devices.fill_rows(held_inputs, mesh), len(held_labels)
 
     # Where it begins: afresh, or behind what an interrupted training kept.

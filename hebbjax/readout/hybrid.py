@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
@@ -208,4 +207,4 @@ def predict_hybrid(result: HybridResult, images: AnyArray, mesh: Mesh | None = N
     model = dataclasses.replace(result.model, below=0, augment=None)
     classes = functools.partial(predict_classes, model, model.init(result.layers), mesh=mesh)
     block = ANSWERED_TOGETHER * devices.local_count(mesh)
-    return jax.device_put(np.concatenate([*over_blocks(classes, images, block)]))
+    return jax.device_put(over_blocks(classes, images, block))

@@ -96,9 +96,8 @@ def ridge_probe(penalty: float = 1.0, block: int = 1000, mesh: Mesh | None = Non
             for number, (rows, new) in enumerate(cut_blocks(images, step := size(images))):
                 stats = add_moments(stats, features(rows), one_hot[number * step :][:step], mesh, new)
         model = ridge.solve_ridge(stats, penalty)
-        of_blocks = lambda images: over_blocks(features, images, size(images))  # noqa: E731
-        classes = lambda images: np.concatenate([ridge.predict_ridge(model, x) for x in of_blocks(images)])  # noqa: E731
-        predict = lambda images: jax.device_put(classes(images))  # noqa: E731
+        classes = lambda rows: ridge.predict_ridge(model, features(rows))  # noqa: E731
+        predict = lambda images: jax.device_put(over_blocks(classes, images, size(images)))  # noqa: E731
         return Probe(predict, tuple(states), seconds=time.perf_counter() - started)
 
     fit.check = check

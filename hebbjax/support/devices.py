@@ -91,7 +91,7 @@ def own_order(key: Any, rows: int, count: int | None = None, hosts: int = 1) -> 
     hosts, what fills its rows up comes last. -> [rows].
     """
     order = jax.random.permutation(own_key(key), rows)
-    if count is None:
+    if count in (None, rows * device_count()):
         return order
     count, size = count // hosts, device_count() // hosts  # of each process
     whole = count // size + jnp.asarray(device_number() % size < count % size, order.dtype)

@@ -16,10 +16,9 @@ from typing import Any
 
 import cloudpickle
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from hebbjax.support.checks import is_traced
+from hebbjax.support.checks import is_key, is_traced
 
 _PLAIN = (type(None), int, float, complex, str, bytes, np.generic, np.dtype, type, types.ModuleType, types.CodeType)
 
@@ -54,17 +53,15 @@ def value_of(thing: Any, within: tuple = ()) -> Hashable:
     if isinstance(thing, dict):
         return dict, *map(inner, thing.items())
     if isinstance(thing, np.ndarray | jax.Array) and not is_traced(thing):
-        is_key = jnp.issubdtype(thing.dtype, jax.dtypes.prng_key)
-        array = np.ascontiguousarray(jax.random.key_data(thing) if is_key else thing)
+        array = np.ascontiguousarray(jax.random.key_data(thing) if is_key(thing) else thing)
         return array.shape, str(array.dtype), hashlib.sha256(array.tobytes()).digest()
     if isinstance(thing, functools.partial):
         return functools.partial, *map(inner, (thing.func, thing.args, thing.keywords))
     if isinstance(thing, types.MethodType):
         return types.MethodType, thing.__func__.__qualname__, inner(thing.__self__)
     if isinstance(thing, types.FunctionType) and not _has_a_name(thing):
-        outside = {
-            name: thing.__globals__[name] for name in sorted(_names(thing.__code__)) if name in thing.__globals__
-        }
+        known = thing.__globals__
+        outside = {name: known[name] for name in sorted(_names(thing.__code__)) if name in known}
         cells = ['empty' if cell == types.CellType() else cell.cell_contents for cell in thing.__closure__ or ()]
         surroundings = thing.__defaults__, thing.__kwdefaults__, outside, cells
         return thing.__module__, thing.__code__, *map(inner, surroundings)

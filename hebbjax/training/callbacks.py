@@ -27,14 +27,7 @@ def every_epochs(epochs: int, callback: Callback) -> Callback:
         if context.is_due(epochs):
             callback(context)
 
-    for name in (
-        'begin',
-        'finish',
-        'after_all',
-        'first_only',
-        '__enter__',
-        '__exit__',
-    ):  # what else it has stays as it is
+    for name in ('begin', 'finish', 'after_all', 'first_only', '__enter__', '__exit__'):  # what else it has
         if hasattr(callback, name):
             setattr(call, name, getattr(callback, name))
     return call

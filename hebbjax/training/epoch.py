@@ -86,10 +86,7 @@ def _own_epoch(program: Program, count: int, state, images, labels=None):
     # one info a layer for the whole epoch
     (infos, observations), summaries = steps, []
     for number, info in enumerate(infos):
-        summary = None
-        if info is not None:
-            wins, update, finite, rates, _ = info
-            summary = StepInfo(wins.sum(0), update.max(), finite.all(), rates.mean(0))
+        summary = None if info is None else join_steps(info)
         if watch is not None:
             trace = trace_epoch(watch, info, observations[number], first, state.layers[number].w)
             summary = (summary or StepInfo(None, None, None, None))._replace(trace=trace)
@@ -97,21 +94,22 @@ def _own_epoch(program: Program, count: int, state, images, labels=None):
     return state, tuple(summaries)
 
 
+def join_steps(info: StepInfo) -> StepInfo:
+    """Make one info of a leading axis of steps, or of parts of an epoch."""
+    wins, update, finite, rates, _ = info
+    return StepInfo(wins.sum(0, wins.dtype), update.max(0), finite.all(0), rates.mean(0))
+
+
 def join_infos(infos: Sequence[tuple[StepInfo | None, ...]]) -> tuple[StepInfo | None, ...]:
     """Put together, on the host, what epochs over parts of a data set say, as one over all of them would say it."""
-    return infos[0] if len(infos) == 1 else tuple(map(_join_layer, *infos))
 
+    def join(*parts: StepInfo | None) -> StepInfo | None:
+        traces, joined = [getattr(info, 'trace', None) for info in parts], parts[0]
+        if joined is not None and joined.win_counts is not None:
+            joined = join_steps(jax.tree.map(lambda *a: np.stack(a), *(info._replace(trace=None) for info in parts)))
+        return joined if traces[0] is None else joined._replace(trace=join_traces(traces, joined.win_counts))
 
-def _join_layer(*infos: StepInfo | None) -> StepInfo | None:
-    traces, joined = [getattr(info, 'trace', None) for info in infos], None
-    if infos[0] is not None:
-        joined = StepInfo(None, None, None, None)
-        if infos[0].win_counts is not None:
-            wins, update, finite, rates = (np.stack(column) for column in zip(*(info[:4] for info in infos)))
-            joined = StepInfo(wins.sum(0, wins.dtype), update.max(0), finite.all(0), rates.mean(0))
-        if traces[0] is not None:
-            joined = joined._replace(trace=join_traces(traces, joined.win_counts))
-    return joined
+    return infos[0] if len(infos) == 1 else tuple(map(join, *infos))
 
 
 _EPOCH = [jax.jit(_epoch, static_argnums=0, donate_argnums=(1,)[:donate]) for donate in (0, 1)]

@@ -49,9 +49,7 @@ class CallbackContext:
     net: Network
     stages: Sequence[Stage]
     position: Position
-    state: (
-        TrainState  # with a leading axis of seeds, where there are any; a process's own; the next epoch writes over it
-    )
+    state: TrainState  # a process's own, with a leading axis of seeds, if any; the next epoch writes over it
     info: tuple[StepInfo | None, ...] | None = None  # the epoch's of each layer, on the host
 
     # every epoch's scalars; this one's, `layer1.max_update`, `layer2.dead`, ..., to which callbacks may add theirs
@@ -171,11 +169,9 @@ def fit(
     if several:
         if jax.process_index():
             callbacks = [callback for callback in callbacks if not getattr(callback, 'first_only', False)]
-        same = {
-            'number, shape or dtype of images': f'{images.shape} {images.dtype} {parts}',
-            'labels': f'{len(data) > 1}',
-        }
-        same |= {'batch': f'{batch}', 'stages': f'{stages}', 'position': f'{position[:3]}', 'key or weights': state}
+        same = {'number, shape or dtype of images': f'{images.shape} {images.dtype} {parts}'}
+        same |= {'labels': f'{len(data) > 1}', 'batch': f'{batch}', 'stages': f'{stages}'}
+        same |= {'position': f'{position[:3]}', 'key or weights': state}
         texts = [program.lower(state, *data).as_text() for program in programs]  # all that else is computed with
         hosts.check_agree(mesh, same | {'network, or what is watched': ''.join(texts)})
     ignore = lambda context: None  # noqa: E731

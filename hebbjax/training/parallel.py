@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
 
@@ -16,7 +15,7 @@ from hebbjax.support import checks, devices
 
 def init_seeds(net: Network, keys: Array, image_shape: Shape) -> TrainState:
     """Make one first state per key [S]: every array has a leading axis S. See `init`."""
-    fits = isinstance(keys, jax.Array) and keys.ndim == 1 and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+    fits = checks.is_key(keys) and keys.ndim == 1
     checks.require(fits, f'keys are an array of them, such as jax.random.split(key, 3), not {checks.show(keys)}.')
     return jax.vmap(lambda key: init(net, key, image_shape))(keys)
 

@@ -86,7 +86,7 @@ class Program:
     augment: Callable[[Key, Array], Array] | None = None
     keep_last: bool = False
     mesh: Mesh | None = None
-    count: int | None = None  # of images of all processes, where devices have not all as many
+    count: int | None = None  # of images of all processes, on a mesh
 
     __eq__, __hash__ = specs.specs_equal, specs.spec_hash
 
@@ -101,7 +101,7 @@ class Program:
         if self.mesh is not None and not devices.is_divided(images, self.mesh):
             count = len(images) * (1 if checks.is_traced(images) else devices.host_count(self.mesh))
             devices.check_divides('a batch', count if self.batch is None else self.batch, self.mesh)
-            program = dataclasses.replace(self, count=count if count % self.mesh.size else None)
+            program = dataclasses.replace(self, count=count)
             data = devices.fill_rows(data, self.mesh, evenly=True)
         return program, devices.lay(state, self.mesh), data
 
