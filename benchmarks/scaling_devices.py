@@ -68,13 +68,13 @@ def make_program(name: str, config: Config, mesh: jax.sharding.Mesh) -> tuple[Ca
         make = training.make_train_step if name == 'step' else partial(training.make_train_epoch, batch=config.batch)
         program, state, data = make(net, mesh=mesh).place(state, images)
         return program, (state, *data), {}
-    states, rows = devices.lay(state.layers, mesh), devices.divide_rows(images, mesh)
+    states, rows = devices.lay(state.layers, mesh), devices.fill_rows(images, mesh)
     if name == 'features':
         return jax.jit(lambda states, images: layers.features(net, states, images, mesh=mesh)), (states, rows), {}
     if name == 'ridge':
         with jax.enable_x64(True):
-            x, y = (devices.divide_rows(a, mesh) for a in (images.reshape(config.batch, -1), np.eye(10)[labels]))
-            counts = devices.divide_rows(np.ones(config.batch, bool), mesh)
+            x, y = (devices.fill_rows(a, mesh) for a in (images.reshape(config.batch, -1), np.eye(10)[labels]))
+            counts = devices.fill_rows(np.ones(config.batch, bool), mesh)
             return moments._add_on_device, (mesh, moments._zeros(mesh, x.shape[1], 10), x, y, counts), {}
     whole = (*net, readout.linear_head(10))
     model = NetworkModel(whole, 0)
@@ -83,7 +83,7 @@ def make_program(name: str, config: Config, mesh: jax.sharding.Mesh) -> tuple[Ca
     carry = gradient.Carry(params, stats, schedule.tx().init(params), params, np.int32(0))
     carry, key = devices.lay((carry, jax.random.key(0)), mesh)
     how = np.float32(1), (np.int32(0), np.int32(1))
-    arguments = model, schedule, carry, rows, devices.divide_rows(labels, mesh), key, *how
+    arguments = model, schedule, carry, rows, devices.fill_rows(labels, mesh), key, *how
     return gradient.gradient_epoch, arguments, {'mesh': mesh}
 
 

@@ -180,8 +180,8 @@ def fit_gradient(
         return samples, np.asarray(checks.check_labels(truth, logits.shape[1], counts.pop()), np.int32)
 
     def place(number):
-        part = check(*shards[number])
-        return jax.block_until_ready(devices.divide_rows(part, mesh) if mesh is not None else jax.device_put(part))
+        part = devices.fill_rows(check(*shards[number]), mesh, evenly=True)
+        return jax.block_until_ready(jax.device_put(part))
 
     shards, mesh = parts_of(train), devices.check_mesh(mesh)
     count, (held_inputs, held_labels) = len(check(*shards[0])[1]), check(*validation)
@@ -225,8 +225,8 @@ def fit_gradient(
                     carry, sums = gradient_epoch(model, schedule, carry, *data, *drawn, part, **how)
                     loss, right = loss + float(sums[0]) / total, right + float(sums[1]) / total
             judged = carry.mean, carry.stats
-            classes = devices.local_rows(predict_classes(model, judged, held_inputs, mesh=mesh))
-            classes = np.asarray(classes)[:held_count]
+            classes = predict_classes(model, judged, held_inputs, mesh=mesh)
+            classes = np.asarray(classes if mesh is None else devices.local_rows(classes, mesh))[:held_count]
             held_out = np.mean(classes == held_labels) if (classes >= 0).all() else np.nan
             held_out = devices.from_hosts(held_out, mesh).mean()
             what = 'answer to validation inputs' if np.isfinite(loss) else 'training loss'

@@ -73,7 +73,7 @@ def ridge_probe(penalty: float = 1.0, block: int = 1000, mesh: Mesh | None = Non
     mesh = devices.check_mesh(mesh)
     check_number('penalty', penalty, least=0)
     check_count('block', block)
-    share = 1 if mesh is None else mesh.size // devices.host_count(mesh)
+    share = devices.local_count(mesh)
 
     def check(net, states, train, validation) -> None:
         images, labels = parts_of(train)[0]

@@ -17,14 +17,88 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.experimental.multihost_utils import process_allgather
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from hebbjax.support.checks import is_key, is_traced, require, show
+from hebbjax.support.checks import require, show
 
 DATA, SEED = 'data', 'seed'  # axes of a mesh: rows of a batch, and runs, are divided along them
 SAME, ROWS, SEEDS = PartitionSpec(), PartitionSpec(DATA), PartitionSpec(SEED)  # on all devices; divided
 LOW = 1 << 16  # a sum of integers goes as two of floats, exact for as many devices
+
+
+# What is asked for inside of a program.
+
+
+def _is_divided() -> bool:
+    return DATA in jax.sharding.get_abstract_mesh().manual_axes
+
+
+def device_count() -> int:
+    """Say over how many devices the program that is being traced is divided."""
+    return lax.axis_size(DATA) if _is_divided() else 1
+
+
+def device_number() -> jax.Array | int:
+    """Say which of these devices a program runs on, from 0."""
+    return lax.axis_index(DATA) if _is_divided() else 0
+
+
+def sum_over_devices(tree: Any) -> Any:
+    """Add up floats and integers over devices, all in one collective."""
+    if not _is_divided():
+        return tree
+    leaves, structure = jax.tree.flatten(tree)
+    kind = next((leaf.dtype for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)), jnp.float32)
+    is_float = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
+    halves = lambda n: ((n // LOW).astype(kind), (n % LOW).astype(kind))  # noqa: E731
+    summed = lax.psum([a if f else halves(a.astype(jnp.int32)) for a, f in zip(leaves, is_float)], DATA)
+    joined = [a if f else a[0].astype(jnp.int32) * LOW + a[1].astype(jnp.int32) for a, f in zip(summed, is_float)]
+    return jax.tree.unflatten(structure, joined)
+
+
+def mean_over_devices(tree: Any) -> Any:
+    """Give the mean over devices of floats, all in one collective."""
+    return jax.tree.map(lambda a: a / device_count(), sum_over_devices(tree)) if _is_divided() else tree
+
+
+def moments_over_devices(mean: jax.Array, var: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Make of means and variances of equal numbers of values on each device those of all values, in one collective."""
+    if not _is_divided():
+        return mean, var
+    means, variances = jnp.moveaxis(lax.psum(beside_others(jnp.stack([mean, var])), DATA), 1, 0)  # [devices, ...] each
+    mean = means.mean(0)
+    return mean, variances.mean(0) + jnp.square(means - mean[None]).mean(0)
+
+
+def beside_others(array: jax.Array) -> jax.Array:
+    """Put an array where its sum over devices will have each one's beside the others'. -> [devices, ...], else 0."""
+    return jnp.zeros((device_count(), *array.shape), array.dtype).at[device_number()].set(array)
+
+
+def own(tree: Any) -> Any:
+    """Let arrays that are the same on all devices become each device's own, such as sums that begin at zero."""
+    return jax.tree.map(lambda a: lax.pcast(a, DATA, to='varying'), tree) if _is_divided() else tree
+
+
+def own_key(key: Any) -> Any:
+    """Give each device a key of its own, for what is drawn for its rows; where there is one, the key itself."""
+    return jax.random.fold_in(key, device_number()) if device_count() > 1 else key
+
+
+def own_order(key: Any, rows: int, count: int | None = None, hosts: int = 1) -> jax.Array:
+    """Shuffle a device's rows, by a key of its own; of `count` in all, that `fill_rows` laid out evenly from so many
+    hosts, what fills its rows up comes last. -> [rows].
+    """
+    order = jax.random.permutation(own_key(key), rows)
+    if count is None:
+        return order
+    count, size = count // hosts, device_count() // hosts  # of each process
+    whole = count // size + jnp.asarray(device_number() % size < count % size, order.dtype)
+    return order[jnp.argsort(order >= whole, stable=True)]
+
+
+# Meshes, and programs that are divided over them.
 
 
 def check_mesh(mesh: Any, axis: str = DATA) -> Mesh | None:
@@ -44,11 +118,6 @@ def check_mesh(mesh: Any, axis: str = DATA) -> Mesh | None:
     return Mesh(np.array(ordered), mesh.axis_names)  # its types Auto, so that inputs may lie as they come
 
 
-def host_count(mesh: Mesh | None) -> int:
-    """Say of how many processes a mesh has devices."""
-    return 1 if mesh is None else len({device.process_index for device in mesh.devices.flat})
-
-
 def check_divides(what: str, count: int, mesh: Mesh | None) -> None:
     """Refuse so many rows as each device cannot have the same share of."""
     size = 1 if mesh is None else mesh.size
@@ -56,77 +125,24 @@ def check_divides(what: str, count: int, mesh: Mesh | None) -> None:
     require(count % size == 0, f'{what} of {count} does not divide over {size} devices; use {near}.')
 
 
-def device_count() -> int:
-    """Say over how many devices the program that is being traced is divided."""
-    return lax.axis_size(DATA) if _is_divided() else 1
+def host_count(mesh: Mesh | None) -> int:
+    """Say of how many processes a mesh has devices."""
+    return jax.process_count() if mesh is not None and mesh.is_multi_process else 1
 
 
-def device_number() -> jax.Array | int:
-    """Say which of these devices a program runs on, from 0."""
-    return lax.axis_index(DATA) if _is_divided() else 0
+def local_count(mesh: Mesh | None) -> int:
+    """Say how many devices of a mesh are this process's own; None: one."""
+    return 1 if mesh is None else len(mesh.local_devices)
 
 
-def is_divided(array: Any, mesh: Mesh) -> bool:
-    """Say whether an array's rows lie divided over a mesh, or are traced, which says nothing about where they lie."""
-    return isinstance(array, jax.core.Tracer) or getattr(array, 'sharding', None) == NamedSharding(mesh, ROWS)
+def divide(
+    f: Callable, mesh: Mesh | None, *specs: PartitionSpec, out: PartitionSpec = SAME, adds: bool = True
+) -> Callable:
+    """Divide a function of arrays over a mesh: `specs` say of each argument, `out` of what is returned, which axis.
 
-
-def _is_divided() -> bool:
-    return DATA in jax.sharding.get_abstract_mesh().manual_axes
-
-
-def sum_over_devices(tree: Any) -> Any:
-    """Add up floats and integers over devices, all in one collective."""
-    if not _is_divided():
-        return tree
-    leaves, structure = jax.tree.flatten(tree)
-    kind = next((leaf.dtype for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)), jnp.float32)
-    is_float = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
-    halves = lambda n: ((n // LOW).astype(kind), (n % LOW).astype(kind))  # noqa: E731
-    summed = lax.psum([a if f else halves(a.astype(jnp.int32)) for a, f in zip(leaves, is_float)], DATA)
-    joined = [a if f else a[0].astype(jnp.int32) * LOW + a[1].astype(jnp.int32) for a, f in zip(summed, is_float)]
-    return jax.tree.unflatten(structure, joined)
-
-
-def moments_over_devices(mean: jax.Array, var: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Make of means and variances of equal numbers of values on each device those of all values, in one collective."""
-    if not _is_divided():
-        return mean, var
-    means, variances = jnp.moveaxis(lax.psum(beside_others(jnp.stack([mean, var])), DATA), 1, 0)  # [devices, ...] each
-    mean = means.mean(0)
-    return mean, variances.mean(0) + jnp.square(means - mean[None]).mean(0)
-
-
-def beside_others(array: jax.Array) -> jax.Array:
-    """Put an array where its sum over devices will have each one's beside the others'. -> [devices, ...], else 0."""
-    return jnp.zeros((device_count(), *array.shape), array.dtype).at[device_number()].set(array)
-
-
-def mean_over_devices(tree: Any) -> Any:
-    """Give the mean over devices of floats, all in one collective."""
-    return jax.tree.map(lambda a: a / device_count(), sum_over_devices(tree)) if _is_divided() else tree
-
-
-def own_key(key: Any) -> Any:
-    """Give each device a key of its own, for what is drawn for its rows; where there is one, the key itself."""
-    return jax.random.fold_in(key, device_number()) if device_count() > 1 else key
-
-
-def own_order(key: Any, rows: int, count: int | None = None, hosts: int = 1) -> jax.Array:
-    """Shuffle a device's rows, by a key of its own; those that fill it up, see `own_rows`, come last. -> [rows]."""
-    order = jax.random.permutation(own_key(key), rows)
-    whole = own_rows(count, rows, hosts).astype(order.dtype)
-    return order if count is None else order[jnp.argsort(order >= whole, stable=True)]
-
-
-def own(tree: Any) -> Any:
-    """Let arrays that are the same on all devices become each device's own, such as sums that begin at zero."""
-    return jax.tree.map(lambda a: lax.pcast(a, DATA, to='varying'), tree) if _is_divided() else tree
-
-
-def divide(f: Callable, mesh: Mesh | None, *specs: PartitionSpec, out: Any = SAME) -> Callable:
-    """Divide a function of arrays over a mesh: `specs` say of each argument, `out` of what is returned, which axis."""
-    return f if mesh is None else jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=out)
+    Where nothing `adds` up over devices, nothing has to be said of what differs between them.
+    """
+    return f if mesh is None else jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=out, check_vma=adds)
 
 
 def by_rows(f: Callable) -> Callable:
@@ -147,9 +163,8 @@ def by_rows(f: Callable) -> Callable:
         outcome, first = run(*how, **more), jax.tree.leaves(rows)[0]
         if mesh is None or _is_on_hosts(first):
             return outcome
-        divides = len(first) % (mesh.size // host_count(mesh)) == 0
-        outcome = local_rows(outcome)
-        return outcome if divides else jax.tree.map(lambda a: a[: len(first)], outcome)
+        outcome = local_rows(outcome, mesh)
+        return outcome if len(first) % local_count(mesh) == 0 else jax.tree.map(lambda a: a[: len(first)], outcome)
 
     def lower(*how, **more):  # ahead of time, as `jax.jit` does
         run, how, more = place(*how, **more)
@@ -162,51 +177,54 @@ def by_rows(f: Callable) -> Callable:
 @functools.partial(jax.jit, static_argnums=range(5))
 def _by_rows(f, mesh, spec, how, more, same, rows):
     run = lambda same, rows: f(spec, same, rows, *how, **dict(more))  # noqa: E731
-    # nothing is added up over devices here, so nothing has to be said of what differs between them
-    return jax.shard_map(run, mesh=mesh, in_specs=(SAME, ROWS), out_specs=ROWS, check_vma=False)(same, rows)
+    return divide(run, mesh, SAME, ROWS, out=ROWS, adds=False)(same, rows)
 
 
-def divide_seeds(f: Callable, mesh: Mesh | None, shared: int) -> Callable:
-    """Divide a function of states with a leading axis of seeds, and of so many arrays that they share."""
-    specs = SEEDS, *(SAME,) * shared
-    # nothing is added up over devices here, so nothing has to be said of what differs between them
-    return f if mesh is None else jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=SEEDS, check_vma=False)
+# Where arrays lie.
 
 
 def lay(tree: Any, mesh: Mesh | None, spec: PartitionSpec = SAME) -> Any:
     """Lay arrays on the devices of a mesh, the same on each if no axis is named; what is traced stays where it is.
 
-    Of several processes each has all that is the same.
+    Of several processes each has all that is the same, and gives rows of its own for its devices.
     """
-    return tree if mesh is None else jax.tree.map(functools.partial(_lay, mesh, spec), tree)
+
+    def place(a):
+        if isinstance(a, jax.core.Tracer):
+            return a
+        if mesh.is_multi_process and getattr(a, 'is_fully_addressable', True):
+            return multihost_utils.host_local_array_to_global_array(a, mesh, spec)
+        return jax.device_put(a, NamedSharding(mesh, spec))
+
+    return tree if mesh is None else jax.tree.map(place, tree)
 
 
-def divide_rows(tree: Any, mesh: Mesh | None) -> Any:
-    """Lay rows of arrays [n, ...] on a mesh: every device gets `n // devices` that follow each other; where n does not
-    divide, the first ones get one more, and the others zeros in its place. -> [devices ceil(n / devices), ...].
+def fill_rows(tree: Any, mesh: Mesh | None, evenly: bool = False) -> Any:
+    """Lay rows of arrays [n, ...] on a mesh in their order, zeros behind them where n does not divide; or `evenly`:
+    the first devices get one more than the others, which get zeros in its place. -> [devices ceil(n / devices), ...].
 
     Of several processes each gives as many rows of its own, for its devices.
     """
-    if mesh is None:
-        return tree
-    return lay(jax.tree.map(lambda a: _even(a, mesh.size // host_count(mesh)), tree), mesh, ROWS)
+    size = local_count(mesh)
+
+    def fill(a):
+        if len(a) % size == 0 or _is_on_hosts(a):
+            return a
+        xp = jnp if isinstance(a, jax.core.Tracer) else np
+        parts, sides = xp.array_split(a, size) if evenly else [a], ((0, 0),) * (a.ndim - 1)
+        most = -(-len(a) // size) * size // len(parts)
+        return xp.concatenate([xp.pad(part, ((0, most - len(part)), *sides)) for part in parts])
+
+    return lay(jax.tree.map(fill, tree), mesh, ROWS)
 
 
-def fill_rows(tree: Any, mesh: Mesh | None) -> Any:
-    """Lay rows of arrays [n, ...] on a mesh in their order, zeros behind them where n does not divide; of processes
-    see `divide_rows`.
-    """
-    if mesh is None:
-        return tree
-    return lay(jax.tree.map(lambda a: _fill(a, -len(a) % (mesh.size // host_count(mesh))), tree), mesh, ROWS)
+def is_divided(array: Any, mesh: Mesh) -> bool:
+    """Say whether an array's rows lie divided over a mesh, or are traced, which says nothing about where they lie."""
+    return isinstance(array, jax.core.Tracer) or getattr(array, 'sharding', None) == NamedSharding(mesh, ROWS)
 
 
-def own_rows(count: int | None, rows: int, hosts: int = 1) -> jax.Array:
-    """Say how many of a device's rows are those of the `count` in all that `divide_rows` laid out; None: all."""
-    if count is None or not _is_divided():
-        return jnp.int32(rows)
-    count, size = count // hosts, device_count() // hosts  # of each process
-    return count // size + jnp.int32(device_number() % size < count % size)
+def _is_on_hosts(a) -> bool:
+    return not isinstance(a, jax.core.Tracer) and not getattr(a, 'is_fully_addressable', True)
 
 
 def own_copy(tree: Any) -> Any:
@@ -214,59 +232,16 @@ def own_copy(tree: Any) -> Any:
 
     All processes have to ask for what is divided over them.
     """
-
-    def take(a):
-        if not isinstance(a, jax.Array) or a.is_fully_addressable:
-            return a
-        if is_key(a):
-            return jax.random.wrap_key_data(take(jax.random.key_data(a)), impl=jax.random.key_impl(a))
-        return a.addressable_data(0) if a.is_fully_replicated else jnp.asarray(process_allgather(a, tiled=True))
-
-    return jax.tree.map(take, tree)
+    same = lambda a: jax.device_put(a, NamedSharding(a.sharding.mesh, SAME))  # noqa: E731
+    return jax.tree.map(lambda a: same(a).addressable_data(0) if _is_on_hosts(a) else a, tree)
 
 
-def local_rows(tree: Any) -> Any:
+def local_rows(tree: Any, mesh: Mesh) -> Any:
     """Give a process its own rows of arrays that are divided over several; others stay as they are."""
-
-    def take(a):
-        if not _is_on_hosts(a):
-            return a
-        shards = sorted(a.addressable_shards, key=lambda shard: shard.index[0].start)
-        return np.concatenate([shard.data for shard in shards])
-
-    return jax.tree.map(take, tree)
+    return multihost_utils.global_array_to_host_local_array(tree, mesh, ROWS)
 
 
 def from_hosts(value: Any, mesh: Mesh | None) -> np.ndarray:
     """Give what each process of a mesh has of a value. -> [processes, ...]."""
-    return np.asarray(value)[None] if host_count(mesh) == 1 else np.asarray(process_allgather(np.asarray(value)))
-
-
-def _is_on_hosts(a):
-    return isinstance(a, jax.Array) and not isinstance(a, jax.core.Tracer) and not a.is_fully_addressable
-
-
-def _even(a, size):
-    missing = -len(a) % size
-    if not missing or is_traced(a):
-        return a
-    most = (len(a) + missing) // size
-    filled = [np.pad(part, ((0, most - len(part)), *((0, 0),) * (a.ndim - 1))) for part in np.array_split(a, size)]
-    return np.concatenate(filled)
-
-
-def _fill(a, missing):
-    pad = jnp.pad if isinstance(a, jax.core.Tracer) else np.pad
-    return pad(a, ((0, missing), *((0, 0),) * (a.ndim - 1))) if missing else a
-
-
-def _lay(mesh, spec, a):
-    if isinstance(a, jax.core.Tracer):
-        return a
-    sharding = NamedSharding(mesh, spec)
-    if host_count(mesh) == 1 or not getattr(a, 'is_fully_addressable', True):
-        return jax.device_put(a, sharding)
-    if is_key(a):
-        return jax.random.wrap_key_data(_lay(mesh, spec, jax.random.key_data(a)), impl=jax.random.key_impl(a))
-    shape = a.shape if spec == SAME else None
-    return jax.make_array_from_process_local_data(sharding, np.asarray(a), shape)
+    value = np.asarray(value)
+    return value[None] if host_count(mesh) == 1 else np.asarray(multihost_utils.process_allgather(value))

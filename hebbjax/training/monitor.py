@@ -68,7 +68,7 @@ def observe(net: Sequence[Layer], states: Sequence[LayerState], images: Array) -
         ends = (n for n, part in enumerate(layer.post) if isinstance(part, Pool) or (n and isinstance(part, BatchNorm)))
         parts = next(ends, len(layer.post))
         y = forward(layer, state, x, parts)  # [b, H', W', N]
-        share = devices.sum_over_devices(jnp.mean(y == 0, dtype=y.dtype)) / devices.device_count()
+        share = devices.mean_over_devices(jnp.mean(y == 0, dtype=y.dtype))
         observations.append(Observation(*devices.moments_over_devices(jnp.mean(y), jnp.var(y)), share))
         x, _ = apply_chain(layer.post[parts:], state.post[parts:], y)
     return tuple(observations)

@@ -53,7 +53,8 @@ def _over_seeds(f, at_once, mesh, states, *data):
     devices.check_divides('a number of seeds', len(jax.tree.leaves(states)[0]), mesh)
     size = None if at_once == 1 else at_once
     run = lambda states, *data: lax.map(lambda state: f(state, *data), states, batch_size=size)  # noqa: E731
-    return devices.divide_seeds(run, mesh, len(data))(states, *data)
+    shared = (devices.SAME,) * len(data)
+    return devices.divide(run, mesh, devices.SEEDS, *shared, out=devices.SEEDS, adds=False)(states, *data)
 
 
 _OVER_SEEDS = [jax.jit(_over_seeds, static_argnums=(0, 1, 2), donate_argnums=(3,)[:donate]) for donate in (0, 1)]

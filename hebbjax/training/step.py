@@ -102,7 +102,7 @@ class Program:
             count = len(images) * (1 if checks.is_traced(images) else devices.host_count(self.mesh))
             devices.check_divides('a batch', count if self.batch is None else self.batch, self.mesh)
             program = dataclasses.replace(self, count=count if count % self.mesh.size else None)
-            data = devices.divide_rows(data, self.mesh)
+            data = devices.fill_rows(data, self.mesh, evenly=True)
         return program, devices.lay(state, self.mesh), data
 
     def lower(self, state: TrainState, images: AnyArray, labels: AnyArray | None = None) -> Any:

@@ -149,7 +149,7 @@ def test_a_gradient_epoch_is_an_eighth_of_the_work_and_one_collective(name, mesh
     same = jax.random.key(1), jnp.float32(1), (jnp.int32(0), jnp.int32(1))
     programs = []
     for m in (None, mesh):
-        rows = devices.divide_rows((inputs, np.arange(512) % 3), m)
+        rows = devices.fill_rows((inputs, np.arange(512) % 3), m)
         given = devices.lay(carry, m), *rows, *devices.lay(same, m)
         programs.append(gradient_epoch.lower(model, schedule, *given, mesh=m))
     share, found = divided(*programs)
