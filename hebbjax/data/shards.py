@@ -16,7 +16,7 @@ from hebbjax.base import AnyPath
 from hebbjax.data import datasets, folders, tables
 from hebbjax.data.forms import TAKEN, Reading, check_part, number_labels, spell, to_numpy
 from hebbjax.support.checks import check_count, require
-from hebbjax.support.files import reading
+from hebbjax.support.files import quiet_absl, reading
 from hebbjax.support.shards import Shards
 
 TOGETHER = 256  # examples that are asked for at once, where that is faster
@@ -187,5 +187,6 @@ class _Examples:
         number, within = divmod(index, TOGETHER)
         if self._block[0] != number:
             rows = self._rows[number * TOGETHER : (number + 1) * TOGETHER]
-            self._block = number, self._examples.__getitems__([*rows])
+            with quiet_absl(logging.WARNING):  # tensorflow-datasets' advice
+                self._block = number, self._examples.__getitems__([*rows])
         return self._block[1][within]
