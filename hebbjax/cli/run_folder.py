@@ -14,6 +14,8 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
+import jax
+
 from hebbjax.support import files
 from hebbjax.support.checks import require
 
@@ -52,7 +54,13 @@ def check_output(folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def held(folder: pathlib.Path) -> Iterator[None]:
-    """Hold a run folder, so that no second process trains into it; the system lets go when this one ends."""
+    """Hold a run folder, so that nobody else trains into it; the system lets go when this process ends.
+
+    Of several that train together the first one does so.
+    """
+    if jax.process_index():
+        yield
+        return
     with (folder / LOCK).open('w') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,6 +1,5 @@
 """Train a network into a run folder, watched, from the beginning or from its last checkpoint."""
 
-import contextlib
 import dataclasses
 import pathlib
 import shlex
@@ -126,13 +125,8 @@ def run_train(settings: Watched, console: Console) -> bool:
     folder = settings.run or pathlib.Path('runs', f'{settings.network}-{pathlib.Path(settings.dataset).stem}')
     if not jax.process_index():  # the first one writes for all
         folder = create(folder, about, surroundings())
-    with held_by_first(folder):
+    with run_folder.held(folder):
         return go_on(settings, start, folder, training.START, mesh, console)
-
-
-def held_by_first(folder: pathlib.Path) -> contextlib.AbstractContextManager:
-    """Hold a run folder, by the first of several processes that train into it."""
-    return contextlib.nullcontext() if jax.process_index() else run_folder.held(folder)
 
 
 def without_labels(settings: Watched, console: Console) -> Watched:
@@ -150,7 +144,7 @@ def resume_run(settings: Resume, console: Console) -> bool:
     flags.check_settings(settings)
     folder = settings.resume
     mesh, (run_settings, about) = settings.mesh(), read_run(folder, settings.data_dir)
-    with held_by_first(folder):
+    with run_folder.held(folder):
         start, position = run_settings.start(console, about), training.START
         checkpoints = training.Checkpoints(folder / run_folder.CHECKPOINTS, keep=run_settings.keep)
         if checkpoints.epochs():

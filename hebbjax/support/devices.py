@@ -6,6 +6,9 @@ here for the sum over all devices. Whether there are several, the program says t
 divided, everything is left as it is.
 
 Devices may be those of several processes, on one host or many: each then brings rows of its own, equally many.
+
+Here stands what is asked for inside of a program, then meshes and how programs are divided over them, then how arrays
+are laid on their devices and taken from them.
 """
 
 import collections
@@ -25,9 +28,6 @@ from hebbjax.support.checks import require, show
 DATA, SEED = 'data', 'seed'  # axes of a mesh: rows of a batch, and runs, are divided along them
 SAME, ROWS, SEEDS = PartitionSpec(), PartitionSpec(DATA), PartitionSpec(SEED)  # on all devices; divided
 LOW = 1 << 16  # a sum of integers goes as two of floats, exact for as many devices
-
-
-# What is asked for inside of a program.
 
 
 def _is_divided() -> bool:
@@ -98,9 +98,6 @@ def own_order(key: Any, rows: int, count: int | None = None, hosts: int = 1) -> 
     return order[jnp.argsort(order >= whole, stable=True)]
 
 
-# Meshes, and programs that are divided over them.
-
-
 def check_mesh(mesh: Any, axis: str = DATA) -> Mesh | None:
     """Return a mesh, or None, as the library uses it, or refuse one that has not this axis alone."""
     if mesh is None:
@@ -159,8 +156,8 @@ def by_rows(f: Callable) -> Callable:
         return _by_rows, (f, mesh, spec, how, tuple(more.items()), lay(same, mesh), fill_rows(rows, mesh)), {}
 
     def call(spec, same, rows, *how, mesh=None, **more):
-        run, how, more = place(spec, same, rows, *how, mesh=mesh, **more)
-        outcome, first = run(*how, **more), jax.tree.leaves(rows)[0]
+        run, given, more = place(spec, same, rows, *how, mesh=mesh, **more)
+        outcome, first = run(*given, **more), jax.tree.leaves(rows)[0]
         if mesh is None or _is_on_hosts(first):
             return outcome
         outcome = local_rows(outcome, mesh)
@@ -178,9 +175,6 @@ def by_rows(f: Callable) -> Callable:
 def _by_rows(f, mesh, spec, how, more, same, rows):
     run = lambda same, rows: f(spec, same, rows, *how, **dict(more))  # noqa: E731
     return divide(run, mesh, SAME, ROWS, out=ROWS, adds=False)(same, rows)
-
-
-# Where arrays lie.
 
 
 def lay(tree: Any, mesh: Mesh | None, spec: PartitionSpec = SAME) -> Any:

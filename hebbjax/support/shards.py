@@ -91,9 +91,8 @@ class Shards:
 def _describe(like: tuple) -> str:
     shape, dtype, labelled, classes = like
     named = f' of {", ".join(classes)}'[:60] if classes else ''
-    return (
-        f'{shape[0]} images of {" x ".join(map(str, shape[1:]))}, {dtype}, {"with" if labelled else "no"} labels{named}'
-    )
+    labels = f'{"with" if labelled else "no"} labels{named}'
+    return f'{shape[0]} images of {" x ".join(map(str, shape[1:]))}, {dtype}, {labels}'
 
 
 def parts_of(data: Any) -> Any:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
-import re
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import on_devices
 import pytest
+from on_devices import collectives, largest_difference
 
 from hebbjax import layers, rules, transforms
 from hebbjax.layers import activations, normalization, patches
@@ -52,21 +53,7 @@ def mesh():
 
 def doubles(net):
     """First states for images of 6 x 6, in float64."""
-    with jax.enable_x64(False):
-        states = layers.init(net, jax.random.key(0), (6, 6, 1)).layers
-    return jax.tree.map(lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a, states)
-
-
-def largest_difference(a, b):
-    """Of any leaf of two trees."""
-    leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return max(np.abs(np.asarray(p, float) - np.asarray(q, float)).max(initial=0) for p, q in leaves)
-
-
-def collectives(compiled):
-    """What a compiled program sends between devices."""
-    kinds = 'all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter'
-    return re.findall(rf'({kinds})(?:-start)?\(', compiled.as_text())
+    return on_devices.doubles(net, (6, 6, 1)).layers
 
 
 def divided(one, many):

@@ -11,6 +11,7 @@ import optax
 import pytest
 import table
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from on_devices import collectives, doubles, largest_difference
 
 import hebbjax
 from hebbjax import Homeostasis, Window, rules, training, transforms
@@ -50,30 +51,9 @@ def mesh():
     return jax.make_mesh((8,), ('data',))
 
 
-def doubles(net, shape):
-    """A first state, in float64."""
-    with jax.enable_x64(False):
-        tree = hebbjax.init(net, jax.random.key(0), shape)
-    is_float = lambda a: jnp.issubdtype(a.dtype, jnp.floating)  # noqa: E731
-    return jax.tree.map(lambda a: a.astype(jnp.float64) if is_float(a) else a, tree)
-
-
-def largest_difference(a, b):
-    """Of any leaf of two states."""
-    plain = lambda a: jax.random.key_data(a) if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a  # noqa: E731
-    leaves = zip(jax.tree.leaves(jax.tree.map(plain, a)), jax.tree.leaves(jax.tree.map(plain, b)), strict=True)
-    return max(np.abs(np.asarray(p, float) - np.asarray(q, float)).max(initial=0) for p, q in leaves)
-
-
 def images_of(rng, count=32, side=10, channels=3):
     """Images at random."""
     return rng.random((count, side, side, channels))
-
-
-def collectives(compiled):
-    """What a compiled program sends between devices."""
-    kinds = 'all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter'
-    return re.findall(rf'({kinds})(?:-start)?\(', compiled.as_text())
 
 
 @pytest.mark.parametrize('name', NETS)
