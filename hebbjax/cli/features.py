@@ -33,9 +33,7 @@ class Features(Source):
     seen the labels.
     """
 
-    dataset: str | None = (
-        None  # digits, mnist ..., a folder, .npz, .npy, .csv or .parquet; left out: the run's or digits
-    )
+    dataset: str | None = None  # digits, mnist ...; a folder, .npz, .npy, .csv, .parquet; left out: the run's or digits
     out: pathlib.Path = pathlib.Path('features.npz')  # File to write, .npz or .npy
     recipe: flags.choice(*presets.RECIPES) | None = None  # krotov, one layer, or miconi, three; left out: krotov
     features: tuple[flags.Count, ...] | None = None  # Neurons of its layers; left out: chosen by size and number

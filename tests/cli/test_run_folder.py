@@ -1,6 +1,7 @@
 """The commands around a run folder, used as people use them: train, Ctrl-C, go on, evaluate, plot."""
 
 import json
+import re
 import signal
 
 import jax
@@ -121,17 +122,19 @@ def test_runs_get_a_folder_of_their_own(few_digits, tmp_path, monkeypatch, call)
 
 
 @pytest.mark.parametrize(
-    'command', ['train cnn', 'train miconi', 'train --resume x', 'evaluate', 'plot', 'show', 'compare']
+    'command', ['train cnn', 'train miconi', 'train --resume x', 'evaluate', 'plot', 'show', 'compare', 'features']
 )
 def test_help_explains(command, call):
     code, printed, _ = call(*command.split(), '--help')
     assert code == 0 and ('--data-dir' in printed or command in ('plot', 'show'))
     for flag in ('--callbacks', '--batch', '--run') if command in ('train cnn', 'train miconi') else ():
         assert flag in printed
+    bare = re.findall(r'(--[a-z-]+) \S+ +\(default', printed)
+    assert not bare, 'comments behind settings are their help, on the same line'
     for words in {'train cnn': ['Draws weights, order and all else'], 'compare': ['N, the number of neurons']}.get(
         command, []
     ):
-        assert words in printed, 'comments behind settings are their help'
+        assert words in printed
 
 
 def test_usage_names_every_command_and_others_are_refused(call, refuse, folder):
