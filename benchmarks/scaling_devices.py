@@ -43,7 +43,7 @@ class Config(timing.Common):
     """Which programs."""
     batch: int = 512
     """Images, all in one batch."""
-    neurons: int = 128
+    neurons: int = 64
     """Of each of two convolutional layers, the second with batch norm behind it."""
 
 
@@ -107,8 +107,8 @@ def measure(name: str, count: int, config: Config) -> tuple[timing.Row, Callable
     dynamic = [a for a in arguments if not isinstance(a, jax.sharding.Mesh | NetworkModel | readout.Schedule)]
 
     def turn():
-        copies = jax.tree.map(lambda a: jax.device_put(a, a.sharding, may_alias=False), dynamic)  # some are donated
-        return compiled(*copies)
+        copy = lambda a: jax.device_put(a, a.sharding, may_alias=False) if isinstance(a, jax.Array) else a  # noqa: E731
+        return compiled(*jax.tree.map(copy, dynamic))  # some are donated
 
     return timing.Row(f'{name} on {count}', [], 1, seconds, None, more), turn
 

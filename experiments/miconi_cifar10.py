@@ -209,7 +209,7 @@ def train_row(row: str, variant: Variant, config: Config, net: tuple[Layer, ...]
     result = training.fit(
         net,
         states,
-        *hosts.own_part((images,), config.mesh()),
+        *hosts.take_part((images,), config.mesh()),
         stages=[training.Stage(config.epochs if variant.trained else 1)],
         batch=config.batch,
         callbacks=[note],

@@ -203,7 +203,7 @@ def fit_by_hebb(what: Training, net, states: States, key, sides, epochs: int):
         spent = (lines[-1].seconds if lines else 0) + context.metrics['seconds'] + time.perf_counter() - began
         lines.append(readout.GradientEpoch(np.nan, *reached, np.nan, spent))
         if best_epoch(lines) == len(lines) - 1:
-            best[:] = context.state.layers
+            best[:] = jax.device_put(context.state.layers, may_alias=False)
         common.tell_epoch(what.name, len(lines) - 1, lines[-1])
 
     state, stages = TrainState(jnp.zeros((), jnp.int32), key, upper), [training.Stage(epochs)]
