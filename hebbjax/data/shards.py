@@ -121,7 +121,8 @@ def _open(source, labels, split, data_dir, how) -> _Opened:
 def _open_arrays(kind, source, where, split, images_key=None, labels_key=None, **how) -> tuple[Any, Any, tuple]:
     """Open a mapping of arrays, a .npy or an .npz. -> images, labels or None, names of classes."""
     if kind == 'named':
-        return *datasets.load(source, split), tuple(map(str, range(10)))
+        images, labels = datasets.load(source, split)
+        return images, labels, tuple(map(str, range(10)))
     if kind == 'mapping' and str(where).lower().endswith('.npy') and isinstance(source, str):
         check_part(split, ('train',), where)
         return _map(source), None, ()

@@ -56,14 +56,15 @@ def fit_whitening(
     checks.check_number('epsilon', epsilon, above=0)
     checks.check_choice('per', per, ('sample', 'input'))
     moments: Any = None
+    shape: tuple[int, ...] = ()
     wholes = [x] if hasattr(x, 'ndim') else (getattr(whole, 'images', whole) for whole in x)
     for block in (whole[i : i + CHUNK] for whole in wholes for i in range(0, max(len(whole), 1), CHUNK)):
         _check_floats(block)
-        shape, inputs = block.shape[1:], math.prod(block.shape[1:])
+        shape = block.shape[1:]
         fits = block.ndim in (2, 4) and 0 not in block.shape
         checks.require(fits, f'whitening is fitted to images [n, H, W, C] or rows [n, D], not to shape {block.shape}.')
-        what = f'whitening inputs of {inputs} values'
-        checks.check_memory(5 * 8 * inputs**2, what, 'whiten patches instead of images')
+        what = f'whitening inputs of {math.prod(shape)} values'
+        checks.check_memory(5 * 8 * math.prod(shape) ** 2, what, 'whiten patches instead of images')
         moments = add_moments(moments, block.reshape(len(block), -1), np.zeros((len(block), 0)))
     checks.require(moments, 'whitening is fitted to one image or row at least, and there are none.')
     origin, count, mean, _, products, _ = gather_moments(moments)
@@ -71,7 +72,7 @@ def fit_whitening(
     checks.require(np.isfinite(mean).all(), 'whitening cannot be fitted to NaN or infinite values; check the images.')
     if not centre:  # about zero
         products += count * np.outer(mean, mean)
-    values, vectors = eigh(products / (count if per == 'sample' else inputs))  # ascending
+    values, vectors = eigh(products / (count if per == 'sample' else len(mean)))  # ascending
     least, largest = max(values[0], 0), values[-1]  # rounding makes -1e-16 of no variance
     checks.require(largest > 0, 'whitening cannot be fitted to values that never vary; check the images.')
     fits = _TINY * epsilon <= largest <= min(_TINY**-2 * (least + epsilon), _LARGE)

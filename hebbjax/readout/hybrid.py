@@ -167,6 +167,7 @@ def fit_hybrid(
     parts = pooled_parts(*net[-2:]) if start == len(net) - 1 > 0 else None
     answers = functools.partial(lower_answers, net[:start], states[:start], pool=None if parts is None else parts.pool)
     below = start if augment is None and not isinstance(train, Shards) else 0
+    sides: Any = train, validation
     if below:
         images, held_images = train[0], validation[0]
         shape = jax.ShapeDtypeStruct((len(images) + len(held_images), *images.shape[1:]), images.dtype)
@@ -174,8 +175,8 @@ def fit_hybrid(
         below = start if size <= (ROOM * device_memory() if room is None else room) else 0
     model = NetworkModel(net, start, below, augment)
     if below:
-        train, validation = ((answers(images, mesh=mesh), labels) for images, labels in (train, validation))
-    gradient = fit_gradient(model, *model.init(states), key, train, validation, stage.schedule, mesh=mesh, **how)
+        sides = ((answers(images, mesh=mesh), labels) for images, labels in sides)
+    gradient = fit_gradient(model, *model.init(states), key, *sides, stage.schedule, mesh=mesh, **how)
     upper = map(put_together, gradient.params, gradient.stats[1], states[start:])
     return HybridResult((*states[:start], *upper), model, gradient)
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tyro
 from rich.console import Console
 
 from hebbjax import Layer, LayerState, data, layers, rules, training, transforms
@@ -23,6 +24,7 @@ HERE = pathlib.Path(__file__).resolve().parents[2] / 'benchmarks'
 QUIET = Console(quiet=True)
 SMALL = ('--synthetic', '--images', '100', '--batch', '30', '--hidden', '40', '--repetitions', '1')
 sys.path.insert(0, str(HERE))
+import accelerator  # noqa: E402
 import amato_layers  # noqa: E402
 import cold_start  # noqa: E402
 import conv_layer  # noqa: E402
@@ -35,6 +37,8 @@ import numpy_baseline  # noqa: E402
 import numpy_tries  # noqa: E402
 import records  # noqa: E402
 import scaling  # noqa: E402
+import scaling_devices  # noqa: E402
+import seeds_at_once  # noqa: E402
 import streaming  # noqa: E402
 import timing  # noqa: E402
 
@@ -224,6 +228,55 @@ def test_scaling_is_measured(monkeypatch):
     rows = scaling.run(scaling.Config(tables=('batch', 'patches'), repetitions=1, steps=2), QUIET)
     assert [row.row for row in rows] == ['batch 4 x 10', 'patches 1 x 10']
     assert [scaling.drives_per_step(row) for row in rows] == [40, 5760]
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason='needs two devices, virtual ones do')
+def test_what_is_divided_over_devices_is_told_by_the_programs(tmp_path, relaxed):
+    file = tmp_path / 'x.json'
+    how = {'devices': (1, 2), 'batch': 4, 'neurons': 2, 'repetitions': 1, 'json': file}
+    scaling_devices.run(scaling_devices.Config(programs=('features', 'gradient'), **how), QUIET)
+    rows = read_rows(file)
+    assert rows['features on 1']['flops_of_one'] == 1 and rows['features on 2']['flops_of_one'] == pytest.approx(
+        0.5, abs=0.01
+    )
+    assert rows['features on 2']['collectives'] == 0 < rows['gradient on 2']['collectives']
+
+
+def test_many_seeds_are_timed_and_repeat(tmp_path, monkeypatch):
+    make_network = seeds_at_once.make_network
+    monkeypatch.setattr(seeds_at_once, 'make_network', lambda *args: make_network(*args)[:1])
+    monkeypatch.setattr(seeds_at_once, 'SHAPE', (16, 16, 3))
+    monkeypatch.setattr(seeds_at_once, 'SETTINGS', SMALL_NET)
+    config = seeds_at_once.Config(repetitions=1, seeds=(2,), batch=2, steps=1, json=tmp_path / 'x.json')
+    seeds_at_once.run(config, QUIET)
+    row = read_rows(tmp_path / 'x.json')['2 seeds']
+    assert row['identical'] and row['images_per_second'] == pytest.approx(4 / row['seconds_per_step'])
+
+
+def test_an_accelerators_rows_are_written_part_by_part(tmp_path, monkeypatch):
+    outcomes = {
+        'conv_layer': {'rows': [{'row': 'a'}], 'date': 'today'},
+        'seeds': 'no torch',
+        'miconi_step': {'rows': []},
+    }
+    monkeypatch.setattr(accelerator, 'run_part', lambda name, *_: outcomes[name])
+    file = tmp_path / 'x.json'
+    config = accelerator.Config(device='cpu', json=file, parts=tuple(outcomes))
+    assert accelerator.run(config, QUIET) == [{'row': 'conv_layer: a'}]
+    assert json.loads(file.read_text()) == {
+        'rows': [{'row': 'conv_layer: a'}],
+        'date': 'today',
+        'config': {'seconds': 240},
+    }
+    with pytest.raises(ValueError, match='no part could run'):
+        accelerator.run(dataclasses.replace(config, seconds=1), QUIET)
+
+
+@pytest.mark.parametrize('name', accelerator.PARTS)
+def test_an_accelerators_parts_are_flags_that_benchmarks_take(name):
+    script, *flags = accelerator.PARTS[name]
+    module = {'krotov_mnist.py': krotov_mnist}.get(script) or sys.modules[script.removesuffix('.py')]
+    assert tyro.cli(module.Config, args=[*flags, '--device', 'gpu', '--json', 'x.json']).device == 'gpu'
 
 
 def test_starts_are_measured(tmp_path, monkeypatch, capsys):
