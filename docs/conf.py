@@ -50,7 +50,7 @@ python_use_unqualified_type_names = True
 napoleon_use_param = False
 EXTERNAL = r'(jax|collections|numpy|optax|flax|matplotlib|pathlib|rich|orbax|os)\..*'  # no other site is asked
 # names of types that nobody needs to import
-INTERNAL = r'hebbjax\..*\.(Carry|Chain|ImageShape|Model|NetworkModel|NormParams|NormStats|Pool|Program)'
+INTERNAL = r'hebbjax\..*\.(Carry|Chain|ImageShape|Model|Moments|NetworkModel|NormParams|NormStats|Pool|Program)'
 nitpick_ignore = [('py:class', 'dict[str')]  # of a signature that sphinx cannot read
 nitpick_ignore_regex = [('py:.*', EXTERNAL), ('py:.*', INTERNAL)]
 
