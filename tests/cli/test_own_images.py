@@ -153,7 +153,7 @@ def test_classes_too_few_for_a_probe_still_have_features(tmp_path, call, monkeyp
         assert len(file['features']) == 9 and file['classes'][8] == 'class8'
 
 
-def test_an_interrupt_that_got_lost_is_heard_after_the_row(pictures, tmp_path, call, monkeypatch):
+def test_an_interrupt_that_got_lost_is_heard_after_the_row(pictures, tmp_path, call, monkeypatch, hearing):
     assert call('train', 'cnn', '--dataset', pictures, *SIZES, '--run', 'run')[0] == 0
     judge = evaluate.Entry
 
