@@ -73,8 +73,8 @@ def test_steps_on_eight_devices_are_those_of_one(name, mesh, x64, rng):
     assert many.layers[0].w.sharding.is_fully_replicated
 
 
-SOME = ['hebb-soft_wta', 'oja-2', 'oja-relu-weighted', 'instar-weighted', 'nearest-linear', 'nearest-distance-2']
-SOME += ['sanger', 'krotov-k5-delta0.0-p1.5', 'taylor-soft_wta-total', 'mlp', 'trace-2-weighted', 'bcm']
+SOME = ['hebb-soft_wta', 'instar-weighted', 'nearest-distance-2', 'sanger', 'krotov-k5-delta0.0-p1.5']
+SOME += ['trace-2-weighted', 'bcm']
 
 
 @pytest.mark.parametrize('name', SOME)
@@ -103,7 +103,8 @@ def test_an_eighth_of_the_work_and_one_collective_a_layer(name, mesh, rng):
     # whole batches at once, since XLA counts a loop's body once
     net = tuple(dataclasses.replace(layer, features=64, microbatch=256) for layer in NETS[name])
     state, images = hebbjax.init(net, jax.random.key(0), (10, 10, 3)), np.float32(images_of(rng, 256))
-    makes = training.make_train_step, functools.partial(training.make_train_epoch, batch=256)
+    makes = [training.make_train_step]
+    makes += [functools.partial(training.make_train_epoch, batch=256)] if name == 'krotov' else []
     for make in makes:
         divided = make(net, mesh=mesh)
         _, there, data = divided.place(state, images)
