@@ -101,12 +101,12 @@ def run(config: Config, console: Console) -> list[timing.Row]:
             if row.row != 'resident':
                 row.more['allowed_mebibytes'] = 2 * resident.nbytes / config.parts / 2**20
     title = f'{resident.nbytes / 2**20:.0f} MiB of images: milliseconds a step'
-    told = lambda row, name, form: '' if row.more.get(name) is None else form.format(row.more[name])  # noqa: E731
+    cell = lambda row, name, form: '' if row.more.get(name) is None else form.format(row.more[name])  # noqa: E731
     columns = {
         **timing.TIMES,
-        'times resident': lambda row: told(row, 'times_resident', '{:.3f}'),
-        'MiB more at most': lambda row: told(row, 'grown_mebibytes', '{:.0f}'),
-        'allowed': lambda row: told(row, 'allowed_mebibytes', '{:.0f}'),
+        'times resident': lambda row: cell(row, 'times_resident', '{:.3f}'),
+        'MiB more at most': lambda row: cell(row, 'grown_mebibytes', '{:.0f}'),
+        'allowed': lambda row: cell(row, 'allowed_mebibytes', '{:.0f}'),
     }
     timing.show(title, columns, rows, console)
     timing.write(config.json, rows, dataclasses.asdict(config), device)

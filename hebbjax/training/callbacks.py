@@ -48,7 +48,8 @@ def evaluate(
     """
     from hebbjax.readout.probe import probe_accuracy, ridge_probe  # late: steps need no readout
 
-    for split, pair in (('train', parts_of(train)[0]), ('validation', validation)):
+    whole = [] if isinstance(train, Shards) else [('train', train)]  # parts are read when their turn comes
+    for split, pair in (*whole, ('validation', validation)):
         is_pair, came = isinstance(pair, tuple | list) and len(pair) == 2, type(pair).__name__
         require(is_pair, f'{split} are two arrays, (images, labels), and not {came}.')
     checked = lambda x, y: (check_images(x), check_labels(y, count=len(x)))  # noqa: E731
