@@ -1,6 +1,6 @@
 """Layers and networks: windows and patches, what stands around the synapses, states, one layer's update."""
 
-from hebbjax.layers.activations import identity, relu, repu, send_credit, triangle  # noqa: I001
+from hebbjax.layers.activations import identity, relu, repu, send_credit, triangle, triangle_to  # noqa: I001
 from hebbjax.layers.chain import PartState, apply_chain
 from hebbjax.layers.homeostasis import Homeostasis
 from hebbjax.layers.lateral import Lateral
@@ -19,5 +19,5 @@ __all__ = [
     'accumulate_layer', 'activations_of', 'apply_chain', 'avg_pool', 'centred', 'centred_l2', 'check_network',
     'check_states', 'contrast', 'drives', 'extract_patches', 'features', 'forward', 'from_patches', 'identity',
     'init', 'init_layer', 'layer_patches', 'max_pool', 'raw', 'recall', 'relu', 'repu', 'sample_patches',
-    'send_credit', 'send_down', 'settled_activations', 'standardise', 'to_intensities', 'triangle', 'update_layer',
+    'send_credit', 'send_down', 'settled_activations', 'standardise', 'to_intensities', 'triangle', 'triangle_to', 'update_layer',
 ]  # fmt: skip
