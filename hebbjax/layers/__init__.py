@@ -19,5 +19,6 @@ __all__ = [
     'accumulate_layer', 'activations_of', 'apply_chain', 'avg_pool', 'centred', 'centred_l2', 'check_network',
     'check_states', 'contrast', 'drives', 'extract_patches', 'features', 'forward', 'from_patches', 'identity',
     'init', 'init_layer', 'layer_patches', 'max_pool', 'raw', 'recall', 'relu', 'repu', 'sample_patches',
-    'send_credit', 'send_down', 'settled_activations', 'standardise', 'to_intensities', 'triangle', 'triangle_to', 'update_layer',
+    'send_credit', 'send_down', 'settled_activations', 'standardise', 'to_intensities', 'triangle',
+    'triangle_to', 'update_layer',
 ]  # fmt: skip

@@ -136,8 +136,9 @@ def train_entries(
 ) -> tuple[dict[tuple[str, int], Trained], bool]:  # fmt: skip
     """Train every network on every seed, one after the other, until done or interrupted.
 
-    Seeds are `first`, `first + 1`, ...; each draws weights, order and dropout anew. Every choice is made on validation images. `on_trained` is called
-    with name, seed and network whenever one is finished; `callbacks`: (name, seed) -> those of the Hebbian loop.
+    Seeds are `first`, `first + 1`, ...; each draws weights, order and dropout anew. Every choice is made on validation
+    images. `on_trained` is called with name, seed and network whenever one is finished; `callbacks`: (name, seed) ->
+    those of the Hebbian loop.
     -> (name, seed) -> network, and whether the user ended it early.
     """
     # whatever does not fit is refused, naming the entry, before the first hour of training; nothing is computed

@@ -22,6 +22,12 @@ def draw(density, shape, seed=0):
     return np.asarray(jax.jit(initializers.pruned(density), static_argnums=1)(jax.random.key(seed), shape))
 
 
+def test_scaled_normal_rows_have_the_expected_length():
+    w = initializers.scaled_normal(25.0)(jax.random.key(0), (200, 300))
+    np.testing.assert_allclose(jnp.linalg.norm(w, axis=1).mean(), 25, rtol=0.02)
+    np.testing.assert_allclose(w.mean(), 0, atol=0.03)
+
+
 def test_pruned_rows_have_the_density_asked_for_and_length_1():
     w = draw(0.05, (400, 900))
     np.testing.assert_allclose((w != 0).mean(), 0.05, rtol=0.02)
