@@ -1,6 +1,11 @@
 """Making maps smaller: maxima and means over blocks. [B, H, W, N] in, neurons last."""
 
 import dataclasses
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
 from hebbjax.base import Array
 from hebbjax.support import checks
@@ -33,3 +38,30 @@ def max_pool(size: int) -> Pool:
 def avg_pool(size: int) -> Pool:
     """Build average pooling; what fills no block is left out, as in `max_pool`."""
     return Pool(size, 'avg')
+
+
+def gauss_pool(stride: int) -> Callable[[Array], Array]:
+    """Build means weighted by a Gaussian of deviation `stride / sqrt 2`, over blocks of side `2 stride + 1`, one around
+    every `stride`-th row and column, from the first; beyond the map there are zeros. Without aliases (Mairal 2016).
+
+    Example:
+        >>> gauss_pool(2)(jnp.ones((1, 5, 5, 1)))[0, :, :, 0].round(2)
+        Array([[0.47, 0.68, 0.47],
+               [0.68, 0.98, 0.68],
+               [0.47, 0.68, 0.47]], dtype=float32)
+    """
+    checks.check_count('stride', stride)
+    weights = np.exp(-((np.arange(-stride, stride + 1) / stride) ** 2))
+
+    def pool(maps: Array) -> Array:
+        sides = maps.shape[1:3]
+        came = f'gauss_pool({stride}) looks at {len(weights)} x {len(weights)} positions of maps of {sides[0]} x {sides[1]}'
+        checks.require(len(weights) <= min(sides), f'{came}; use a smaller one.')
+        for axis, side in enumerate(sides, 1):  # one after the other, 4 s + 2 additions for a position of 4 s^2
+            padded = jnp.pad(maps, [(stride, stride) if at == axis else (0, 0) for at in range(4)])
+            reach = (side - 1) // stride * stride + 1
+            shifted = (lax.slice_in_dim(padded, i, i + reach, stride, axis) for i in range(len(weights)))
+            maps = sum(float(weight) * part for weight, part in zip(weights / weights.sum(), shifted))
+        return maps
+
+    return pool
