@@ -2,8 +2,8 @@
 
 A part is a function of maps that treats every image by itself, such as `relu` or `max_pool(2)`; or it has `apply(state,
 x, train, key) -> (x, state)`, and where it has a state `init(key, shape) -> PartState`, such as `BatchNorm()`. What has
-an `apply` sees a batch as a whole, unless its attribute `by_image` is True. A part of `post` that goes by the weights of
-its layer has `bind(w) -> part` instead, such as `Decorrelate()`.
+an `apply` sees a batch as a whole, unless its attribute `by_image` is True. What goes by the layer's weights, in `post`
+alone, has `bind(w) -> part` instead, such as `Decorrelate()`.
 """
 
 from collections.abc import Sequence

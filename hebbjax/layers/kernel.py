@@ -24,7 +24,7 @@ class AngleKernel:
     """Drives by `kappa(c) = exp((c - 1) / sigma^2)`, a `Layer.output`: `n kappa(w . x / |w| n)`, n = |x|.
 
     Example:
-        >>> x = jnp.array([[2.0, 0.0]])  # two patches' lengths away from nobody, and at a right angle to the second
+        >>> x = jnp.array([[2.0, 0.0]])  # along the first neuron, at a right angle to the second
         >>> AngleKernel(1.0).drive(x, x @ jnp.eye(2)).round(3)
         Array([[2.   , 0.736]], dtype=float32)
     """
@@ -68,4 +68,4 @@ class Decorrelate:
 
 def mix_channels(matrix: Array, maps: Array) -> Array:
     """Let every channel send a weighted sum of all, `a matrix`. [N, N], [..., N] -> [..., N]."""
-    return matmul(maps.reshape(-1, maps.shape[-1]), matrix).reshape(maps.shape)
+    return matmul(maps.reshape(-1, maps.shape[-1]), matrix.astype(maps.dtype)).reshape(maps.shape)

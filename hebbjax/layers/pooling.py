@@ -51,16 +51,16 @@ def gauss_pool(stride: int) -> Callable[[Array], Array]:
                [0.47, 0.68, 0.47]], dtype=float32)
     """
     checks.check_count('stride', stride)
-    weights = np.exp(-((np.arange(-stride, stride + 1) / stride) ** 2))
+    size, weights = 2 * stride + 1, np.exp(-((np.arange(-stride, stride + 1) / stride) ** 2))
 
     def pool(maps: Array) -> Array:
-        sides = maps.shape[1:3]
-        came = f'gauss_pool({stride}) looks at {len(weights)} x {len(weights)} positions of maps of {sides[0]} x {sides[1]}'
-        checks.require(len(weights) <= min(sides), f'{came}; use a smaller one.')
-        for axis, side in enumerate(sides, 1):  # one after the other, 4 s + 2 additions for a position of 4 s^2
+        h, w = maps.shape[1:3]
+        came = f'gauss_pool({stride}) looks at {size} x {size} positions, and maps are {h} x {w}'
+        checks.require(size <= min(h, w), f'{came}; use a smaller one.')
+        for axis, side in (1, h), (2, w):  # one after the other, so that sums are short
             padded = jnp.pad(maps, [(stride, stride) if at == axis else (0, 0) for at in range(4)])
             reach = (side - 1) // stride * stride + 1
-            shifted = (lax.slice_in_dim(padded, i, i + reach, stride, axis) for i in range(len(weights)))
+            shifted = (lax.slice_in_dim(padded, i, i + reach, stride, axis) for i in range(size))
             maps = sum(float(weight) * part for weight, part in zip(weights / weights.sum(), shifted))
         return maps
 
