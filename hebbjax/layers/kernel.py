@@ -26,7 +26,7 @@ class AngleKernel:
     Example:
         >>> x = jnp.array([[2.0, 0.0]])  # along the first neuron, at a right angle to the second
         >>> AngleKernel(1.0).drive(x, x @ jnp.eye(2)).round(3)
-        Array([[2.   , 0.736]], dtype=float32)
+        Array([[2.        , 0.73600006]], dtype=float32)
     """
 
     sigma: float = 0.6  # width: small ones tell few patches from most

@@ -46,9 +46,9 @@ def gauss_pool(stride: int) -> Callable[[Array], Array]:
 
     Example:
         >>> gauss_pool(2)(jnp.ones((1, 5, 5, 1)))[0, :, :, 0].round(2)
-        Array([[0.47, 0.68, 0.47],
-               [0.68, 0.98, 0.68],
-               [0.47, 0.68, 0.47]], dtype=float32)
+        Array([[0.42, 0.65, 0.42],
+               [0.65, 1.  , 0.65],
+               [0.42, 0.65, 0.42]], dtype=float32)
     """
     checks.check_count('stride', stride)
     size, weights = 2 * stride + 1, np.exp(-((np.arange(-stride, stride + 1) / stride) ** 2))
