@@ -6,6 +6,7 @@ winner-take-all on the sphere.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from jax import lax
@@ -58,7 +59,7 @@ class Decorrelate:
     def __post_init__(self) -> None:
         AngleKernel(self.sigma)
 
-    def bind(self, w: Array):
+    def bind(self, w: Array) -> Callable[[Array], Array]:
         """Give the part for weights [N, D]."""
         w = l2(lax.stop_gradient(w))
         values, vectors = jnp.linalg.eigh(AngleKernel(self.sigma)(matmul(w, w.T)))
