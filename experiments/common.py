@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import optax
 
-from hebbjax import Layer, Window, data, plots, readout, rules, transforms
+from hebbjax import Layer, Window, data, interop, plots, readout, rules, transforms
 from hebbjax.cli import flags, launch, main, output, tables
 from hebbjax.cli.compare import COLUMNS
 from hebbjax.cli.settings import check_fits
@@ -208,28 +208,45 @@ def compare(settings: Settings, build: Callable, draw: Callable) -> bool:
         refuse_unknown('rows', row, entries)
     entries = {row: entries[row] for row in settings.rows or entries}
 
-    def tell_trained(row, seed, network):
-        spent = f'{network.seconds:.1f} s + {network.compile_seconds:.1f} s compiling'
-        tell(f'{row}, seed {seed}: validation {network.validation_accuracy:.2f} %, {spent}')
-
-    show_epoch = lambda row, seed: (lambda c: tell_status(f'{row}, seed {seed}: Hebbian epoch {c.epoch}'),)  # noqa: E731
-    how = {'on_trained': tell_trained, 'callbacks': show_epoch, 'mesh': settings.mesh()}
-    trained, interrupted = comparison.train_entries(entries, settings.seeds, train, validation, **how)
-    if not trained:
-        raise KeyboardInterrupt
-
-    # no choice is left to make: the test split is read
-    test = tuple(map(jax.device_put, load(settings.dataset, 'test', settings.data_dir)))
-    rows = comparison.score_entries(entries, trained, test, validation[0][:200])
     title = f'{settings.dataset}, {settings.features} neurons, accuracy in percent'
-    report(settings, rows, title, COLUMNS, interrupted)
+    trained, interrupted = run_entries(settings, entries, train, validation, title)
     filters = {
         row: network.probe.layers[0].w for (row, seed), network in trained.items() if not seed and entries[row].net
     }
     write_figure(settings.figure, draw(settings, filters, shape))
-    curves = {row.row: row.more['curve'] for row in rows if 'curve' in row.more}
+    curves = {row: curve_of(network.probe) for (row, seed), network in trained.items() if not seed}
     write_figure(settings.curves, plots.accuracy_curves(curves, title=settings.dataset))
     return interrupted
+
+
+def curve_of(probe: readout.Probe) -> dict[str, list[float]]:
+    """Give the learning curve of a classifier trained by gradient, in percent."""
+    return {part: [100 * getattr(line, part) for line in probe.curve] for part in ('train', 'validation')}
+
+
+def run_entries(settings, entries: Mapping[str, comparison.Entry], train, validation, title: str):
+    """Train every network on every seed, then read the test split, and report. -> networks, and whether ended early."""
+    folder = getattr(settings, 'weights', None)
+    if folder is not None and not folder.is_dir():
+        raise FileNotFoundError(f'--weights {folder} is no folder; make it first, or name another.')
+
+    def tell_trained(row, seed, network):
+        spent = f'{network.seconds:.1f} s + {network.compile_seconds:.1f} s compiling'
+        tell(f'{row}, seed {seed}: validation {network.validation_accuracy:.2f} %, {spent}')
+        if folder is not None and entries[row].net:
+            states = network.probe.layers[: len(entries[row].net)]
+            interop.save_weights(folder / f'{row}_{seed}.safetensors', entries[row].net, states)
+
+    show_epoch = lambda row, seed: (lambda c: tell_status(f'{row}, seed {seed}: Hebbian epoch {c.epoch}'),)  # noqa: E731
+    how = {'on_trained': tell_trained, 'callbacks': show_epoch, 'mesh': settings.mesh()}
+    how |= {'first': getattr(settings, 'first_seed', 0)}
+    trained, interrupted = comparison.train_entries(entries, settings.seeds, train, validation, **how)
+    if not trained:
+        raise KeyboardInterrupt
+    # no choice is left to make: the test split is read
+    test = tuple(map(jax.device_put, load(settings.dataset, 'test', settings.data_dir)))
+    report(settings, comparison.score_entries(entries, trained, test, validation[0][:200]), title, COLUMNS, interrupted)
+    return trained, interrupted
 
 
 def tell_status(line: str) -> None:

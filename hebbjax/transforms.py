@@ -15,6 +15,9 @@ from hebbjax.base import Scalar
 from hebbjax.support import checks, specs
 
 
+GAP = 1e-10  # added to gaps of a norm, so that none stops a neuron for good
+
+
 def scale_by_rate(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     """Multiply by a rate (a number, traced or not) or by an optax schedule of the step count: `change = rate dw`."""
     if not callable(rate):
@@ -51,6 +54,22 @@ def scale_by_max_abs(per: str = 'layer', floor: float = 1e-30) -> optax.Gradient
 
     def scale(dw, w):
         return dw / jnp.maximum(jnp.max(jnp.abs(dw), axis=axes[per], keepdims=True), floor)
+
+    return optax.stateless_with_tree_map(scale)
+
+
+def scale_by_norm_gap(radius: float = 1.0, power: float = 0.5) -> optax.GradientTransformation:
+    """Slow every neuron down as its weights come to a length: `change_i = (| |w_i|_2 - radius | + 1e-10)^power dw_i`.
+
+    A pure function of the weights as they are. Journé et al. 2023, section 3 (radius 1, and in their code power 0.5).
+    """
+    checks.check_number('radius', radius, above=0)
+    checks.check_number('power', power, above=0)
+
+    def scale(dw, w):
+        checks.require(w is not None, 'scale_by_norm_gap() needs the weights; call update(dw, state, w).')
+        gap = jnp.abs(jnp.linalg.norm(w, axis=-1, keepdims=True) - radius)
+        return (gap + GAP) ** power * dw
 
     return optax.stateless_with_tree_map(scale)
 

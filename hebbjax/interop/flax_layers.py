@@ -71,7 +71,7 @@ def to_nnx(layer: Layer, state: LayerState) -> nnx.Conv | nnx.Linear:
     settings |= {f'{name}_init': lambda *_, name=name: params[name] for name in params}
     if not size:
         return nnx.Linear(inputs, features, **settings)
-    stride, padding = (tuple(np.broadcast_to(part, 2).tolist()) for part in layer.window[1:])
+    stride, padding = (tuple(np.broadcast_to(part, 2).tolist()) for part in layer.window[1:3])
     return nnx.Conv(inputs, features, tuple(size), stride, padding=[(side, side) for side in padding], **settings)
 
 

@@ -1,6 +1,6 @@
 """Layers and networks: windows and patches, what stands around the synapses, states, one layer's update."""
 
-from hebbjax.layers.activations import identity, relu, repu, send_credit, triangle  # noqa: I001
+from hebbjax.layers.activations import identity, relu, repu, send_credit, triangle, triangle_to  # noqa: I001
 from hebbjax.layers.chain import PartState, apply_chain
 from hebbjax.layers.homeostasis import Homeostasis
 from hebbjax.layers.kernel import AngleKernel, Decorrelate
@@ -21,5 +21,5 @@ __all__ = [
     'check_network', 'check_states', 'contrast', 'drives', 'extract_patches', 'features', 'forward', 'from_patches',
     'gauss_pool', 'identity', 'init', 'init_layer', 'layer_patches', 'max_pool', 'raw', 'recall', 'relu', 'repu',
     'sample_patches', 'send_credit', 'send_down', 'settled_activations', 'standardise', 'to_intensities', 'triangle',
-    'update_layer',
+    'triangle_to', 'update_layer',
 ]  # fmt: skip

@@ -42,6 +42,17 @@ def triangle(u: Array) -> Array:
     return jax.nn.relu(u - jnp.mean(u, axis=-1, keepdims=True))
 
 
+def triangle_to(power: float) -> Callable[[Array], Array]:
+    """Build the triangle to a power: `max(u - mean_i(u_i), 0)^power`, power > 0 (Journé et al. 2023)."""
+    checks.check_number('power', power, above=0)
+
+    def send(u):
+        v = triangle(u)
+        return jnp.where(v > 0, jnp.where(v > 0, v, 1) ** power, 0)  # chosen twice: its slope at 0 may be infinite
+
+    return send
+
+
 def send_credit(compete: Callable[[Any, Array], Array]) -> Callable[[Array], Array]:
     """Send what a competition that draws nothing gives, such as `send_credit(k_wta(5))`: 1 from winners, else 0."""
     return lambda u: compete(None, u.reshape(-1, u.shape[-1])).reshape(u.shape)

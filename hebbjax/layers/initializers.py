@@ -17,6 +17,12 @@ def fan_in(key: Key, shape: tuple[int, int]) -> Array:
     return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 
+def scaled_normal(radius: float) -> Callable[[Key, tuple[int, int]], Array]:
+    """Build normal weights whose rows have an expected length: N(0, (radius / sqrt(D))^2) (Journé et al. 2023)."""
+    checks.check_number('radius', radius, above=0)
+    return lambda key, shape: radius * shape[1] ** -0.5 * jax.random.normal(key, shape)
+
+
 def pruned(density: float) -> Callable[[Key, tuple[int, int]], Array]:
     """Build sparse directions: each connection exists with probability `density` in (0, 1], rows have length 1.
 

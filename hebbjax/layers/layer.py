@@ -4,6 +4,7 @@ images -> pre -> windows -> patch_transform -> drives w . x, less thresholds, se
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -184,15 +185,18 @@ def from_patches(layer: Layer, key: Key, images: AnyArray) -> Array:
     """Cut first weights out of images, one window for each neuron, prepared as in learning. [n, H, W, C] -> [N, D].
 
     Neurons that start from something that is there to be seen win something from the beginning. The key draws the
-    images, each once before any comes again, and the places.
+    images, each once before any comes again, and the places. Batch norms of `pre` go by these images.
     """
     checks.require(isinstance(layer, Layer), f'patches are cut for a layer, not for {checks.show(layer)}.')
     checks.check_key(key)
     checks.check_images(images)
     order_key, place_key = jax.random.split(key)
+    offered = len(images) * math.prod(lay_grid(layer.window, images.shape[1:]).out)
+    came = f'{layer.features} neurons start from a patch each, and {len(images)} images have {offered}'
+    checks.require(layer.features <= offered, f'{came}; give more images, or fewer neurons.')
     chosen = jax.random.permutation(order_key, len(images))[jnp.arange(layer.features) % len(images)]
     x = to_intensities(jnp.asarray(images)[chosen])  # numpy cannot be indexed by what jax traces
-    x, _ = apply_chain(layer.pre, init_chain(layer.pre, key, x.shape[1:]), x)
+    x, _ = apply_chain(layer.pre, init_chain(layer.pre, key, x.shape[1:]), x, train=True)
     return layer.patch_transform(sample_patches(place_key, layer.window, x, 1))
 
 

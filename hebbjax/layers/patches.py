@@ -13,6 +13,7 @@ from hebbjax.rules.local import unit_rows as l2
 from hebbjax.support import checks
 
 FLAT = 1e-3  # a centred patch shorter than this (a quarter of one 8-bit grey step) is flat
+EDGES = 'zeros', 'reflect'
 SLICES = 50  # that are stacked at once; each takes XLA a fortieth of a second, and more where there are many
 FAINT = 0.1  # length of a centred patch, in intensities of [0, 1], at which soft normalisation halves its energy
 
@@ -24,7 +25,8 @@ class Window(NamedTuple):
 
     size: int | tuple[int, int] | None = None  # None covers the whole image: a dense layer
     stride: int | tuple[int, int] = 1  # step between neighbouring windows
-    padding: int | tuple[int, int] = 0  # rows and columns of zeros around the image
+    padding: int | tuple[int, int] = 0  # rows and columns around the image
+    edges: str = 'zeros'  # what these hold: zeros, or 'reflect', the image mirrored at its outermost pixels
 
 
 class Grid(NamedTuple):
@@ -41,15 +43,25 @@ def lay_grid(window: Window, image_shape: tuple[int, ...]) -> Grid:
     """Lay a window over images of shape (H, W, C): `H' = (H + 2 padding - kh) // stride + 1`, `W'` likewise."""
     h, w, c = image_shape
     window = window._replace(size=(h, w) if window.size is None else window.size)
-    pairs = [tuple(value) if isinstance(value, tuple | list) else (value, value) for value in window]
+    pairs = [tuple(value) if isinstance(value, tuple | list) else (value, value) for value in window[:3]]
     fits = [*map(len, pairs)] == [2, 2, 2] and all(map(checks.is_count, sum(pairs, ()), (1, 1, 1, 1, 0, 0)))
-    came, way = checks.show(tuple(window)), 'use whole numbers or pairs, sizes and strides from 1, a padding from 0'
+    came, way = checks.show(tuple(window[:3])), 'use whole numbers or pairs, sizes and strides from 1, a padding from 0'
     checks.require(fits, f'a window of size, stride and padding {came} is out of range; {way}.')
     size, stride, padding = (tuple(map(int, pair)) for pair in pairs)
     out = tuple((full + 2 * pad - k) // step + 1 for full, pad, k, step in zip((h, w), padding, size, stride))
     misfit = f'window {size} with padding {padding} does not fit images of {h} x {w}'
     checks.require(min(out) >= 1, f'{misfit}; use a smaller window or a larger padding.')
+    checks.check_choice('edges', window.edges, EDGES)
+    inner = f'{padding} rows and columns of mirrored pixels are more than images of {h} x {w} have inside'
+    fits = window.edges != 'reflect' or (padding[0] < h and padding[1] < w)
+    checks.require(fits, f'{inner}; use a smaller padding.')
     return Grid(size, stride, padding, out, size[0] * size[1] * c)
+
+
+def pad_images(window: Window, images: Array, padding: tuple[int, int]) -> Array:
+    """Put (rows, columns) of zeros or of mirrored pixels around images, as a window has it."""
+    sides = (0, 0), *((pad, pad) for pad in padding), (0, 0)
+    return jnp.pad(images, sides, 'reflect') if window.edges == 'reflect' else jnp.pad(images, sides)
 
 
 def extract_patches(window: Window, images: Array) -> Array:
@@ -61,7 +73,7 @@ def extract_patches(window: Window, images: Array) -> Array:
     (kh, kw), (sh, sw), batch = g.size, g.stride, len(images)
     if g.out == (1, 1) and g.padding == (0, 0):  # one window an image: no stack of 784 one-pixel slices
         return images[:, :kh, :kw].reshape(batch, 1, 1, g.inputs)
-    padded = jnp.pad(images, ((0, 0), *((pad, pad) for pad in g.padding), (0, 0)))
+    padded = pad_images(window, images, g.padding)
     rows, columns = (g.out[0] - 1) * sh + 1, (g.out[1] - 1) * sw + 1
     if kh * kw <= SLICES:
         shifted = [padded[:, i : i + rows : sh, j : j + columns : sw] for i in range(kh) for j in range(kw)]
@@ -80,17 +92,17 @@ def cut_bands(window: Window, images: Array, count: int) -> tuple[Window, Array]
     if count == 1:
         return window, images[None]
     g = lay_grid(window, images.shape[1:])
-    padded = jnp.pad(images, ((0, 0), (g.padding[0],) * 2, (0, 0), (0, 0)))
+    padded = pad_images(window, images, (g.padding[0], 0))
     step = g.out[0] // count * g.stride[0]
     lines = np.add.outer(step * np.arange(count), np.arange(step - g.stride[0] + g.size[0]))
     bands = padded[:, lines]  # [B, count, h, W, C]
-    return Window(g.size, g.stride, (0, g.padding[1])), jnp.swapaxes(bands, 0, 1)
+    return Window(g.size, g.stride, (0, g.padding[1]), window.edges), jnp.swapaxes(bands, 0, 1)
 
 
 def sample_patches(key: Key, window: Window, images: Array, count: int) -> Array:
     """Cut `count` windows out of each image, at places drawn uniformly. [B, H, W, C] -> [B count, D]."""
     g = lay_grid(window, images.shape[1:])
-    padded = jnp.pad(images, ((0, 0), *((pad, pad) for pad in g.padding), (0, 0)))
+    padded = pad_images(window, images, g.padding)
     row_key, column_key = jax.random.split(key)
     b = jnp.repeat(jnp.arange(len(images)), count)
     i = jax.random.randint(row_key, b.shape, 0, g.out[0]) * g.stride[0]

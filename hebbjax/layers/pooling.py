@@ -1,6 +1,7 @@
 """Making maps smaller: maxima and means over blocks. [B, H, W, N] in, neurons last."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -13,31 +14,54 @@ from hebbjax.support import checks
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """Pooling over size x size blocks, stride size; rows and columns that fill no block are left out."""
+    """Pooling over size x size blocks; rows and columns that fill no block are left out."""
 
     size: int
     kind: str  # 'max' or 'avg'
+    stride: int | None = None  # from block to block; None: their size, so that none overlap
+    padding: int = 0  # rows and columns around a map, below every maximum, and zeros in means
 
     def __post_init__(self) -> None:
         checks.check_count('size', self.size)
+        checks.check_count('stride', self.size if self.stride is None else self.stride)
+        checks.check_count('padding', self.padding, 0, self.size // 2)  # no block of nothing but padding
+        object.__setattr__(self, 'stride', self.stride or self.size)
+
+    @property
+    def tiles(self) -> bool:
+        """Whether blocks lie side by side, and no padding around them."""
+        return self.stride == self.size and not self.padding
 
     def __call__(self, maps: Array) -> Array:
-        """Pool, nearly twice as fast on a CPU as `lax.reduce_window`. [B, H, W, N] -> [B, H // size, W // size, N]."""
+        """Pool, on a CPU nearly twice as fast as `lax.reduce_window`. -> [B, H', W', N].
+
+        `H' = (H + 2 padding - size) // stride + 1`, `W'` likewise.
+        """
         batch, h, w, channels = maps.shape
-        size, rows, columns = self.size, h // self.size, w // self.size
-        checks.require(rows and columns, f'{self.kind}_pool({size}) does not fit maps of {h} x {w}; use a smaller one.')
-        blocks = maps[:, : rows * size, : columns * size].reshape(batch, rows, size, columns, size, channels)
-        return blocks.max((2, 4)) if self.kind == 'max' else blocks.mean((2, 4))
+        size, pad, is_max = self.size, self.padding, self.kind == 'max'
+        rows, columns = ((side + 2 * pad - size) // self.stride + 1 for side in (h, w))
+        came = f'{self.kind}_pool({size}) does not fit maps of {h} x {w}'
+        checks.require(min(rows, columns) > 0, f'{came}; use a smaller one.')
+        if self.tiles:
+            blocks = maps[:, : rows * size, : columns * size].reshape(batch, rows, size, columns, size, channels)
+            return blocks.max((2, 4)) if is_max else blocks.mean((2, 4))
+        around = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+        maps = jnp.pad(maps, around, constant_values=-jnp.inf if is_max else 0)
+        merge = functools.partial(functools.reduce, jnp.maximum if is_max else jnp.add)
+        ends = [(count - 1) * self.stride + 1 for count in (rows, columns)]
+        maps = merge([maps[:, i : i + ends[0] : self.stride] for i in range(size)])  # rows first: they are contiguous
+        maps = merge([maps[:, :, j : j + ends[1] : self.stride] for j in range(size)])
+        return maps if is_max else maps / size**2
 
 
-def max_pool(size: int) -> Pool:
+def max_pool(size: int, stride: int | None = None, padding: int = 0) -> Pool:
     """Build max pooling; of a map of 5 x 5, blocks of 2 x 2 leave out the last row and column."""
-    return Pool(size, 'max')
+    return Pool(size, 'max', stride, padding)
 
 
-def avg_pool(size: int) -> Pool:
+def avg_pool(size: int, stride: int | None = None, padding: int = 0) -> Pool:
     """Build average pooling; what fills no block is left out, as in `max_pool`."""
-    return Pool(size, 'avg')
+    return Pool(size, 'avg', stride, padding)
 
 
 def gauss_pool(stride: int) -> Callable[[Array], Array]:

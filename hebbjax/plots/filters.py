@@ -80,7 +80,7 @@ def receptive_fields(net: Network, states: Sequence[LayerState], image_shape: Sh
             elif isinstance(part, Pool):
                 mean = np.eye(shape[2], dtype=np.float32) / part.size**2  # [C, C]
                 kernel = np.tile(mean[:, None, None], (1, part.size, part.size, 1))
-                stride, after = (part.size, part.size), chain_shape((part,), (part_state,), shape)
+                stride, after = (part.stride, part.stride), chain_shape((part,), (part_state,), shape)
             else:
                 after = chain_shape((part,), (part_state,), shape)
                 change = f'layer {number} makes maps {after} of {shape} by {show(part)}'

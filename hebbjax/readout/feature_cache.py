@@ -67,7 +67,7 @@ def pooled_parts(layer: Layer, head: Layer) -> PooledParts | None:
         norm = parts.pop(0)
     if parts and getattr(parts[0], 'rising', False):
         activation = parts.pop(0)
-    if parts and isinstance(parts[0], Pool) and parts[0].kind == 'max':
+    if parts and isinstance(parts[0], Pool) and parts[0].kind == 'max' and parts[0].tiles:
         pool = parts.pop(0).size
     return PooledParts(norm, activation, pool, len(head.pre) - len(parts))
 

@@ -235,7 +235,7 @@ def fit_gradient(
             # as they can be kept, so that a resumed curve is the same
             line = GradientEpoch(*map(float, np.float32([loss, right, held_out, schedule.rate * scale, seconds])))
             curve.append(line)
-            if best_epoch(curve) == number:
+            if chosen_epoch(schedule, curve) == number:
                 best = copy(devices.own_copy(judged))  # the next epoch writes over these buffers
             keep(GradientSnapshot(devices.own_copy(carry), best, as_array(curve)))
             watch(number, line)
@@ -244,9 +244,14 @@ def fit_gradient(
             raise
         interrupted = True
     seconds = before + time.perf_counter() - ready
-    return GradientResult(*best, best_epoch(curve), curve, seconds, ready - started, interrupted)
+    return GradientResult(*best, chosen_epoch(schedule, curve), curve, seconds, ready - started, interrupted)
 
 
 def best_epoch(curve: Sequence[GradientEpoch]) -> int:
     """Give the number of the epoch with the best validation accuracy, from 0, the first of equals."""
     return int(np.argmax([line.validation for line in curve] or [0]))
+
+
+def chosen_epoch(schedule: Any, curve: Sequence[GradientEpoch]) -> int:
+    """Give the number of the epoch that a schedule keeps: the best, or the last one."""
+    return len(curve) - 1 if getattr(schedule, 'choose', 'best') == 'last' else best_epoch(curve)

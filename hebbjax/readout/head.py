@@ -1,9 +1,11 @@
 """Layers that learn by gradient alone, how layers answer while they do, and the head: what reads classes out."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from hebbjax import rules
@@ -33,7 +35,21 @@ class Dropout:
         if key is None or not train or self.rate == 0:
             return x, state
         shape = (len(x), *(1,) * (x.ndim - 2), x.shape[-1]) if self.maps else x.shape
-        return x * jax.random.bernoulli(key, 1 - self.rate, shape).astype(x.dtype) / (1 - self.rate), state
+        return x * draw_passing(key, self.rate, shape).astype(x.dtype) / (1 - self.rate), state
+
+
+def draw_passing(key: Key, rate: float, shape: tuple[int, ...]) -> Array:
+    """Draw who passes, True with probability 1 - rate; of halves a bit each, down to 256ths so few as it takes.
+
+    A number of 32 bits for each value takes as long as all the rest of a head's step.
+    """
+    bits = next((bits for bits in (1, 2, 4, 8) if float(rate * 2**bits).is_integer()), None)
+    if bits is None:
+        return jax.random.bernoulli(key, 1 - rate, shape)
+    count = math.prod(shape)
+    words = jax.random.bits(key, (-(-count * bits // 32), 1), jnp.uint32)
+    drawn = (words >> jnp.arange(0, 32, bits, jnp.uint32)[None]) & jnp.uint32(2**bits - 1)
+    return (drawn >= jnp.uint32(rate * 2**bits)).reshape(-1)[:count].reshape(shape)
 
 
 def forward_train(layer: Layer, state: LayerState, images: Array, key: Key) -> tuple[Array, LayerState]:
@@ -58,7 +74,7 @@ def gradient_layer(features: int, window: Window = Window(), **settings: Any) ->
 
 def linear_head(
     classes: int, *, norm: bool = True, power: float | None = 1.0, threshold: float = 0.0, pool: int | None = None,
-    dropout: float = 0.0,
+    dropout: float = 0.0, maps: bool = True,
 ) -> Layer:  # fmt: skip
     """Build a head on raw drives u: batch norm -> RePU -> max pool -> dropout -> linear, each but the last optional.
 
@@ -73,7 +89,7 @@ def linear_head(
         threshold: the first shift is its negative: above 0, a neuron starts by sending only what exceeds its mean by so
             many standard deviations, which makes for sparse codes. Learned from there on.
         pool: side of the max-pooling blocks; None: no pooling.
-        dropout: share of neurons (whole maps) silenced per image while training, in [0, 1).
+        dropout: share of neurons silenced per image while training, in [0, 1); of whole `maps`, or of each value.
 
     Example:
         >>> linear_head(10, pool=2).features
@@ -86,6 +102,6 @@ def linear_head(
         *((BatchNorm(shift=-threshold, momentum=0.99, debias=True),) if norm else ()),
         *(() if power is None else (activations.repu(power),)),
         *(() if pool is None else (max_pool(pool),)),
-        *(() if dropout == 0 else (Dropout(dropout, maps=True),)),
+        *(() if dropout == 0 else (Dropout(dropout, maps),)),
     )
     return gradient_layer(classes, pre=pre, post=(), bias=initializers.zeros)

@@ -4,6 +4,7 @@ A schedule is a NamedTuple of settings with `epochs`, `batch`, `rate`, `stop_aft
 `Schedule`. `gradient.fit_gradient` asks for no more.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,11 +12,12 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from hebbjax.support.checks import check_count, check_number, is_count, require, show
+from hebbjax.support.checks import check_choice, check_count, check_number, is_count, require, show
 from hebbjax.support.devices import check_divides, host_count
 
 BOUNDS = {'rate': {'above': 0}, 'factor': {'above': 0, 'most': 1}, 'decay': {'least': 0}, 'l2': {'least': 0},
           'momentum': {'least': 0, 'below': 1}}  # fmt: skip
+CHOICES = {'optimizer': ('sgd', 'adam'), 'choose': ('best', 'last')}
 
 
 def check_schedule(schedule, count: int, mesh: Mesh | None = None) -> None:
@@ -24,6 +26,8 @@ def check_schedule(schedule, count: int, mesh: Mesh | None = None) -> None:
     for name, value in schedule._asdict().items():
         if name in BOUNDS:
             check_number(name, value, **BOUNDS[name])
+        elif name in CHOICES:
+            check_choice(name, value, CHOICES[name])
         elif name == 'milestones':
             rise = isinstance(value, tuple | list) and all(is_count(cut, 0) for cut in value)
             rise = rise and list(value) == sorted(value)
@@ -63,7 +67,7 @@ class Schedule(NamedTuple):
 
 
 class Milestones(NamedTuple):
-    """SGD with Nesterov's momentum and an L2 penalty on every parameter; its rate is cut at given epochs.
+    """SGD with Nesterov's momentum, or Adam, and an L2 penalty on every parameter; its rate is cut at given epochs.
 
     The defaults are those of Amato et al. 2019, section 5: 10 epochs at 1e-3, halved before each of the next ten; the
     epoch with the best validation accuracy is kept. The penalty adds `l2 w` to the gradient, as PyTorch's SGD does.
@@ -78,12 +82,15 @@ class Milestones(NamedTuple):
     factor: float = 0.5  # ... is multiplied by this
     stop_after: int = 20  # as in `Schedule`
     average: int = 1
+    optimizer: str = 'sgd'  # or 'adam', which has no use for the momentum
+    choose: str = 'best'  # the epoch that is kept: the 'best' on validation images, or the 'last'
 
     check = check_schedule
 
     def tx(self) -> optax.GradientTransformation:
         """Build the optimizer."""
-        return optax.chain(optax.add_decayed_weights(self.l2), optax.sgd(self.rate, self.momentum, nesterov=True))
+        adam, sgd = optax.adam, functools.partial(optax.sgd, momentum=self.momentum, nesterov=True)
+        return optax.chain(optax.add_decayed_weights(self.l2), {'adam': adam, 'sgd': sgd}[self.optimizer](self.rate))
 
     def scale(self, accuracies: Sequence[float]) -> float:
         """Give the factor of the next epoch's updates, after these validation accuracies."""

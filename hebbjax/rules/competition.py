@@ -58,6 +58,20 @@ def soft_wta(temperature: Scalar) -> Competition:
     return lambda key, u: jax.nn.softmax(u / temperature, axis=-1)
 
 
+def signed_soft_wta(temperature: Scalar) -> Competition:
+    """Let the winner learn by its share of a softmax, and all others unlearn by theirs (Journé et al. 2023):
+
+    `s = softmax(u / temperature)`, `y_i = s_i if i = argmax_j u_j else -s_i`.
+    """
+    share = soft_wta(temperature)
+
+    def compete(key: Key, u: Array) -> Array:
+        s = share(key, u)
+        return jnp.where(in_top_k(u, 1), s, -s)
+
+    return compete
+
+
 def krotov_ranks(k: int, delta: Scalar) -> Competition:
     """Let the winner learn and the k-th unlearn: `y = 1` at rank 1, `-delta` at rank k, else 0; see `krotov`."""
     checks.check_count('k', k, 2)

@@ -6,9 +6,18 @@
 
 import jax.numpy as jnp
 
-from hebbjax.base import Array, Competing, Key, LearningRule, Scalar, UpdateStats, zero_stats
-from hebbjax.rules.competition import competing_drives, zero_absent
-from hebbjax.rules.local import Reduction, add_dense, count_wins, finalizer, from_leak, mean_over_patches
+from hebbjax.base import Array, Competing, Credit, Key, LearningRule, Scalar, UpdateStats, zero_stats
+from hebbjax.rules.competition import competing_drives, signed_soft_wta, zero_absent
+from hebbjax.rules.local import (
+    Reduction,
+    add_dense,
+    count_wins,
+    finalizer,
+    from_leak,
+    local,
+    mean_over_patches,
+    sum_over_patches,
+)
 from hebbjax.rules.products import add_rows, matmul
 from hebbjax.rules.top_k import check_k, drop_absent, top_k
 from hebbjax.support import checks
@@ -51,6 +60,17 @@ def sanger(*, reduce: Reduction = mean_over_patches) -> LearningRule:
         return reduce(stats.pull - matmul(jnp.tril(stats.leak), w), stats), state
 
     return LearningRule(lambda w: (), lambda w: w, accumulate, finalize, init_stats)
+
+
+def softhebb(temperature: Scalar = 1.0, *, reduce: Reduction = sum_over_patches) -> LearningRule:
+    """SoftHebb: a soft winner-take-all, signed, under Oja's decay by the drive: `dw_i = y_i (x - u_i w_i)`.
+
+    `y_i = s_i` for the winner and `-s_i` for all others, `s = softmax(u / temperature)`, the temperature in units of
+    the drive. Chain `scale_by_max_abs()`, `scale_by_norm_gap()` and `scale_by_rate(rate)`, and start from rows that are
+    longer than 1. Journé, Garcia Rodriguez, Guo & Moraitis 2023, equations 1 to 4.
+    """
+    credit = lambda u, y: Credit(y, y * u, jnp.abs(y))  # noqa: E731
+    return local(signed_soft_wta(temperature), credit, reduce=reduce)
 
 
 def krotov(k: int = 2, delta: Scalar = 0.4, p: Scalar = 2.0) -> LearningRule:

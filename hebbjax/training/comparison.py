@@ -31,10 +31,13 @@ from hebbjax.readout.probe import Probe, ProbeFit, probe_accuracy
 from hebbjax.rules.local import count_wins
 from hebbjax.rules.top_k import top_k
 from hebbjax.support import checks, specs
+from hebbjax.training.controls import adapts, begin_layer
 from hebbjax.training.hosts import take_part
 from hebbjax.training.loop import fit
 from hebbjax.training.presets import Recipe
 from hebbjax.training.stages import Stage, learning_layers
+
+JUDGED = 10_000  # training images that a finished network answers: features of all would take as long as learning
 
 
 class Entry(NamedTuple):
@@ -45,7 +48,10 @@ class Entry(NamedTuple):
     stages: tuple[Stage, ...] = ()  # of Hebbian learning; none: features stay as initialised
     batch: int = 100  # images per Hebbian step
     start: Callable[[Layer, Key, Array], Array] | None = None
-    """(layer, key, images) -> first weights of the lowest layer, such as `layers.from_patches`; None: drawn."""
+    """(layer, key, images) -> first weights of every layer, such as `layers.from_patches`, made of what reaches it as
+    its first stage begins; None: drawn."""
+    shown: int | None = None  # of training images, the first that Hebbian stages learn from; None: all
+    settles: bool = False  # its stages are for what adapts beside weights, and left out for layers without any
     seeds: int | None = None  # at most so many; None: as many as the others
     p: float = 2.0  # norms of filters are judged by `sum_d |w_id|^p`
     paper: float | None = None  # percent that a paper reports; None: none
@@ -55,7 +61,7 @@ class Trained(NamedTuple):
     """A network of one seed that is ready to be judged."""
 
     probe: Probe
-    train_accuracy: float  # percent
+    train_accuracy: float  # percent, of the first 10,000 images at most
     validation_accuracy: float
     seconds: float
     compile_seconds: float
@@ -87,32 +93,50 @@ def initial_state(entry: Entry | Recipe, key: Key, images: AnyArray) -> TrainSta
     return init(entry.net, key, images.shape[1:], weights)
 
 
+def learn(entry: Entry, key: Key, train: Labelled, callbacks=(), mesh=None) -> tuple[TrainState, float, float]:
+    """Go through an entry's Hebbian stages. -> its state, seconds, and those of compiling. Ctrl-C is raised."""
+    state, seconds, compile_seconds = initial_state(entry, key, train[0]), 0.0, 0.0
+    train = tuple(part[: entry.shown] for part in train)
+    how = {'batch': entry.batch, 'callbacks': callbacks, 'watch': None, 'mesh': mesh}
+    begun = {0}  # the lowest layer began with the state; others that start from what reaches them wait for those below
+    alone = entry.start is not None or entry.settles
+    for stages in [(stage,) for stage in entry.stages] if alone else [entry.stages][: len(entry.stages)]:
+        learning = [number for number, learns in enumerate(learning_layers(stages[0], entry.net)) if learns]
+        for number in learning if entry.start is not None else ():
+            if number not in begun:
+                state = begin_layer(entry.net, state, number, key, train[0], entry.start)
+                begun.add(number)
+        if entry.settles and not any(adapts(entry.net[number], state.layers[number]) for number in learning):
+            continue
+        result = fit(entry.net, state, *take_part(train, mesh), stages=stages, **how)
+        if result.interrupted:
+            raise KeyboardInterrupt
+        state, seconds = result.state, seconds + result.seconds
+        compile_seconds += result.compile_seconds
+    return state, seconds, compile_seconds
+
+
 def train_entry(entry: Entry, seed: int, train: Labelled, validation: Labelled, *, callbacks=(), mesh=None) -> Trained:
     """Train one network on one seed: Hebbian stages, then its classifier. Ctrl-C is raised."""
     layer_key, probe_key = jax.random.split(jax.random.key(seed))
     states, seconds, compile_seconds = (), 0.0, 0.0
     if entry.net:
-        state = initial_state(entry, layer_key, train[0])
-        if entry.stages:
-            how = {'stages': entry.stages, 'batch': entry.batch, 'callbacks': callbacks, 'watch': None, 'mesh': mesh}
-            result = fit(entry.net, state, *take_part(train, mesh), **how)
-            if result.interrupted:
-                raise KeyboardInterrupt
-            state, seconds, compile_seconds = result.state, result.seconds, result.compile_seconds
+        state, seconds, compile_seconds = learn(entry, layer_key, train, callbacks, mesh)
         states = state.layers
     probe = entry.probe(entry.net, states, probe_key, train, validation)
-    accuracies = (probe_accuracy(probe, *data) for data in (train, validation))
+    seen = tuple(part[:JUDGED] for part in train)
+    accuracies = (probe_accuracy(probe, *data) for data in (seen, validation))
     return Trained(probe, *accuracies, seconds + probe.seconds, compile_seconds + probe.compile_seconds)
 
 
 def train_entries(
     entries: Mapping[str, Entry], seeds: int, train: Labelled, validation: Labelled, *,
     on_trained: Callable[[str, int, Trained], None] = lambda name, seed, trained: None,
-    callbacks: Callable[[str, int], tuple] = lambda name, seed: (), mesh: Mesh | None = None,
+    callbacks: Callable[[str, int], tuple] = lambda name, seed: (), mesh: Mesh | None = None, first: int = 0,
 ) -> tuple[dict[tuple[str, int], Trained], bool]:  # fmt: skip
     """Train every network on every seed, one after the other, until done or interrupted.
 
-    Each seed draws weights, order and dropout anew; every choice is made on validation images. `on_trained` is called
+    Seeds are `first`, `first + 1`, ...; each draws weights, order and dropout anew. Every choice is made on validation images. `on_trained` is called
     with name, seed and network whenever one is finished; `callbacks`: (name, seed) -> those of the Hebbian loop.
     -> (name, seed) -> network, and whether the user ended it early.
     """
@@ -133,9 +157,9 @@ def train_entries(
             raise ValueError(f'{name}: {error}') from None
     trained = {}
     try:
-        for seed in range(seeds):
+        for seed in range(first, first + seeds):
             for name, entry in entries.items():
-                if entry.seeds is None or seed < entry.seeds:
+                if entry.seeds is None or seed - first < entry.seeds:
                     how = {'callbacks': callbacks(name, seed), 'mesh': mesh}
                     trained[name, seed] = train_entry(entry, seed, train, validation, **how)
                     on_trained(name, seed, trained[name, seed])

@@ -15,19 +15,19 @@ import optax
 
 from hebbjax import data, rules, transforms
 from hebbjax.base import Array, Key
-from hebbjax.layers.activations import relu, triangle
+from hebbjax.layers.activations import relu, triangle, triangle_to
 from hebbjax.layers.chain import Shape
 from hebbjax.layers.homeostasis import Homeostasis
-from hebbjax.layers.initializers import pruned
+from hebbjax.layers.initializers import pruned, scaled_normal
 from hebbjax.layers.layer import Layer, from_patches, to_intensities
 from hebbjax.layers.network import Network
-from hebbjax.layers.normalization import standardise
+from hebbjax.layers.normalization import BatchNorm, standardise
 from hebbjax.layers.patches import PATCH_TRANSFORMS, Window, raw
 from hebbjax.layers.pooling import avg_pool, max_pool
 from hebbjax.readout.schedules import Schedule
 from hebbjax.support import checks
 
-RECIPES = ('krotov', 'miconi')
+RECIPES = ('krotov', 'miconi', 'softhebb')
 
 # of schedules: epochs, batch, rate, its factor after so many epochs without a better accuracy, epochs that end training
 CNN = {
@@ -76,8 +76,10 @@ def recipe(name: str, images: Array, **settings: Any) -> Recipe:
 
     Args:
         name: 'krotov', one Krotov-Hopfield layer (Talloen et al. 2021), a convolution with max pooling, dense where
-            images are smaller than 5 pixels a side, or `window` is 0; 'miconi', three layers (Miconi 2021).
-        settings: in the place of those that are chosen, see `krotov_layer` and `miconi_network`; `epochs`, `batch`.
+            images are smaller than 5 pixels a side, or `window` is 0; 'miconi', three layers (Miconi 2021); 'softhebb',
+            three layers (Journé et al. 2023).
+        settings: in the place of those that are chosen, see `krotov_layer`, `miconi_network` and `softhebb_network`;
+            `epochs`, `batch`.
 
     Example:
         >>> chosen = recipe('krotov', data.load('digits')[0], features=16)
@@ -86,7 +88,10 @@ def recipe(name: str, images: Array, **settings: Any) -> Recipe:
     """
     checks.check_choice('name', name, RECIPES)
     count, image_shape = len(checks.check_images(images)), tuple(images.shape[1:])
-    if name == 'miconi':
+    if name == 'softhebb':
+        chosen = {'epochs': 1, 'batch': min(10, count)}
+        unknown = settings.keys() - chosen.keys() - inspect.signature(softhebb_network).parameters.keys()
+    elif name == 'miconi':
         chosen = {'epochs': 20, 'batch': min(100, count)}
         unknown = settings.keys() - chosen.keys() - {'features', 'rate', 'burn_in', 'whitening_images'}
     else:
@@ -98,6 +103,8 @@ def recipe(name: str, images: Array, **settings: Any) -> Recipe:
     checks.check_count('epochs', full['epochs'])
     checks.check_count('batch', full['batch'], 1, count)
     steps = full['epochs'] * (count // full['batch'])
+    if name == 'softhebb':
+        return Recipe(softhebb_network(**settings_of(softhebb_network, settings)), full['epochs'], full['batch'])
     if name == 'miconi':
         net = miconi_network(steps, images, **settings_of(miconi_network, settings))
         return Recipe(net, full['epochs'], full['batch'], data.random_flip)
@@ -187,4 +194,31 @@ def miconi_network(
         step = transforms.scale_by_rate(optax.join_schedules(rates, [burn_in]))
         tx = optax.chain(step, transforms.keep_pruned(), transforms.project_unit_rows())
         net.append(Layer(neurons, rule, tx, Window(size), pre=(standardise, *white), init=pruned(density), **how))
+    return tuple(net)
+
+
+def softhebb_network(
+    features: tuple[int, ...] = (96, 384, 1536), *, rates: tuple[float, ...] = (0.08, 0.005, 0.01),
+    temperatures: tuple[float, ...] = (1.0, 1 / 0.65, 1 / 0.25), powers: tuple[float, ...] = (0.7, 1.4, 1.0),
+    radius: float = 25.0,
+) -> Network:  # fmt: skip
+    """Build SoftHebb's three layers (Journé et al. 2023): windows of 5 x 5, 3 x 3 and 3 x 3 over mirrored edges.
+
+    Every layer normalises what it sees by the batch, sends a triangle to a power, and pools: maxima of 4 x 4 with
+    stride 2, in the last layer means of 2 x 2. It learns in one epoch, 10 images a step; more of them make it worse.
+
+    Args:
+        rates: where rows are longer than 1 by 1; they fall as lengths come to 1.
+        temperatures: of the soft winner-take-all, in units of the drive.
+        powers: of the triangle.
+        radius: expected length of the first weights' rows.
+    """
+    net = []
+    for number, (neurons, rate, temperature, power) in enumerate(zip(features, rates, temperatures, powers)):
+        size, last = 3 if number else 5, number == len(features) - 1
+        move = transforms.scale_by_max_abs(), transforms.scale_by_norm_gap(), transforms.scale_by_rate(rate)
+        how = {'pre': BatchNorm(), 'patch_transform': raw, 'init': scaled_normal(radius)}
+        how |= {'post': (triangle_to(power), avg_pool(2) if last else max_pool(4, 2, 1))}
+        window = Window(size, 1, size // 2, 'reflect')
+        net.append(Layer(neurons, rules.softhebb(temperature), optax.chain(*move), window, **how))
     return tuple(net)

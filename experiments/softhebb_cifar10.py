@@ -1,0 +1,97 @@
+"""SoftHebb's three layers under a linear head (Journé et al., ICLR 2023), beside filters that nobody learned.
+
+    python experiments/softhebb_cifar10.py --data-dir DIR --json softhebb.json     # hours on a CPU
+    python experiments/softhebb_cifar10.py --images 500 --rows learned patches --seeds 1 --head-epochs 5 --data-dir DIR
+
+All layers learn together in one epoch, 10 images a step, without labels; the head, behind dropout of every input, is
+trained for 50 epochs on frozen features, and its last epoch is kept. Nothing is chosen: settings are the published
+ones, and the validation images are there to be watched. `patches`, `gaussian` and `initialised` are the same network
+with copied image patches, Gaussian filters of unit length, and the first weights as filters; `backprop`, which is not
+among the rows unless asked for, learns all of it end to end.
+"""
+
+import dataclasses
+import pathlib
+import sys
+
+import common
+
+from hebbjax import data, plots, readout
+from hebbjax.cli import flags, launch
+from hebbjax.layers import initializers
+from hebbjax.training import controls, plan_stages, presets
+from hebbjax.training.comparison import Entry
+
+CUTS = 0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9  # shares of the epochs after which the head's rate is halved
+PAPER = {'cifar10': {'learned': 80.3}, 'mnist': {'learned': 99.35}}  # table 1; the second of their own network
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(launch.OnDevices):
+    """SoftHebb's three layers beside controls (Journé et al. 2023)."""
+
+    dataset: flags.choice('cifar10', 'mnist', 'fashion_mnist') = 'cifar10'
+    rows: tuple[flags.choice(*controls.CONTROLS), ...] = controls.CONTROLS[:4]  # Which networks; backprop: end to end
+    seeds: flags.Seeds = 3  # Number of seeds, 0, 1, ...; each draws weights, order and dropout anew
+    first_seed: flags.Seed = 0  # The first of them, to go on where an earlier run stopped
+    features: tuple[flags.Count, flags.Count, flags.Count] = (96, 384, 1536)  # Neurons of the three layers
+    epochs: flags.Count = 1  # Hebbian epochs; more than one makes it worse
+    batch: flags.Count = 10  # Images per Hebbian step
+    order: flags.choice('simultaneous', 'greedy') = 'simultaneous'  # Layers learn together, or one after the other
+    settling: flags.Count = 5000  # Images on which running averages of networks that do not learn settle
+    head_epochs: flags.Count = 50  # Epochs of the head
+    head_batch: flags.Count = 64  # Images per gradient step
+    head_rate: flags.Rate = 1e-3  # Adam's first rate, halved seven times
+    dropout: flags.number(least=0, below=1) = 0.5  # Share of the head's inputs silenced while it trains
+    backprop_epochs: flags.Count = 20  # Epochs of the end-to-end twin
+    validation: flags.Part = 1 / 50  # Share of the training data that is watched
+    images: flags.Count | None = None  # Training images used; left out: all. Fewer are for trying things out
+    data_dir: pathlib.Path | None = None  # Where it lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, ~/tensorflow_datasets
+    weights: pathlib.Path | None = None  # Folder for the weights of every network, ROW_SEED.safetensors
+    json: pathlib.Path | None = None  # File for all results, with configuration, versions and learning curves
+    figure: pathlib.Path | None = None  # File for a picture of the first layer's filters, first seed
+
+
+def build_entries(config: Config, classes: int) -> dict[str, Entry]:
+    """Build the network that learns, and its controls."""
+    net = presets.softhebb_network(config.features)
+    head = readout.linear_head(classes, norm=False, power=None, dropout=config.dropout, maps=False)
+
+    def schedule(epochs: int) -> readout.Milestones:
+        cuts = tuple(int(cut * epochs) for cut in CUTS)
+        how = {'milestones': cuts, 'optimizer': 'adam', 'choose': 'last', 'l2': 0.0, 'stop_after': epochs}
+        return readout.Milestones(epochs, config.head_batch, config.head_rate, **how)
+
+    watch = lambda number, line: common.tell_epoch(config.dataset, number, line)  # noqa: E731
+    stages = plan_stages(config.order, net, config.epochs)
+    probe = readout.gradient_probe(head, schedule(config.head_epochs), watch=watch)
+    entry = Entry(net, probe, stages, config.batch, paper=PAPER.get(config.dataset, {}).get('learned'))
+    # the twin is drawn as deep-learning users draw, and sees mirror images, too
+    plain = tuple(dataclasses.replace(layer, init=initializers.fan_in) for layer in net)
+    how = {'watch': watch, 'augment': data.random_flip if config.dataset == 'cifar10' else None}
+    twin = Entry(plain, readout.gradient_probe(head, schedule(config.backprop_epochs), 0, **how))
+    return controls.with_controls(entry, config.rows, twin, config.settling)
+
+
+def experiment(config: Config) -> bool:
+    """Train every network on every seed and report; say whether the user ended it early."""
+    train, validation = common.load_train(config.dataset, config.validation, config.data_dir, config.images)
+    if config.batch > len(train[1]):
+        raise ValueError(f'--batch {config.batch} is larger than the {len(train[1])} training images; use fewer.')
+    entries = build_entries(config, int(train[1].max()) + 1)
+    title = f'{config.dataset}, SoftHebb, accuracy in percent'
+    trained, interrupted = common.run_entries(config, entries, train, validation, title)
+    if ('learned', 0) in trained:
+        w, size = trained['learned', 0].probe.layers[0].w, entries['learned'].net[0].window.size
+        figure = plots.filter_grid(w, (size, size, train[0].shape[3]), title='SoftHebb, first layer')
+        common.write_figure(config.figure, figure)
+    return interrupted
+
+
+def main(argv=None) -> int:
+    """Run the experiment, and give its exit code."""
+    return common.run(experiment, Config(), argv, 'softhebb_cifar10.py')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

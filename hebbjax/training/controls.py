@@ -1,0 +1,101 @@
+"""Controls: the same network with filters that nobody learned, so that a comparison tells what learning is worth.
+
+    learned        the entry itself
+    patches        copied image patches, of rows of unit length: what reaches a layer, prepared alike (imprinting)
+    gaussian       normal rows of unit length
+    initialised    as the network's own initializers draw them
+    backprop       the whole network trained end to end, an entry of its own
+
+What adapts beside weights, thresholds and running averages, settles for one epoch. Connections that a layer's own
+initializer left out (pruning) stay out.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hebbjax.base import AnyArray, Array, Key
+from hebbjax.layers.layer import Layer, LayerState, from_patches
+from hebbjax.layers.network import Network, TrainState, activations_of
+from hebbjax.readout.blocks import over_blocks
+from hebbjax.rules.local import unit_rows
+from hebbjax.support import checks
+from hebbjax.training.stages import Stage
+
+CONTROLS = 'learned', 'patches', 'gaussian', 'initialised', 'backprop'
+TRIES = 8  # patches that are cut for each neuron: the first that is not flat is its filter
+BLOCK = 100  # images that lower layers answer at once
+
+
+def patch_rows(layer: Layer, key: Key, images: AnyArray) -> Array:
+    """Cut filters out of what a layer sees, prepared as in learning, of unit length; flat patches are passed over."""
+    tries = [unit_rows(from_patches(layer, of_try, images)) for of_try in jax.random.split(key, TRIES)]
+    rows = jnp.stack(tries)  # [TRIES, N, D]
+    first = jnp.argmax(jnp.any(rows != 0, axis=2), axis=0)  # [N]
+    return jnp.take_along_axis(rows, first[None, :, None], axis=0)[0]
+
+
+def gaussian_rows(layer: Layer, key: Key, images: AnyArray) -> Array:
+    """Draw filters from a normal distribution, of unit length."""
+    shape = jax.eval_shape(lambda: from_patches(layer, key, images)).shape
+    return unit_rows(jax.random.normal(key, shape))
+
+
+STARTS = {'patches': patch_rows, 'gaussian': gaussian_rows, 'initialised': None}
+
+
+def begin_layer(net: Network, state: TrainState, number: int, key: Key, images: AnyArray, start: Any) -> TrainState:
+    """Give a layer the first weights that `start` (layer, key, images -> [N, D]) makes of what reaches it."""
+    layer, own, key = net[number], state.layers[number], jax.random.fold_in(key, 2 + number)
+    if number:  # not of all images: as many as there are neurons offer each a patch of an image of its own
+        some = jax.random.permutation(jax.random.fold_in(key, 1), len(images))[: layer.features]
+        images = over_blocks(lambda rows: activations_of(net, state.layers, rows, number), images[some], BLOCK)
+    w = start(layer, key, images)
+    exists = own.w != 0
+    w = unit_rows(jnp.where(exists, w, 0)) if not exists.all() and exists.any() else w
+    layers = (*state.layers[:number], own._replace(w=w), *state.layers[number + 1 :])
+    return state._replace(layers=layers)
+
+
+def adapts(layer: Layer, state: LayerState) -> bool:
+    """Say whether anything but weights of a layer follows what it sees: thresholds, lateral connections, averages."""
+    return bool(
+        layer.homeostasis or layer.lateral or jax.tree.leaves([part.stats for part in (*state.pre, *state.post)])
+    )
+
+
+def controlled(entry: Any, kind: str, shown: int | None = None) -> Any:
+    """Give the entry of a comparison whose filters are made as a control says, and are not learned.
+
+    `shown`: training images that what adapts beside weights settles on; None: as many as learning saw.
+    """
+    checks.check_choice('control', kind, [name for name in CONTROLS if name not in ('learned', 'backprop')])
+    checks.require(len(entry.net) > 0, f'pixels have no filters; {kind} is a control of networks with a layer or more.')
+    net = tuple(dataclasses.replace(layer, tx=optax.set_to_zero()) for layer in entry.net)
+    thawed = [number for number, layer in enumerate(net) if not layer.frozen]
+    stages = tuple(Stage(1, (number,)) for number in thawed)
+    return entry._replace(net=net, start=STARTS[kind], stages=stages, settles=True, shown=shown or entry.shown)
+
+
+def with_controls(
+    entry: Any, kinds: Sequence[str] = CONTROLS, twin: Any = None, shown: int | None = None
+) -> Mapping[str, Any]:
+    """Give the entries of a comparison: a network that learns, and its controls, by name.
+
+    Args:
+        entry: `comparison.Entry` of the network that learns.
+        kinds: which of `CONTROLS`.
+        twin: the entry of the end-to-end backprop twin, where it is asked for.
+        shown: see `controlled`.
+    """
+    entries = {}
+    for kind in kinds:
+        checks.check_choice('control', kind, CONTROLS)
+        checks.require(kind != 'backprop' or twin is not None, 'this network has no backprop twin; leave backprop out.')
+        own = {'learned': entry, 'backprop': twin}
+        entries[kind] = own[kind] if kind in own else controlled(entry, kind, shown)
+    return entries
