@@ -85,7 +85,8 @@ def gauss_pool(stride: int) -> Callable[[Array], Array]:
             padded = jnp.pad(maps, [(stride, stride) if at == axis else (0, 0) for at in range(4)])
             reach = (side - 1) // stride * stride + 1
             shifted = (lax.slice_in_dim(padded, i, i + reach, stride, axis) for i in range(size))
-            maps = sum(float(weight) * part for weight, part in zip(weights / weights.sum(), shifted))
+            weighted = [float(weight) * part for weight, part in zip(weights / weights.sum(), shifted)]
+            maps = functools.reduce(jnp.add, weighted)
         return maps
 
     return pool
