@@ -10,7 +10,7 @@ from flax import nnx
 from jax import lax
 
 from hebbjax.base import Array
-from hebbjax.layers.layer import Layer, LayerState, output_transform
+from hebbjax.layers.layer import LINEAR, Layer, LayerState, output_transform
 from hebbjax.layers.network import check_network, check_states
 from hebbjax.layers.patches import centred, raw
 from hebbjax.support.checks import is_count, is_traced, require
@@ -51,7 +51,7 @@ def to_linen(layer: Layer, state: LayerState) -> dict[str, Array]:
     way = 'put it around that layer yourself, and pass dataclasses.replace(layer, pre=..., post=...) without it'
     require(not names, f'no kernel does what {names} does; {way}.')
     cosine = 'no kernel divides by the length of each patch, as a layer does that sends cosines'
-    require(layer.output != 'cosine', f'{cosine}; take the whole layer out with export_features.')
+    require(layer.output in LINEAR, f'{cosine}; take the whole layer out with export_features.')
     inhibits = 'no convolution settles under lateral connections'
     require(layer.lateral is None, f'{inhibits}; take the whole layer out with export_features.')
     # `(x - mean x) . w = x . (w - mean w)`, so centred learning predicts with a plain convolution

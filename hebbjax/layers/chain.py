@@ -2,7 +2,8 @@
 
 A part is a function of maps that treats every image by itself, such as `relu` or `max_pool(2)`; or it has `apply(state,
 x, train, key) -> (x, state)`, and where it has a state `init(key, shape) -> PartState`, such as `BatchNorm()`. What has
-an `apply` sees a batch as a whole, unless its attribute `by_image` is True.
+an `apply` sees a batch as a whole, unless its attribute `by_image` is True. What goes by the layer's weights, in `post`
+alone, has `bind(w) -> part` instead, such as `Decorrelate()`.
 """
 
 from collections.abc import Sequence
@@ -40,6 +41,11 @@ def chain_shape(parts: Sequence[Any], states: Sequence[PartState], shape: Shape)
     """Say what a chain makes of maps of one image of this shape, without computing anything."""
     maps = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     return jax.eval_shape(lambda x, states: apply_chain(parts, states, x)[0], maps, tuple(states)).shape[1:]
+
+
+def bind_weights(parts: Sequence[Any], w: Array) -> tuple[Any, ...]:
+    """Give a chain whose parts know the layer's weights [N, D], as far as they go by them; once for all of a batch."""
+    return tuple(part.bind(w) if hasattr(part, 'bind') else part for part in parts)
 
 
 def apply_chain(

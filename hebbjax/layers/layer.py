@@ -16,8 +16,9 @@ import optax
 from hebbjax import transforms
 from hebbjax.base import BIAS_SALT, AnyArray, Array, Key, LearningRule, State
 from hebbjax.layers import activations
-from hebbjax.layers.chain import PartState, Shape, apply_chain, chain_shape, count_by_image, init_chain
+from hebbjax.layers.chain import PartState, Shape, apply_chain, bind_weights, chain_shape, count_by_image, init_chain
 from hebbjax.layers.homeostasis import Homeostasis
+from hebbjax.layers.kernel import AngleKernel
 from hebbjax.layers.lateral import Lateral
 from hebbjax.layers.microbatch import microbatch_of, scan_microbatches
 from hebbjax.layers.patches import PatchTransform, Window, centred, extract_patches, l2, lay_grid, raw, sample_patches
@@ -27,7 +28,8 @@ from hebbjax.rules.products import PRECISIONS, arithmetic, matmul
 from hebbjax.rules.teachers import Teacher
 from hebbjax.support import checks, specs
 
-OUTPUTS = ('weights', 'effective', 'projection', 'cosine')
+LINEAR = ('weights', 'effective', 'projection')  # in the patch, as the others are not
+OUTPUTS = (*LINEAR, 'cosine')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,9 +58,9 @@ class Layer:
     any order, such as `(relu, max_pool(2))`."""
     init: Callable[[Key, tuple[int, int]], Array] = jax.random.normal
     """(key, (N, D)) -> first weights, by jax; standard normal, as Krotov and Hopfield. Others: `initializers`."""
-    output: str = 'weights'
+    output: str | AngleKernel = 'weights'
     """The drive that is predicted with: 'weights', `w . x`; 'effective', that of the rule (`|w|^(p-1)` for krotov);
-    'projection', `w . x / |w|`; 'cosine', `w . x / |w| |x|`."""
+    'projection', `w . x / |w|`; 'cosine', `w . x / |w| |x|`; or a kernel of it, such as `AngleKernel(0.6)`."""
     homeostasis: Homeostasis | None = None
     """Adaptive thresholds, subtracted from drives before neurons compete and before `post`; None: no."""
     lateral: Lateral | None = None
@@ -90,12 +92,14 @@ class Layer:
         for name in ('pre', 'post'):  # a single part is a chain of one
             chain = getattr(self, name)
             chain = tuple(chain) if isinstance(chain, tuple | list) else (chain,)
-            misfits = [part for part in chain if not callable(part) and not hasattr(part, 'apply')]
+            known = ('__call__', 'apply', *(('bind',) if name == 'post' else ()))
+            misfits = [part for part in chain if not any(hasattr(part, way) for way in known)]
             wants = f'{name} of a layer is a tuple of parts, functions of maps such as relu or BatchNorm()'
             checks.require(not misfits, f'{wants}; {checks.show(misfits)} are none.')
             object.__setattr__(self, name, chain)
         checks.check_count('features', self.features)
-        checks.check_choice('output', self.output, OUTPUTS)
+        if not isinstance(self.output, AngleKernel):
+            checks.check_choice('output', self.output, OUTPUTS)
         checks.check_choice('precision', self.precision, PRECISIONS)
         for name in ('patches_per_image', 'microbatch'):
             if getattr(self, name) is not None:
@@ -174,7 +178,7 @@ def _init_around(layer: Layer, key: Key, image_shape: Shape, w: Array) -> LayerS
     threshold = None if layer.homeostasis is None else layer.homeostasis.init(w)
     if layer.bias is not None:
         threshold = layer.bias(bias_key, w.shape)[:, 0]
-    post = init_chain(layer.post, post_key, (*grid.out, layer.features))
+    post = init_chain(bind_weights(layer.post, w), post_key, (*grid.out, layer.features))
     lateral = None if layer.lateral is None else layer.lateral.init(w)
     return LayerState((), layer.rule.init(w), layer.tx.init(w), threshold, pre, post, ImageShape(image_shape), lateral)
 
@@ -238,6 +242,8 @@ def output_transform(layer: Layer) -> Callable[[Array], Array]:
 
 def output_drive(layer: Layer, x: Array, u: Array) -> Array:
     """Make of `u = x . w` [..., N] what is predicted with: itself, or `u / |x|`; an all-zero patch has cosine 0."""
+    if isinstance(layer.output, AngleKernel):
+        return layer.output.drive(x, u)
     return u * inverse_length(x) if layer.output == 'cosine' else u
 
 
@@ -259,7 +265,7 @@ def forward(layer: Layer, state: LayerState, images: Array, parts: int | None = 
     check_image_size(state, images.shape[1:])
     images, _ = apply_chain(layer.pre, state.pre, images)
     w = output_transform(layer)(state.w)
-    post = layer.post[:parts]
+    post = bind_weights(layer.post[:parts], state.w)
     some = count_by_image(post)  # parts that a microbatch passes; the others see the batch as a whole
 
     def add(stats, number, images, teacher):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from hebbjax.base import AnyArray, Array, Scalar
-from hebbjax.layers.chain import PartState, apply_chain
+from hebbjax.layers.chain import PartState, apply_chain, bind_weights
 from hebbjax.layers.layer import Layer, LayerState, forward, matmul_drives, output_transform, to_intensities
 from hebbjax.layers.network import Network, activations_of, check_network, check_states
 from hebbjax.layers.patches import extract_patches
@@ -56,6 +56,7 @@ def settled_activations(
 def _settle(net, states, images, gain, steps, upto):
     x = to_intensities(images)
     bottom = forward(net[0], states[0], x, parts=0)  # what comes up to the first layer is the same in all steps
+    posts = [bind_weights(layer.post, state.w) for layer, state in zip(net, states)]
     rms = lambda maps: jnp.sqrt(jnp.mean(maps**2, (1, 2, 3), keepdims=True))  # [B, 1, 1, 1]  # noqa: E731
 
     def sweep(came):  # up; what came down to all layers but the last -> drives and answers of all
@@ -63,12 +64,12 @@ def _settle(net, states, images, gain, steps, upto):
         for number, (layer, state) in enumerate(zip(net, states)):
             u = forward(layer, state, answers[-1], parts=0) if number else bottom
             drives.append(u + came[number] if number < len(came) else u)
-            answers.append(apply_chain(layer.post, state.post, drives[-1])[0])
+            answers.append(apply_chain(posts[number], state.post, drives[-1])[0])
         return drives, answers
 
     def descend(drives, answers):  # -> B_l a_(l+1) of all layers but the last
         above = zip(net[1:], states[1:], answers, drives[1:], answers[1:])
-        return [back_through(net[i].post, states[i].post, drives[i], send_down(*of)) for i, of in enumerate(above)]
+        return [back_through(posts[i], states[i].post, drives[i], send_down(*of)) for i, of in enumerate(above)]
 
     def step(before, _):
         after = sweep([gain * s * b for s, b in zip(scales, descend(*before))])
@@ -91,7 +92,7 @@ def send_down(layer: Layer, state: LayerState, images: Array, drives: Array, ans
     [B, H', W', N] that they were given. All others, and what happens to patches, are left out: silent neurons hear,
     too. The answer [B, H'', W'', N] -> maps [B, H, W, C].
     """
-    sent = back_through(layer.post, state.post, drives, answer)  # [B, H', W', N]
+    sent = back_through(bind_weights(layer.post, state.w), state.post, drives, answer)  # [B, H', W', N]
     patches = matmul_drives(layer, sent, output_transform(layer)(state.w).T)  # [B, H', W', D]
     looked_at, _ = apply_chain(layer.pre, state.pre, images)
     (maps,) = jax.linear_transpose(lambda x: extract_patches(layer.window, x), looked_at)(patches)

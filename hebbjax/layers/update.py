@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from hebbjax.base import Array, Key, StepInfo, UpdateStats
-from hebbjax.layers.chain import PartState, apply_chain, count_by_image
+from hebbjax.layers.chain import PartState, apply_chain, bind_weights, count_by_image
 from hebbjax.layers.layer import (
+    LINEAR,
     Layer,
     LayerState,
     check_image_size,
@@ -80,7 +81,8 @@ def accumulate_layer(
     images, pre = apply_chain(layer.pre, state.pre, images, train=True)
     settled = layer.lateral is not None  # thresholds are then in what neurons settle at
     threshold = layer.rule.competition_threshold(key, state.w, state.rule, None if settled else state.threshold)
-    some = count_by_image(layer.post)  # parts that a microbatch passes; the others see the batch as a whole
+    post = bind_weights(layer.post, state.w)
+    some = count_by_image(post)  # parts that a microbatch passes; the others see the batch as a whole
     drawn, size, bands = layer.patches_per_image, microbatch_of(layer, images.shape), bands_of(layer, images.shape)
     if layer.rule.sequential:
         needs = 'a rule with memory learns from sequences of images, and got images that are none'
@@ -113,14 +115,14 @@ def accumulate_layer(
                 carry, (u, v) = learn(carry, jax.random.fold_in(rule_key, number * bands + band), x, teacher)
             if drawn is not None or w_out is not w:
                 u = v = matmul_drives(layer, x, w_out)
-            if u is v or layer.output == 'cosine':  # else what neurons settled at, as they learned, is what they send
+            if u is v or layer.output not in LINEAR:  # else what neurons settled at, as they learned, is what they send
                 # of rows, as in the rule, so that XLA computes a cosine's |x| once for both
                 v = settled_drive(layer, state, output_drive(layer, x, u))
             return carry, v.reshape(1, *maps.shape[:-1], -1)
 
         carry, v = scan_microbatches(see, carry, 1, parts)  # [bands, b, rows, W', N]
         v = jnp.swapaxes(v, 0, 1).reshape(len(images), -1, *v.shape[3:])
-        return carry, apply_chain(layer.post[:some], state.post[:some], v, train=True)[0]
+        return carry, apply_chain(post[:some], state.post[:some], v, train=True)[0]
 
     stats = layer.rule.init_stats(state.w)
     stats = stats._replace(products=jnp.zeros_like(state.lateral)) if settled else stats
@@ -129,7 +131,7 @@ def accumulate_layer(
         x = layer.patch_transform(sample_patches(sample_key, layer.window, images, drawn))  # [P, D]
         carry, _ = learn(carry, rule_key, x, teacher)
     carry, sent = scan_microbatches(look, carry, size, images, teacher)
-    sent, moved = apply_chain(layer.post[some:], state.post[some:], sent, train=True)
+    sent, moved = apply_chain(post[some:], state.post[some:], sent, train=True)
     return *carry, sent, pre, (*state.post[:some], *moved)
 
 

@@ -8,7 +8,7 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from hebbjax.base import AnyArray
-from hebbjax.layers.chain import Shape, chain_shape
+from hebbjax.layers.chain import Shape, bind_weights, chain_shape
 from hebbjax.layers.layer import Layer, LayerState
 from hebbjax.layers.network import Network, check_network, check_states
 from hebbjax.layers.patches import lay_grid
@@ -71,7 +71,7 @@ def receptive_fields(net: Network, states: Sequence[LayerState], image_shape: Sh
     shape, step = check_image_shape(image_shape), (1, 1)
     fields = np.eye(shape[2], dtype=np.float32)[:, None, None]  # [C, 1, 1, C]: one pixel of one channel
     for number, (layer, state) in enumerate(zip(net, states), 1):
-        post = zip(layer.post, state.post) if number < len(net) else ()
+        post = zip(bind_weights(layer.post, state.w), state.post) if number < len(net) else ()
         for part, part_state in (*zip(layer.pre, state.pre), (layer, state), *post):
             if isinstance(part, Layer):
                 grid = lay_grid(part.window, shape)

@@ -11,7 +11,7 @@ import optax
 from hebbjax import rules
 from hebbjax.base import Array, Key
 from hebbjax.layers import activations, initializers
-from hebbjax.layers.chain import PartState, apply_chain
+from hebbjax.layers.chain import PartState, apply_chain, bind_weights
 from hebbjax.layers.layer import Layer, LayerState, drives, settled_drive
 from hebbjax.layers.normalization import BatchNorm
 from hebbjax.layers.patches import Window, raw
@@ -60,7 +60,7 @@ def forward_train(layer: Layer, state: LayerState, images: Array, key: Key) -> t
     pre_key, post_key = key, jax.random.fold_in(key, 1)
     x, pre = apply_chain(layer.pre, state.pre, images, train=True, key=pre_key)
     u = settled_drive(layer, state, drives(layer, state.w, x))
-    sent, post = apply_chain(layer.post, state.post, u, train=True, key=post_key)
+    sent, post = apply_chain(bind_weights(layer.post, state.w), state.post, u, train=True, key=post_key)
     return sent, state._replace(pre=pre, post=post)
 
 

@@ -15,7 +15,7 @@ from jax import lax
 
 from hebbjax import diagnostics
 from hebbjax.base import Array, StepInfo
-from hebbjax.layers.chain import apply_chain
+from hebbjax.layers.chain import apply_chain, bind_weights
 from hebbjax.layers.layer import Layer, LayerState, forward, to_intensities
 from hebbjax.layers.normalization import BatchNorm
 from hebbjax.layers.patches import lay_grid
@@ -70,7 +70,7 @@ def observe(net: Sequence[Layer], states: Sequence[LayerState], images: Array) -
         y = forward(layer, state, x, parts)  # [b, H', W', N]
         share = devices.mean_over_devices(jnp.mean(y == 0, dtype=y.dtype))
         observations.append(Observation(*devices.moments_over_devices(jnp.mean(y), jnp.var(y)), share))
-        x, _ = apply_chain(layer.post[parts:], state.post[parts:], y)
+        x, _ = apply_chain(bind_weights(layer.post[parts:], state.w), state.post[parts:], y)
     return tuple(observations)
 
 

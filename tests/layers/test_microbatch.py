@@ -10,10 +10,11 @@ import pytest
 import hebbjax
 from hebbjax import layers, rules, transforms
 from hebbjax.layers import activations, microbatch, patches
+from hebbjax.layers.kernel import AngleKernel, Decorrelate
 from hebbjax.layers.lateral import Lateral
 from hebbjax.layers.layer import Layer
 from hebbjax.layers.patches import Window
-from hebbjax.layers.pooling import max_pool
+from hebbjax.layers.pooling import gauss_pool, max_pool
 from hebbjax.rules.products import assumed_backend
 
 
@@ -35,6 +36,7 @@ SMALL = Layer(6, rules.krotov(2), transforms.scale_by_rate(0.1), Window(3, 2, 1)
 BANDS = {
     'krotov': SMALL,
     'two products': dataclasses.replace(SMALL, lateral=None, output='cosine', post=(max_pool(2), activations.relu)),
+    'kernel': dataclasses.replace(SMALL, lateral=None, output=AngleKernel(), post=(gauss_pool(1), Decorrelate())),
     'tall': dataclasses.replace(
         SMALL, rule=rules.oja(rules.soft_wta(0.5)), window=Window((5, 2), (1, 3), (2, 0)), microbatch=3
     ),

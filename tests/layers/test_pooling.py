@@ -54,6 +54,27 @@ def test_blocks_that_do_not_fit_are_refused(pool):
         pool(6)(jnp.zeros((2, 5, 7, 3)))
 
 
+@pytest.mark.parametrize('stride', [1, 2, 3])
+def test_a_gaussian_is_laid_around_every_few_positions(stride, rng):
+    maps = rng.normal(size=(2, 7, 10, 3)).astype(np.float32)
+    pooled = np.asarray(pooling.gauss_pool(stride)(jnp.asarray(maps)))
+    assert pooled.shape == (2, 6 // stride + 1, 9 // stride + 1, 3)
+    near = range(-stride, stride + 1)
+    weigh = lambda *steps: np.exp(-sum(step**2 for step in steps) / (2 * (stride / 2**0.5) ** 2))  # noqa: E731
+    whole = sum(weigh(di, dj) for di in near for dj in near)
+    for i, j in np.ndindex(pooled.shape[1:3]):
+        mean = 0
+        for di in near:
+            for dj in near:
+                if 0 <= (y := i * stride + di) < 7 and 0 <= (x := j * stride + dj) < 10:
+                    mean += weigh(di, dj) / whole * maps[:, y, x]
+        np.testing.assert_allclose(pooled[:, i, j], mean, atol=1e-5)
+    with pytest.raises(
+        ValueError, match=r'gauss_pool\(4\) looks at 9 x 9 positions, and maps are 7 x 10; use a smaller'
+    ):
+        pooling.gauss_pool(4)(jnp.asarray(maps))
+
+
 def test_quadrants_average_each_corner():
     maps = jnp.arange(5 * 4, dtype=jnp.float32).reshape(1, 5, 4, 1) * jnp.array([[[[1.0, -10.0]]]])
     found = readout.quadrants(maps)

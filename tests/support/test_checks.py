@@ -366,6 +366,9 @@ SETTINGS = {
     'pruned': initializers.pruned,
     'max_pool': layers.max_pool,
     'max_pool stride': lambda value: layers.max_pool(2, 0 if value is None else value),
+    'gauss_pool': layers.gauss_pool,
+    'kernel sigma': layers.AngleKernel,
+    'decorrelate sigma': layers.Decorrelate,
     'dropout': readout.Dropout,
     'momentum': lambda value: layers.BatchNorm(momentum=value),
     'homeostasis': Homeostasis,
@@ -424,7 +427,7 @@ COUNTS = {
     'log epochs', 'pictures epochs', 'tensorboard epochs', 'probe block', 'filters drawn', 'random_feedback features',
     'settling steps', 'settling upto', 'recall steps', 'trace winners', 'lateral steps', 'evolve generations',
     'mlp_params hidden', 'fit_rule steps', 'fit_rule every', 'evolve at_once', 'gaussian population', 'search terms',
-    'search population', 'resize', 'shape',
+    'search population', 'resize', 'shape', 'gauss_pool',
     *(name for name in SETTINGS if 'classes' in name or 'groups' in name),
 }  # fmt: skip
 MAY_BE_ZERO = {

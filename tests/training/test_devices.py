@@ -16,7 +16,17 @@ from on_devices import collectives, doubles, largest_difference
 import hebbjax
 from hebbjax import Homeostasis, Window, rules, training, transforms
 from hebbjax.data.augmentation import random_flip
-from hebbjax.layers import avg_pool, initializers, max_pool, relu, standardise, triangle
+from hebbjax.layers import (
+    AngleKernel,
+    Decorrelate,
+    avg_pool,
+    gauss_pool,
+    initializers,
+    max_pool,
+    relu,
+    standardise,
+    triangle,
+)
 from hebbjax.layers.lateral import Lateral
 from hebbjax.layers.normalization import BatchNorm
 from hebbjax.layers.patches import raw
@@ -41,7 +51,14 @@ AMATO = tuple(
     hebbjax.Layer(n, NEAREST, RATE, Window(3), post=(relu, max_pool(2), BatchNorm()), output='cosine')
     for n in (12, 16)
 )  # fmt: skip
-NETS = {'krotov': KROTOV, 'miconi': MICONI, 'amato': AMATO}
+KERNEL = tuple(
+    hebbjax.Layer(
+        n, rules.instar(1, metric='cosine'), RATE, Window(3, 1, 1), patch_transform=raw, output=AngleKernel(),
+        post=(gauss_pool(2), Decorrelate()),
+    )
+    for n in (12, 16)
+)  # fmt: skip
+NETS = {'krotov': KROTOV, 'miconi': MICONI, 'amato': AMATO, 'kernel': KERNEL}
 STAGE = training.plan_stages('simultaneous', KROTOV, 1)[0]
 
 

@@ -1,0 +1,54 @@
+"""The kernel network on a few random images: its rows, its JSON, its picture, and what does not fit."""
+
+import json
+
+import jax.numpy as jnp
+import kernel_cifar10 as script
+import pytest
+
+from hebbjax import data
+
+TINY = '--seeds 1 --epochs 1 --neurons 6 8 --batch 10 --shown 30 --patches 8 --whitening-images 30'
+
+
+@pytest.fixture(autouse=True)
+def small_maps(monkeypatch):
+    """A Gaussian that fits images of 24 x 24; and whitening, which is tested where it belongs, does nothing."""
+    monkeypatch.setattr(script, 'STRIDES', (2, 5))
+    monkeypatch.setattr(data, 'fit_whitening', lambda x, **how: data.Whitening(jnp.zeros(x.shape[1:]), jnp.eye(1)))
+    monkeypatch.setattr(data, 'whiten', lambda zca, x: x)
+
+
+def test_rows_are_printed_written_and_drawn(small_data, tmp_path, capsys):
+    files = '--json', str(tmp_path / 'r.json'), '--figure', str(tmp_path / 'f.png')
+    flags = [*TINY.split(), '--data-dir', str(small_data), '--rows', 'learned', 'patches', *files]
+    assert script.main(flags) == 0
+    report = json.loads((tmp_path / 'r.json').read_text())
+    rows = {row['row']: row for row in report['rows']}
+    assert [*rows] == ['learned', 'patches'] and report['config']['neurons'] == [6, 8]
+    for row in rows.values():
+        assert row['test_accuracy'][0] > 60, 'a stripe is easily seen'
+        assert len(row['readout_seconds']) == 1 and 0 <= row['win_entropy'][0] <= 1
+        assert [penalty for penalty, _ in row['penalties'][0]] == report['config']['penalties']
+    assert rows['learned']['test_accuracy'] and rows['learned']['win_entropy'] != rows['patches']['win_entropy']
+    assert (tmp_path / 'f.png').read_bytes().startswith(b'\x89PNG')
+    assert 'learned, seed 0: validation' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'flags, says',
+    [
+        ('--batch 500', '--batch 500 is larger than the 30 images learned from; use 30 at most'),
+        ('--sigma 0', '--sigma=0.0 is out of range'),
+        ('--rows backprop', '--rows'),
+        ('--neurons 8 9000000', 'cannot learn in a memory'),
+    ],
+)
+def test_what_does_not_fit_is_refused(flags, says, small_data, refused):
+    assert says in refused(script.main, [*TINY.split(), '--data-dir', str(small_data), *flags.split()])
+
+
+def test_a_gaussian_larger_than_the_maps_is_refused(small_data, refused, monkeypatch):
+    monkeypatch.setattr(script, 'STRIDES', (2, 6))
+    said = refused(script.main, [*TINY.split(), '--data-dir', str(small_data)])
+    assert 'layer 2: gauss_pool(6) looks at 13 x 13 positions, and maps are 12 x 12; use a smaller one' in said
