@@ -3,7 +3,7 @@
 They are added up where that is fast: by numpy on a CPU, whose products of float64 take a quarter of XLA's time; on a
 GPU, and on a mesh, on the devices, each from its own rows and in one program a block. TPUs have no float64 worth the
 name, so there it is the host that adds up. On the host, products of more than `WIDE` inputs are of float32, of
-deviations from each chunk's means, and their sums of float64: half the time, for 1e-7 of the largest product.
+deviations from each chunk's means, and their sums of float64: half the time, for 1e-6 of the largest product.
 """
 
 import functools

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hebbjax import layers, rules, transforms
+from hebbjax import data, layers, rules, transforms
 from hebbjax.readout import (
     Milestones,
     Probe,
@@ -123,6 +123,21 @@ def test_validation_images_choose_among_several_penalties_in_either_form(flips, 
         assert probe.penalties == tuple(zip(penalties, map(pytest.approx, percents)))
         np.testing.assert_array_equal(probe.predict(bars[0]), best.predict(bars[0]))
     assert best.penalties == () and len({*percents}) > 1
+
+
+def test_a_head_learns_from_flipped_and_shifted_images(states, bars):
+    """Features of every batch are computed anew; so it reads mirror images, which it was never shown as they are."""
+
+    def augment(key, images):
+        flip_key, shift_key = jax.random.split(key)
+        return data.random_flip(flip_key, data.random_shift(1)(shift_key, images))
+
+    head, schedule = linear_head(3, power=None), SCHEDULE._replace(epochs=60, l2=1e-3, milestones=(), stop_after=60)
+    mirrored = bars[0][:, :, ::-1], bars[1]
+    fits = [gradient_probe(head, schedule, augment=one) for one in (None, augment)]
+    probes = [fit(NET, states, jax.random.key(0), bars, mirrored) for fit in fits]
+    plain, augmented = (probe_accuracy(probe, *mirrored) for probe in probes)
+    assert plain < 70 and augmented > 75
 
 
 def test_mirror_images_are_fitted_to_and_read_out(states, bars):
