@@ -102,17 +102,17 @@ def fit_dual(
     return ridge.RidgeChoice(ridge.Ridge(w, level - np.concatenate(means) @ w), penalties[best], accuracies)
 
 
-def _centred(blocks, count, fitted) -> Iterator[tuple[Any, np.ndarray]]:
+def _centred(blocks: Any, count, fitted) -> Iterator[tuple[Any, np.ndarray]]:
     """Give each block [n, f] less the means over images that are fitted to, and these means [f] in float64."""
     is_list = isinstance(blocks, list | tuple)
     way = 'give a list, or a function that yields them anew'
     require(is_list or callable(blocks), f'blocks are gone through twice, and {show(blocks)} is no list; {way}.')
-    for block in blocks if is_list else blocks():
+    for block in blocks() if callable(blocks) else blocks:
         shape = np.shape(block)
         fits = len(shape) == 2 and shape[0] == count and shape[1] > 0
         require(fits, f'a block of shape {shape} does not fit {count} labels; give [{count}, f], some columns of all.')
         xp = jnp if is_on_device() else np
-        x, mean = xp.asarray(block, xp.float32), 0.0
+        x, mean = xp.asarray(block, xp.float32), np.zeros(shape[1])
         for _ in range(2):  # the second time, of what the rounding of the first left
             part = np.asarray(x[:fitted].mean(0, dtype=None if is_on_device() else np.float64), np.float64)
             x, mean = x - xp.asarray(part[None], xp.float32), mean + part.astype(np.float32).astype(np.float64)
@@ -146,4 +146,4 @@ def _products(x, alpha) -> np.ndarray:
     """Give `x' alpha` in float64. [n, f], [n, K] -> [f, K]."""
     x = np.asarray(x)
     cuts = range(0, len(x), CHUNK)
-    return sum(x[i : i + CHUNK].T.astype(np.float64) @ alpha[i : i + CHUNK] for i in cuts)
+    return np.sum([x[i : i + CHUNK].T.astype(np.float64) @ alpha[i : i + CHUNK] for i in cuts], 0)

@@ -123,7 +123,9 @@ def ridge_probe(
                     cut_of = lambda see: lambda rows: np.asarray(see(rows))[:, cut]  # noqa: B023, E731
                     yield np.concatenate([over_blocks(cut_of(see), x, size(x)) for see, x, _ in sides()])
 
-            choice = dual.fit_dual(blocks, labels, known, penalties, len(validation[0]) if chooses else 0)
+            held_count = len(validation[0]) if chooses else 0
+            once = [*blocks()] if step >= width else blocks
+            choice = dual.fit_dual(once, labels, known, penalties, held_count)
         else:
             stats = None
             for see, images, labels in views():

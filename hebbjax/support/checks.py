@@ -100,8 +100,8 @@ def device_memory() -> int:
 
 def check_memory(size: int, what: str, way: str, room: int | None = None) -> None:
     """Refuse what the machine, or `room` bytes, cannot hold: `what` takes `size`; `way` is out."""
-    need, room = size / 2**30, (room or host_memory()) / 2**30
-    require(need <= room, f'{what} takes {need:.0f} GiB and the machine has {room:.0f}; {way}.')
+    need, there = size / 2**30, (room or host_memory()) / 2**30
+    require(need <= there, f'{what} takes {need:.0f} GiB and the machine has {there:.0f}; {way}.')
 
 
 def check_key(key) -> None:

@@ -87,10 +87,11 @@ def eigh(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def solve_refined(a: Any, shift: Any, y: np.ndarray) -> np.ndarray | None:
-    """Solve `(a + diag(shift)) x = y` for a [n, n] of numpy or jax that is positive: Cholesky's in float32, x refined.
+    """Solve `(a + diag(shift)) x = y` for a [n, n] of numpy or jax that is positive, by Cholesky; x is refined.
 
-    Each refinement solves for what is left of y [n, K] in float64. It takes 4 n^2 bytes beside a, and n^3 / 3
-    multiplications, a fifteenth of the time of eigenvectors. None: float32 does not suffice for so small a shift.
+    The factor is of float32, unless a is of float64 and not wide; each refinement solves for what is left of y [n, K]
+    in float64. It takes 4 n^2 bytes beside a, and a fifteenth of the time of eigenvectors. None: what float32 keeps
+    does not suffice for so small a shift.
     """
     on_host = isinstance(a, np.ndarray)
     xp, linalg = (np, scipy.linalg) if on_host else (jnp, jax.scipy.linalg)
@@ -98,12 +99,13 @@ def solve_refined(a: Any, shift: Any, y: np.ndarray) -> np.ndarray | None:
         return np.zeros(y.shape)
     with jax.enable_x64(True):
         shift, y = (xp.asarray(part, xp.float64) for part in (shift, y))
-        shifted = xp.array(a, xp.float32).T  # columns first, so that LAPACK writes over it
+        kind = xp.float32 if is_wide(len(a)) else a.dtype
+        shifted = xp.array(a, kind).T  # columns first, so that LAPACK writes over it
         every = xp.arange(len(a))
         if on_host:
             shifted[every, every] += shift
         else:
-            shifted = shifted.at[every, every].add(shift.astype(xp.float32))
+            shifted = shifted.at[every, every].add(shift.astype(kind))
         try:
             factor = linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
         except scipy.linalg.LinAlgError:
@@ -111,7 +113,7 @@ def solve_refined(a: Any, shift: Any, y: np.ndarray) -> np.ndarray | None:
         x, rest, left = xp.zeros_like(y), y, 1.0
         for _ in range(REFINEMENTS):
             size = xp.abs(rest).max()
-            step = linalg.cho_solve(factor, (rest / size).astype(xp.float32), check_finite=False)
+            step = linalg.cho_solve(factor, (rest / size).astype(kind), check_finite=False)
             x = x + size * step.astype(xp.float64)
             products = [a[i : i + CHUNK].astype(xp.float64) @ x for i in range(0, len(a), CHUNK)]
             rest = y - xp.concatenate(products) - shift.reshape(-1, 1) * x

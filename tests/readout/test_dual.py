@@ -94,10 +94,18 @@ def test_wide_primal_products_are_of_float32_and_their_solution_of_float64(rng, 
         scaled = x * np.float32(unit)
         found = readout.fit_ridge([(scaled[:400], labels[:400]), (scaled[400:], labels[400:])], 4, 10.0 * unit**2)
         assert 0 < np.abs(found.w * unit - exact.w).max() < 1e-5 * np.abs(exact.w).max()
-    choice = readout.choose_ridge(readout.ridge_stats([(x, labels)], 4), (10.0, 1e3), [(x, labels)])
-    np.testing.assert_allclose(choice.model.w, exact.w, atol=1e-5 * np.abs(exact.w).max())
     with pytest.raises(ValueError, match='penalty=0 is lost in the rounding of float32'):
         readout.fit_ridge([(np.concatenate([x, x], 1), labels)], 4, 0)
+    choice = readout.choose_ridge(readout.ridge_stats([(x, labels)], 4), (10.0, 1e3), [(x, labels)])
+    np.testing.assert_allclose(choice.model.w, exact.w, atol=1e-5 * np.abs(exact.w).max())
+
+
+def test_few_features_are_judged_at_small_penalties_in_float64(rng):
+    x, labels = problem(rng, 300, 40)
+    stats = readout.ridge_stats([(x[:200], labels[:200])], 4)
+    found = readout.choose_ridge(stats, (1e-9, 10.0), [(x[200:], labels[200:])])
+    for penalty, share in found.accuracies:
+        assert share == readout.ridge_accuracy(readout.solve_ridge(stats, penalty), [(x[200:], labels[200:])])
 
 
 # In jnp
