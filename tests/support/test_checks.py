@@ -404,6 +404,12 @@ SETTINGS = {
     'ridge penalty': lambda value: readout.fit_ridge([(np.eye(3), np.arange(3))], 3, value),
     'ridge classes': lambda value: readout.fit_ridge([(np.eye(3), np.arange(3))], value),
     'probe penalty': readout.ridge_probe,
+    'probe penalties': lambda value: readout.ridge_probe((1.0, value)),
+    'probe flips': lambda value: readout.ridge_probe(flips='no' if isinstance(value, bool) else value),
+    'dual penalty': lambda value: readout.fit_dual([np.eye(3)], np.arange(3), 3, value),
+    'dual classes': lambda value: readout.fit_dual([np.eye(3)], np.arange(3), value),
+    'dual held_out': lambda value: readout.fit_dual([np.eye(3)], np.arange(3), 3, held_out=3 if value == 0 else value),
+    'labelled per_class': lambda value: data.labelled_subset(np.arange(4), value, 0),
     'probe block': lambda value: readout.ridge_probe(1.0, value),
     'confusion classes': lambda value: readout.probe_confusion(ANSWERS, *PAIR, value),
     'mlp_params hidden': lambda value: rules.mlp_params(jax.random.key(0), value),
@@ -427,12 +433,12 @@ COUNTS = {
     'log epochs', 'pictures epochs', 'tensorboard epochs', 'probe block', 'filters drawn', 'random_feedback features',
     'settling steps', 'settling upto', 'recall steps', 'trace winners', 'lateral steps', 'evolve generations',
     'mlp_params hidden', 'fit_rule steps', 'fit_rule every', 'evolve at_once', 'gaussian population', 'search terms',
-    'search population', 'resize', 'shape', 'gauss_pool',
+    'search population', 'resize', 'shape', 'gauss_pool', 'dual held_out', 'labelled per_class', 'max_pool stride',
     *(name for name in SETTINGS if 'classes' in name or 'groups' in name),
 }  # fmt: skip
 MAY_BE_ZERO = {
     'krotov delta', 'krotov_ranks delta', 'rate', 'linear rate', 'dropout', 'momentum', 'homeostasis', 'groups common',
-    'shift', 'ridge penalty', 'probe penalty', 'settling gain', 'settling steps', 'lateral rate',
+    'shift', 'ridge penalty', 'probe penalty', 'probe penalties', 'settling gain', 'settling steps', 'lateral rate',
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Controls: filters of each kind are what they are called, what adapts settles, weights stay, and misfits are refused."""
+"""Controls: filters of each kind are what they are called; what adapts settles; weights stay."""
 
 import dataclasses
 
