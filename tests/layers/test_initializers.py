@@ -1,6 +1,7 @@
 """First weights: lengths, densities, and no neuron without a connection."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 

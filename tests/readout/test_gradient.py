@@ -60,7 +60,10 @@ class Scripted(NamedTuple):
         return logits, script._replace(epoch=script.epoch + training)
 
 
-def fit_scripted(validation, script=(), schedule=Schedule(12, 10, 1.0, patience=2, stop_after=4), **how):
+SCRIPTED = Schedule(12, 10, 1.0, patience=2, stop_after=4)
+
+
+def fit_scripted(validation, script=(), schedule=SCRIPTED, **how):
     samples = jnp.arange(10.0), jnp.ones(10, jnp.int32)
     script = Script(np.float32([*validation, *[0.1] * (12 - len(validation))]), **dict(script))
     script = jax.tree.map(jnp.asarray, script)
