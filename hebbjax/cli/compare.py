@@ -28,9 +28,9 @@ class Compare(Krotov):
     """Hebbian features -> batch norm -> RePU -> max pool -> linear, beside controls, over seeds.
 
     Rows: raw_pixels (a linear head without any features), untrained (the same network, filters as drawn), patches
-    (copied out of training images), hebbian, backprop (the same network end to end, a plain convolution). Every choice (epoch, rate reductions, early stopping)
-    is made on a validation split of the training data; the test split is read when all networks are trained. Settings
-    left out take the data set's own.
+    (filters copied out of training images), hebbian, backprop (the same network end to end, a plain convolution).
+    Every choice (epoch, rate reductions, early stopping) is made on a validation split of the training data; the test
+    split is read when all networks are trained. Settings left out take the data set's own.
     """
 
     seeds: flags.Seeds | None = None  # Number of seeds, 0, 1, ...; each draws weights and order anew
