@@ -53,7 +53,8 @@ def begin_layer(net: Network, state: TrainState, number: int, key: Key, images: 
     layer, own, key = net[number], state.layers[number], jax.random.fold_in(key, 2 + number)
     if number:  # not of all images: as many as there are neurons offer each a patch of an image of its own
         some = jax.random.permutation(jax.random.fold_in(key, 1), len(images))[: layer.features]
-        images = over_blocks(lambda rows: activations_of(net, state.layers, rows, number), images[some], BLOCK)
+        maps = over_blocks(lambda rows: activations_of(net, state.layers, rows, number), images[some], BLOCK)
+        images = checks.check_images(jax.device_put(maps), any_range=True)  # answers have any range
     w = start(layer, key, images)
     exists = own.w != 0
     w = unit_rows(jnp.where(exists, w, 0)) if not exists.all() and exists.any() else w

@@ -13,7 +13,8 @@ import hebbjax
 from hebbjax import data, interop
 from hebbjax.training import presets
 
-SMALL = '--features 4 6 8 --seeds 1 --batch 5 --settling 20 --head-epochs 2 --head-batch 10 --validation 0.2'.split()
+SMALL = ['--features', '4', '6', '8', '--seeds', '1', '--batch', '5', '--settling', '20', '--validation', '0.2']
+SMALL += ['--head-epochs', '2', '--head-batch', '10']
 
 
 def test_rows_weights_and_margins_of_depth(small_data, relaxed, tmp_path, capsys):
@@ -48,7 +49,21 @@ def test_rows_weights_and_margins_of_depth(small_data, relaxed, tmp_path, capsys
 def test_margins_over_neurons(small_data, tmp_path, monkeypatch):
     monkeypatch.setattr(data, 'fit_whitening', lambda x, **how: data.Whitening(np.zeros(x.shape[1:]), np.eye(1)))
     monkeypatch.setattr(data, 'whiten', lambda zca, x: x)
-    flags = '--neurons 2 4 --seeds 2 --epochs 1 --batch 10 --patches 4 --validation 0.2'.split()
+    flags = [
+        '--neurons',
+        '2',
+        '4',
+        '--seeds',
+        '2',
+        '--epochs',
+        '1',
+        '--batch',
+        '10',
+        '--patches',
+        '4',
+        '--validation',
+        '0.2',
+    ]
     assert margins.main([*flags, '--data-dir', str(small_data), '--json', str(tmp_path / 'n.json')]) == 0
     report = json.loads((tmp_path / 'n.json').read_text())
     assert [(row['kind'], row['at']) for row in report['rows']] == [
