@@ -99,8 +99,8 @@ def experiment(config: Config) -> bool:
         raise ValueError(f'--batch {config.batch} is larger than the {count} images learned from; use {count} at most.')
     common.check_fits(make_network(config, (layers.standardise,), count), shape)
     common.tell_status('whitening')
-    fitted_to = layers.standardise(layers.to_intensities(train[0][: config.whitening_images]))
-    zca = data.fit_whitening(fitted_to, epsilon=config.epsilon)
+    prepare = jax.jit(lambda images: layers.standardise(layers.to_intensities(images)))
+    zca = data.fit_whitening(prepare(train[0][: config.whitening_images]), epsilon=config.epsilon)
     net = make_network(config, (layers.standardise, functools.partial(data.whiten, zca)), count)
     entry = comparison.Entry(
         net,
