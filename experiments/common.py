@@ -37,9 +37,11 @@ __all__ = [
     'report',
     'report_measures',
     'run',
+    'run_entries',
     'tell',
     'tell_epoch',
     'tell_status',
+    'tell_trained',
     'write_figure',
     'write_report',
 ]
@@ -224,21 +226,26 @@ def curve_of(probe: readout.Probe) -> dict[str, list[float]]:
     return {part: [100 * getattr(line, part) for line in probe.curve] for part in ('train', 'validation')}
 
 
+def tell_trained(row: str, seed: int, network: comparison.Trained) -> None:
+    """Say that a network is finished."""
+    spent = f'{network.seconds:.1f} s + {network.compile_seconds:.1f} s compiling'
+    tell(f'{row}, seed {seed}: validation {network.validation_accuracy:.2f} %, {spent}')
+
+
 def run_entries(settings, entries: Mapping[str, comparison.Entry], train, validation, title: str):
     """Train every network on every seed, then read the test split, and report. -> networks, and whether ended early."""
     folder = getattr(settings, 'weights', None)
     if folder is not None and not folder.is_dir():
         raise FileNotFoundError(f'--weights {folder} is no folder; make it first, or name another.')
 
-    def tell_trained(row, seed, network):
-        spent = f'{network.seconds:.1f} s + {network.compile_seconds:.1f} s compiling'
-        tell(f'{row}, seed {seed}: validation {network.validation_accuracy:.2f} %, {spent}')
+    def keep(row, seed, network):
+        tell_trained(row, seed, network)
         if folder is not None and entries[row].net:
             states = network.probe.layers[: len(entries[row].net)]
             interop.save_weights(folder / f'{row}_{seed}.safetensors', entries[row].net, states)
 
     show_epoch = lambda row, seed: (lambda c: tell_status(f'{row}, seed {seed}: Hebbian epoch {c.epoch}'),)  # noqa: E731
-    how = {'on_trained': tell_trained, 'callbacks': show_epoch, 'mesh': settings.mesh()}
+    how = {'on_trained': keep, 'callbacks': show_epoch, 'mesh': settings.mesh()}
     how |= {'first': getattr(settings, 'first_seed', 0)}
     trained, interrupted = comparison.train_entries(entries, settings.seeds, train, validation, **how)
     if not trained:

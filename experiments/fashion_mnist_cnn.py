@@ -25,7 +25,7 @@ import jax
 from hebbjax import Window, layers, plots, readout
 from hebbjax.cli import flags
 from hebbjax.layers import initializers, patches
-from hebbjax.training import Stage
+from hebbjax.training import Stage, controls
 from hebbjax.training.comparison import Entry
 
 PAPER = {'fashion_mnist': {'hebbian': 91.44, 'backprop': 91.94}}
@@ -92,6 +92,7 @@ def build_entries(settings: Config, images: jax.Array, classes: int) -> dict[str
         'backprop': Entry((twin,), end_to_end, seeds=settings.backprop_seeds, p=settings.p),
         'published_setting': Entry((published_layer,), on_frozen, **learn, **shared | {'p': published.p}),
     }
+    entries |= {kind: controls.controlled(entries['hebbian'], kind) for kind in ('patches', 'gaussian')}
     paper = PAPER.get(settings.dataset, {})
     return {row: entry._replace(paper=paper.get(row)) for row, entry in entries.items()}
 

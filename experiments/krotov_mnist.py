@@ -23,7 +23,7 @@ import jax
 
 from hebbjax import Window, layers, plots, readout
 from hebbjax.layers import initializers, patches
-from hebbjax.training import Stage
+from hebbjax.training import Stage, controls
 from hebbjax.training.comparison import Entry
 
 PAPER = {'mnist': {'hebbian': 98.54}}
@@ -71,6 +71,7 @@ def build_entries(settings: Config, images: jax.Array, classes: int) -> dict[str
         'hebbian': Entry((layer,), on_frozen, (Stage(settings.epochs),), settings.batch, **shared),
         'backprop': Entry((twin,), end_to_end, seeds=settings.backprop_seeds, p=settings.p),
     }
+    entries |= {kind: controls.controlled(entries['hebbian'], kind) for kind in ('patches', 'gaussian')}
     paper = PAPER.get(settings.dataset, {})
     return {row: entry._replace(paper=paper.get(row)) for row, entry in entries.items()}
 

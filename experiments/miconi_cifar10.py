@@ -10,6 +10,7 @@ see to it that all win alike; rows are kept at length 1. Means of 2 x 2 position
     default_*    winners send 1, all connections exist
     triangle_*   neurons send what exceeds the mean over neurons; 1 % of the connections of layers 2 and 3 exist
     *_untrained  weights as drawn, thresholds settled for an epoch
+    *_patches    weights are patches of what reaches a layer, thresholds settled layer by layer; what is pruned stays so
     lateral_*    triangle_*, where neurons of layers 2 and 3 inhibit each other, anti-Hebbianly
     ablations    stands for the paper's other findings, a row each
 
@@ -34,11 +35,12 @@ import optax
 from hebbjax import Homeostasis, Layer, Window, data, layers, plots, readout, rules, training, transforms
 from hebbjax.cli import flags, launch, output, tables
 from hebbjax.layers import Lateral, initializers
-from hebbjax.training import hosts
-from hebbjax.training.comparison import ResultRow
+from hebbjax.training import controls, hosts
+from hebbjax.training.comparison import Entry, ResultRow, learn
 
 SHAPE, WINDOWS = (32, 32, 3), (5, 3, 3)
 RATES = (1e-4, 1e-4, 1e-3)  # per patch won
+SETTLING = 10_000  # images on which thresholds of copied patches settle
 BLOCK = 1000  # images whose features are computed in one call
 
 
@@ -56,14 +58,16 @@ class Variant:
     rule: str = 'instar'
     whitens: str = 'image'  # or 'patch', in the first layer
     lateral: float = 0.0  # rate of lateral connections in layers 2 and 3; 0: there are none
-    trained: bool = True
+    filters: str = 'learned'  # or 'initialised', thresholds settled for an epoch, or 'patches', copied
 
 
 DEFAULT = Variant(sends='winners', density=1.0)
 TABLE = {
-    'default_untrained': dataclasses.replace(DEFAULT, trained=False),
+    'default_untrained': dataclasses.replace(DEFAULT, filters='initialised'),
+    'default_patches': dataclasses.replace(DEFAULT, filters='patches'),
     'default_trained': DEFAULT,
-    'triangle_untrained': Variant(trained=False),
+    'triangle_untrained': Variant(filters='initialised'),
+    'triangle_patches': Variant(filters='patches'),
     'triangle_trained': Variant(),
 }
 ABLATIONS = {
@@ -77,7 +81,7 @@ ABLATIONS = {
     'patch_whitening': Variant(whitens='patch'),
 }
 LATERAL = {  # what the paper wishes for: decorrelation above layer 1
-    'lateral_untrained': Variant(lateral=0.003, trained=False),
+    'lateral_untrained': Variant(lateral=0.003, filters='initialised'),
     'lateral_trained': Variant(lateral=0.003),
 }
 ROWS = TABLE | ABLATIONS | LATERAL
@@ -120,7 +124,7 @@ class Config(launch.OnDevices):
         if self.batch > count:
             raise ValueError(f'--batch {self.batch} is larger than the {count} training images; use {count} at most.')
         steps = self.epochs * (count // self.batch)
-        if self.burn_in >= steps and any(variant.trained for variant in self.variants.values()):
+        if self.burn_in >= steps and any(variant.filters == 'learned' for variant in self.variants.values()):
             raise ValueError(
                 f'--burn-in {self.burn_in} leaves nothing of {steps} steps to learn in; use fewer than those.'
             )
@@ -173,7 +177,7 @@ def make_network(variant: Variant, config: Config, first: dict) -> tuple[Layer, 
             Layer(
                 features,
                 rule,
-                learn if variant.trained else optax.set_to_zero(),
+                learn if variant.filters == 'learned' else optax.set_to_zero(),
                 Window(size),
                 **prepare,
                 post=(send, layers.avg_pool(2)),
@@ -199,18 +203,27 @@ def train_row(row: str, variant: Variant, config: Config, net: tuple[Layer, ...]
     Returns:
         `training.FitResult`, whose state has a leading axis of seeds, and the last epoch's `StepInfo` of each layer.
     """
-    states = training.init_seeds(net, jax.vmap(jax.random.key)(np.arange(config.seeds)), SHAPE)
-    infos = []
+    infos: list = [None] * len(net)
 
     def note(context):
-        infos[:] = context.info
+        infos[:] = [old if new is None else new for old, new in zip(infos, context.info)]
         common.tell_status(f'{row}: epoch {context.epoch} of {context.epochs}, {config.seeds} seeds')
+
+    if variant.filters == 'patches':
+        entry = controls.controlled(Entry(net, None, batch=config.batch), 'patches', SETTLING)
+        keys = map(jax.random.key, range(config.seeds))
+        states, *spent = zip(*(learn(entry, key, (images,), (note,), config.mesh()) for key in keys))
+        infos[:] = jax.tree.map(lambda a: a[None], infos)
+        stacked = jax.tree.map(lambda *seeds: jnp.stack(seeds), *states)
+        return training.FitResult(stacked, (), False, *map(sum, spent)), infos
+
+    states = training.init_seeds(net, jax.vmap(jax.random.key)(np.arange(config.seeds)), SHAPE)
 
     result = training.fit(
         net,
         states,
         *hosts.take_part((images,), config.mesh()),
-        stages=[training.Stage(config.epochs if variant.trained else 1)],
+        stages=[training.Stage(config.epochs if variant.filters == 'learned' else 1)],
         batch=config.batch,
         callbacks=[note],
         watch=None,
@@ -293,7 +306,7 @@ def run_row(row: str, config: Config, first: dict, train: data.Split, test: data
     net = make_network(variant, config, first)
     result, infos = train_row(row, variant, config, net, train.images)
     # trained or not, a network answers by the same programs
-    answers = make_network(dataclasses.replace(variant, trained=False), config, first)
+    answers = make_network(dataclasses.replace(variant, filters='initialised'), config, first)
     states = [state._replace(opt=()) for state in result.state.layers]
     seeds = [training.take_seed(states, seed) for seed in range(config.seeds)]
     accuracies = []
@@ -308,7 +321,7 @@ def run_row(row: str, config: Config, first: dict, train: data.Split, test: data
         'winners': [count_winners(variant, layer.features) for layer in net],
         **measure_activity(answers, seeds[0], infos, test.images[:BLOCK]),
     }  # fmt: skip
-    if config.figures is not None and row in TABLE and variant.trained:
+    if config.figures is not None and row in TABLE and variant.filters == 'learned':
         for depth, layer in enumerate(net, 1):
             title = f'{row}: {layer.features} receptive fields of layer {depth}'
             figure = plots.receptive_field_grid(net, seeds[0], SHAPE, depth=depth, title=title)

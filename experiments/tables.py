@@ -42,11 +42,21 @@ def lay_out(reports: list[dict]) -> str:
     device = f'Device: {", ".join(sorted({report["device"] for report in reports}))}; {versions}.\n'
     if 'settled' in rows[0]:
         return amato_tables.lay_out(rows) + '\n' + device
+    if 'axis' in rows[0]:
+        return '\n'.join([*lay_out_margins(rows), '', device])
     if 'measures' in rows[0]:
         lines = [[row['row'], *map(measure_cells, row['measures'].values())] for row in rows]
         return '\n'.join([*markdown(['row', *rows[0]['measures']], lines), '', device])
     lines = lay_out_miconi(rows) if 'l1_quadrants' in rows[0] else lay_out_heads(rows)
     return '\n'.join([*lines, '', device])
+
+
+def lay_out_margins(rows: list[dict]) -> list[str]:
+    """Lay out accuracies along an axis: a line for each place, a column for each kind of filters."""
+    kinds, places = (list(dict.fromkeys(row[name] for row in rows)) for name in ('kind', 'at'))
+    found = {(row['kind'], row['at']): mean_std(row['test_accuracy']) for row in rows}
+    lines = [[str(place), *(found.get((kind, place), '') for kind in kinds)] for place in places]
+    return markdown([rows[0]['axis'], *(f'{kind}, test %' for kind in kinds)], lines)
 
 
 def lay_out_heads(rows: list[dict]) -> list[str]:

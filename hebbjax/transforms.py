@@ -14,7 +14,6 @@ import optax
 from hebbjax.base import Scalar
 from hebbjax.support import checks, specs
 
-
 GAP = 1e-10  # added to gaps of a norm, so that none stops a neuron for good
 
 

@@ -126,6 +126,19 @@ def instar(x, w, **settings):
     return leaky(x, w, lambda y: y, **settings)
 
 
+def softhebb(x, w, temperature, threshold=None):
+    """dw_i = sum of y_i (x - u_i w_i), y = softmax((u - threshold) / temperature), negative for all but the winner."""
+    dw = np.zeros_like(w)
+    for patch in x:
+        u = [w_i @ patch for w_i in w]
+        v = above(u, threshold)
+        y = shared([v_i / temperature for v_i in v])
+        for i in range(len(w)):
+            sign = 1 if i == ranks(v)[0] else -1
+            dw[i] += sign * y[i] * (patch - u[i] * w[i])
+    return dw
+
+
 def sanger(x, w, reduce='mean_over_patches', threshold=None):
     """dw_i = sum of y_i (x - sum over j <= i of y_j w_j), y = w x. Nobody competes."""
     dw, credit = np.zeros_like(w), np.zeros(len(w))

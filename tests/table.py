@@ -98,6 +98,7 @@ RULES = [
     row('instar-3', rules.instar, reference.instar, 3, THREE),
     row('instar-weighted', rules.instar, reference.instar, 1, ONE, CREDIT),
     row('instar-triangle-total', rules.instar, reference.instar, TRIANGLE, reference.peaks, SUM),
+    Row('softhebb', lambda: rules.softhebb(0.8), partial(reference.softhebb, temperature=0.8), SUM),
     nearest_row('nearest', 1, ONE, 'cosine', CREDIT),
     nearest_row('nearest-linear', linear(), reference.everyone, 'cosine', CREDIT),
     nearest_row('nearest-linear-total', linear(), reference.everyone, 'cosine', SUM),

@@ -19,7 +19,8 @@ import sys
 
 if __name__ == '__main__' and importlib.metadata.version('jaxlib').startswith('0.10.'):  # see conftest
     # the last of two equal flags holds
-    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_cpu_use_fusion_emitters=true'
+    own = '--xla_cpu_use_fusion_emitters=true --xla_cpu_parallel_codegen_split_count=32'
+    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {own}'
 
 import conftest  # sets XLA's flags before jax is there, in a script as in a test  # noqa: F401
 import jax

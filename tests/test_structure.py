@@ -136,11 +136,16 @@ def test_a_public_name_is_defined_once():
 def test_the_house_can_be_read():
     """All of it by whoever looks after it, the core in one sitting, any file at once."""
     lines = {name: source.count('\n') for name, source in sources().items()}
-    options = ('layers.normalization', 'layers.lateral', 'layers.settling', 'layers.kernel')  # that most layers do without
+    options = (
+        'layers.normalization',
+        'layers.lateral',
+        'layers.settling',
+        'layers.kernel',
+    )  # that most layers do without
     core = ['base', 'transforms', 'training.step', 'rules.competition', 'rules.top_k', 'rules.local', 'rules.hebbian']
     core += ['rules.products']
     core += [name for name in lines if name.split('.')[0] == 'layers' and name not in options]
-    assert sum(lines.values()) <= 11360
+    assert sum(lines.values()) <= 11700
     assert sum(lines[name] for name in core) <= 1820
     assert max(lines.values()) <= 400
     assert len([*ROOT.glob('*.py')]) <= 6

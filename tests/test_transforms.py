@@ -74,6 +74,16 @@ def test_scale_by_max_abs_divides_by_one_maximum_or_by_one_per_unit():
     np.testing.assert_allclose(once(transforms.scale_by_max_abs('unit'), DW), [[0.25, -1], [1, 0.5]])
 
 
+def test_neurons_slow_down_as_their_lengths_come_to_the_radius():
+    w = np.array([[3.0, 4.0], [0.6, 0.8], [0.0, 0.0]], np.float32)  # of length 5, 1, 0
+    moved = once(transforms.scale_by_norm_gap(), np.ones((3, 2), np.float32), w)
+    np.testing.assert_allclose(moved[:, 0], [2, 1e-5, 1], rtol=1e-5, atol=4e-4)
+    moved = once(transforms.scale_by_norm_gap(radius=2.0, power=2.0), np.ones((3, 2), np.float32), w)
+    np.testing.assert_allclose(moved[:, 0], [9, 1, 4], rtol=1e-5)
+    with pytest.raises(ValueError, match='needs the weights'):
+        transforms.scale_by_norm_gap().update(DW, ())
+
+
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_no_change_stays_no_change(dtype):
     for per in ('layer', 'unit'):

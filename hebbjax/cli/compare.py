@@ -15,8 +15,9 @@ from hebbjax.support import files
 from hebbjax.support.checks import require
 from hebbjax.training import Stage, progress_bar
 from hebbjax.training.comparison import Entry, Trained, score_entries, train_entries
+from hebbjax.training.controls import patch_rows
 
-COMPARED = ('raw_pixels', 'untrained', 'hebbian', 'backprop')
+COMPARED = ('raw_pixels', 'untrained', 'patches', 'hebbian', 'backprop')
 COLUMNS = {'distinct_winners': 'winners', 'win_entropy': 'win entropy', 'nearest_cosine_max': 'cosine max',
            'nearest_cosine_median': 'median', 'unit_convergence': 'converged'}  # fmt: skip
 LEGEND = 'winners: of 200 validation images; cosine: to the most similar other filter; converged: to the p-sphere'
@@ -26,10 +27,10 @@ LEGEND = 'winners: of 200 validation images; cosine: to the most similar other f
 class Compare(Krotov):
     """Hebbian features -> batch norm -> RePU -> max pool -> linear, beside controls, over seeds.
 
-    Rows: raw_pixels (a linear head without any features), untrained (the same network, filters as drawn), hebbian,
-    backprop (the same network end to end, a plain convolution). Every choice (epoch, rate reductions, early stopping)
-    is made on a validation split of the training data; the test split is read when all networks are trained. Settings
-    left out take the data set's own.
+    Rows: raw_pixels (a linear head without any features), untrained (the same network, filters as drawn), patches
+    (filters copied out of training images), hebbian, backprop (the same network end to end, a plain convolution).
+    Every choice (epoch, rate reductions, early stopping) is made on a validation split of the training data; the test
+    split is read when all networks are trained. Settings left out take the data set's own.
     """
 
     seeds: flags.Seeds | None = None  # Number of seeds, 0, 1, ...; each draws weights and order anew
@@ -84,6 +85,7 @@ def make_entries(settings: Compare, train: data.Split) -> dict[str, Entry]:
     networks = {
         'raw_pixels': ((), readout.linear_head(classes, norm=False, power=None), schedule, {}),
         'untrained': ((layer,), head, schedule, {'start': start}),
+        'patches': ((layer,), head, schedule, {'start': patch_rows}),
         'hebbian': ((layer,), head, schedule, {'start': start, 'stages': (Stage(settings.epochs),)}),
         'backprop': ((twin,), twin_head, twin_schedule, {'seeds': settings.backprop_seeds}),
     }

@@ -15,9 +15,9 @@ from hebbjax.cli.settings import Source, check_fits, hold_out
 from hebbjax.cli.train import Watched, begin_again, check_shape, read_run
 from hebbjax.layers import LayerState, Network
 from hebbjax.readout.blocks import block_size, over_blocks
-from hebbjax.readout.probe import WIDEST
 from hebbjax.support import files
 from hebbjax.support.checks import check_choice, require
+from hebbjax.support.moments import WIDE, is_wide
 from hebbjax.training import presets
 from hebbjax.training.comparison import initial_state
 
@@ -127,8 +127,8 @@ def check_upto(settings: Features, net: Network) -> None:
 def probe(arrays: Mapping[str, np.ndarray], share: float) -> str:
     """Say how well a linear classifier tells held-out images apart by their features, or why that is not known."""
     features, labels = arrays['features'], arrays['labels']
-    if features.shape[1] > WIDEST:
-        return f'not fitted, {features.shape[1]} features are more than the {WIDEST} of ridge regression here'
+    if is_wide(features.shape[1]):
+        return f'not fitted, {features.shape[1]} features are more than the {WIDE} of ridge regression here'
     try:
         parts = hold_out(labels, len(labels), share, seed=1) if 'test_labels' not in arrays else ()
     except ValueError as error:  # too few for their classes

@@ -200,6 +200,25 @@ def split_validation(labels: Any, fraction: float, seed: int) -> tuple[np.ndarra
     return np.sort(train), np.sort(validation)
 
 
+def labelled_subset(labels: Any, per_class: int, seed: int) -> np.ndarray:
+    """Draw images of which the labels are known, as many of each class; fewer of one seed are among more.
+
+    labels [n] -> indices [K per_class], ascending, int64.
+
+    Example:
+        >>> labelled_subset([0, 0, 1, 0, 1, 1], 2, seed=0).shape
+        (4,)
+    """
+    checks.check_count('per_class', per_class)
+    labels = np.asarray(checks.check_labels(labels))
+    classes, counts = np.unique(labels, return_counts=True)
+    least = counts.min(initial=len(labels))
+    few = f'per_class={per_class} is more labels than class {classes[counts.argmin()] if least else 0} has'
+    checks.require(per_class <= least, f'{few}; use {least} at most.')
+    order = np.random.default_rng(seed).permutation(len(labels))
+    return np.sort(np.concatenate([order[labels[order] == one][:per_class] for one in classes]))
+
+
 def digest(*arrays: Any) -> str:
     """Tell these arrays, images and labels, from others: a checksum of each, but for labels that are None."""
     return ' '.join(f'{zlib.crc32(np.ascontiguousarray(array)):08x}' for array in arrays if array is not None)

@@ -157,7 +157,9 @@ def init_layer(layer: Layer, key: Key, image_shape: Shape, w: Array | None = Non
     is_finite = given is None or checks.is_traced(w) or np.isfinite(np.asarray(w)).all()
     checks.require(is_finite, 'weights to start from hold NaN or infinite values.')
     transforms.check_ascends(layer.tx)
-    return _init_around(layer, key, image_shape, w := to_float32(w))._replace(w=w)  # which is not copied
+    asked = (layer, key, image_shape, w := to_float32(w))
+    rest = _init_around.eval_shape(*asked)  # of many layers no arrays, for which nothing is compiled
+    return (_init_around(*asked) if jax.tree.leaves(rest) else rest)._replace(w=w)  # which is not copied
 
 
 @specs.compiled_once('init', 'shape')

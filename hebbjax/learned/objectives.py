@@ -5,11 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.scipy import linalg
 
 from hebbjax import diagnostics
 from hebbjax.base import Array, Key, Labelled, Scalar
-from hebbjax.rules.products import matmul
+from hebbjax.readout.dual import ridge_outputs
 from hebbjax.support import checks
 
 
@@ -34,21 +33,6 @@ def trajectory_error(w: Array, target: Array, start: Array) -> Array:
 def win_inequality(win_rates: Array) -> Array:
     """Give `1 - entropy` of wins, as `diagnostics.win_entropy`: 0 if all neurons win alike, 1 if one does. [..., N]."""
     return 1 - jnp.mean(jax.vmap(diagnostics.win_entropy)(win_rates.reshape(-1, win_rates.shape[-1])))
-
-
-def ridge_outputs(features: Array, targets: Array, others: Array, penalty: Scalar = 1.0) -> Array:
-    """Fit ridge regression to features [b, F], targets [b, K], and give its outputs for others [n, F]. -> [n, K].
-
-    `x w + b` of `readout.solve_ridge`, in the features' precision: `w = (Xc' Xc + penalty I)^(-1) Xc' Yc`, centred, by
-    Cholesky. In float32 a penalty far below the features' variance times b leaves few digits, or NaN. On two cores
-    jaxlib 0.10.2 may wait forever for two of these that `vmap` batches in one program; one is safe, as is `lax.map`.
-    """
-    checks.check_number('penalty', penalty, above=0)
-    mean, level = features.mean(0, keepdims=True), targets.mean(0, keepdims=True)
-    x = features - mean  # [b, F]
-    gram = matmul(x.T, x) + penalty * jnp.eye(x.shape[1], dtype=x.dtype)  # [F, F]
-    w = linalg.cho_solve((jnp.linalg.cholesky(gram), True), matmul(x.T, targets - level))  # [F, K]
-    return matmul(others - mean, w) + level
 
 
 def held_out_error(fitted: Labelled, held_out: Labelled, classes: int, penalty: Scalar = 1.0) -> Array:

@@ -1,6 +1,6 @@
 """Pictures of filters, receptive fields, curves and distributions: a matplotlib Figure each, nothing is shown."""
 
-from hebbjax.plots.curves import Figure, accuracy_curves, activation_curves, metric_curves  # noqa: I001
+from hebbjax.plots.curves import Figure, accuracy_curves, activation_curves, margin_curves, metric_curves  # noqa: I001
 from hebbjax.plots.distributions import (
     confusion_plot, convergence_plot, weight_histogram, weight_histograms, win_share_plot,
 )  # fmt: skip
@@ -10,6 +10,6 @@ from hebbjax.plots.filters import (
 
 __all__ = [
     'Figure', 'accuracy_curves', 'activation_curves', 'check_figure_format', 'confusion_plot', 'convergence_plot',
-    'figure_pixels', 'filter_grid', 'filters_side_by_side', 'metric_curves', 'receptive_field_grid',
+    'figure_pixels', 'filter_grid', 'filters_side_by_side', 'margin_curves', 'metric_curves', 'receptive_field_grid',
     'receptive_fields', 'weight_histogram', 'weight_histograms', 'win_share_plot',
 ]  # fmt: skip

@@ -50,6 +50,37 @@ def accuracy_curves(
     return figure
 
 
+def margin_curves(lines: Mapping[str, Mapping[float, Sequence[float]]], *, over: str, title: str = '') -> Figure:
+    """Draw accuracies over sizes, means with sample standard deviations, so that margins between rows are seen.
+
+    Args:
+        lines: row -> {place: accuracies in percent, one per seed}, places of a wide range on a logarithmic axis.
+        over: below the axis of places.
+
+    Example:
+        >>> figure = margin_curves({'learned': {8: [50, 51], 512: [70, 71]}}, over='neurons')
+    """
+    require(lines and all(lines.values()), 'there is no accuracy to draw; give each row one at least.')
+    figure, axes = make_canvas(6.5, 4.5, title)
+    for name, line in lines.items():
+        places = sorted(line)
+        means, errors = ([f(line[place]) for place in places] for f in (np.mean, _deviation))
+        axes.errorbar(places, means, errors, label=name, marker='.', capsize=3)
+    places = sorted({place for line in lines.values() for place in line})
+    if places[0] > 0 and places[-1] >= 8 * places[0]:
+        axes.set_xscale('log', base=2)
+    axes.set_xticks(places, [f'{place:g}' for place in places])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.set(xlabel=over, ylabel='accuracy (%)')
+    axes.legend()
+    return figure
+
+
+def _deviation(values) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
 def metric_curves(history: Sequence[Mapping[str, float]], names: Sequence[str], *, title: str = '') -> Figure:
     """Draw scalars over epochs, a panel each; `history`: {'epoch': number, name: value, ...}, one per epoch."""
     require(names, 'there is no name to draw; give at least one.')

@@ -76,6 +76,11 @@ def check_count(name: str, value, least: int = 1, most: int = 2**31 - 1) -> None
     require(is_count(value, least, most), f'{name}={show(value)} is out of range; use a whole number {words}.')
 
 
+def check_flag(name: str, value) -> None:
+    """Refuse a setting that says neither yes nor no."""
+    require(isinstance(value, bool | np.bool_), f'{name}={show(value)} says neither; use True or False.')
+
+
 def check_choice(name: str, value, known: Iterable[str]) -> None:
     """Refuse a setting that is none of the names that are known."""
     known = [*known]
@@ -93,10 +98,10 @@ def device_memory() -> int:
     return (jax.local_devices()[0].memory_stats() or {}).get('bytes_limit') or host_memory()
 
 
-def check_memory(size: int, what: str, way: str) -> None:
-    """Refuse what the machine cannot hold, before anything is allocated: `what` takes `size` bytes; `way` is out."""
-    need, room = size / 2**30, host_memory() / 2**30
-    require(need <= room, f'{what} takes {need:.0f} GiB and the machine has {room:.0f}; {way}.')
+def check_memory(size: int, what: str, way: str, room: int | None = None) -> None:
+    """Refuse what the machine, or `room` bytes, cannot hold: `what` takes `size`; `way` is out."""
+    need, there = size / 2**30, (room or host_memory()) / 2**30
+    require(need <= there, f'{what} takes {need:.0f} GiB and the machine has {there:.0f}; {way}.')
 
 
 def check_key(key) -> None:

@@ -31,7 +31,7 @@ from hebbjax.readout.probe import Probe, ProbeFit, probe_accuracy
 from hebbjax.rules.local import count_wins
 from hebbjax.rules.top_k import top_k
 from hebbjax.support import checks, specs
-from hebbjax.training.controls import adapts, begin_layer
+from hebbjax.training.controls import begin_layer
 from hebbjax.training.hosts import take_part
 from hebbjax.training.loop import fit
 from hebbjax.training.presets import Recipe
@@ -51,7 +51,6 @@ class Entry(NamedTuple):
     """(layer, key, images) -> first weights of every layer, such as `layers.from_patches`, made of what reaches it as
     its first stage begins; None: drawn."""
     shown: int | None = None  # of training images, the first that Hebbian stages learn from; None: all
-    settles: bool = False  # its stages are for what adapts beside weights, and left out for layers without any
     seeds: int | None = None  # at most so many; None: as many as the others
     p: float = 2.0  # norms of filters are judged by `sum_d |w_id|^p`
     paper: float | None = None  # percent that a paper reports; None: none
@@ -98,21 +97,18 @@ def learn(entry: Entry, key: Key, train: Labelled, callbacks=(), mesh=None) -> t
     state, seconds, compile_seconds = initial_state(entry, key, train[0]), 0.0, 0.0
     train = tuple(part[: entry.shown] for part in train)
     how = {'batch': entry.batch, 'callbacks': callbacks, 'watch': None, 'mesh': mesh}
-    begun = {0}  # the lowest layer began with the state; others that start from what reaches them wait for those below
-    alone = entry.start is not None or entry.settles
-    for stages in [(stage,) for stage in entry.stages] if alone else [entry.stages][: len(entry.stages)]:
-        learning = [number for number, learns in enumerate(learning_layers(stages[0], entry.net)) if learns]
-        for number in learning if entry.start is not None else ():
-            if number not in begun:
-                state = begin_layer(entry.net, state, number, key, train[0], entry.start)
-                begun.add(number)
-        if entry.settles and not any(adapts(entry.net[number], state.layers[number]) for number in learning):
-            continue
-        result = fit(entry.net, state, *take_part(train, mesh), stages=stages, **how)
-        if result.interrupted:
-            raise KeyboardInterrupt
-        state, seconds = result.state, seconds + result.seconds
-        compile_seconds += result.compile_seconds
+    begun = 1 if entry.start is not None else len(entry.net)  # the lowest layer began with the state
+    # layers that start from what reaches them wait for those below
+    for stages in (*((stage,) for stage in entry.stages), ()) if entry.start is not None else (entry.stages,):
+        learning = [number for stage in stages for number, it in enumerate(learning_layers(stage, entry.net)) if it]
+        for number in range(begun, 1 + max(learning, default=len(entry.net) - 1)):
+            state, begun = begin_layer(entry.net, state, number, key, train[0], entry.start), number + 1
+        if stages:
+            result = fit(entry.net, state, *take_part(train, mesh), stages=stages, **how)
+            if result.interrupted:
+                raise KeyboardInterrupt
+            state, seconds = result.state, seconds + result.seconds
+            compile_seconds += result.compile_seconds
     return state, seconds, compile_seconds
 
 
@@ -136,8 +132,9 @@ def train_entries(
 ) -> tuple[dict[tuple[str, int], Trained], bool]:  # fmt: skip
     """Train every network on every seed, one after the other, until done or interrupted.
 
-    Seeds are `first`, `first + 1`, ...; each draws weights, order and dropout anew. Every choice is made on validation images. `on_trained` is called
-    with name, seed and network whenever one is finished; `callbacks`: (name, seed) -> those of the Hebbian loop.
+    Seeds are `first`, `first + 1`, ...; each draws weights, order and dropout anew. Every choice is made on validation
+    images. `on_trained` is called with name, seed and network whenever one is finished; `callbacks`: (name, seed) ->
+    those of the Hebbian loop.
     -> (name, seed) -> network, and whether the user ended it early.
     """
     # whatever does not fit is refused, naming the entry, before the first hour of training; nothing is computed

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from hebbjax.base import AnyArray, Array, Key
-from hebbjax.layers.layer import Layer, LayerState, from_patches
+from hebbjax.layers.layer import Layer, from_patches
 from hebbjax.layers.network import Network, TrainState, activations_of
 from hebbjax.readout.blocks import over_blocks
 from hebbjax.rules.local import unit_rows
@@ -61,11 +61,9 @@ def begin_layer(net: Network, state: TrainState, number: int, key: Key, images: 
     return state._replace(layers=layers)
 
 
-def adapts(layer: Layer, state: LayerState) -> bool:
+def adapts(layer: Layer) -> bool:
     """Say whether anything but weights of a layer follows what it sees: thresholds, lateral connections, averages."""
-    return bool(
-        layer.homeostasis or layer.lateral or jax.tree.leaves([part.stats for part in (*state.pre, *state.post)])
-    )
+    return bool(layer.homeostasis or layer.lateral or any(hasattr(part, 'init') for part in (*layer.pre, *layer.post)))
 
 
 def controlled(entry: Any, kind: str, shown: int | None = None) -> Any:
@@ -73,12 +71,15 @@ def controlled(entry: Any, kind: str, shown: int | None = None) -> Any:
 
     `shown`: training images that what adapts beside weights settles on; None: as many as learning saw.
     """
-    checks.check_choice('control', kind, [name for name in CONTROLS if name not in ('learned', 'backprop')])
+    checks.check_choice('control', kind, STARTS)
     checks.require(len(entry.net) > 0, f'pixels have no filters; {kind} is a control of networks with a layer or more.')
-    net = tuple(dataclasses.replace(layer, tx=optax.set_to_zero()) for layer in entry.net)
-    thawed = [number for number, layer in enumerate(net) if not layer.frozen]
-    stages = tuple(Stage(1, (number,)) for number in thawed)
-    return entry._replace(net=net, start=STARTS[kind], stages=stages, settles=True, shown=shown or entry.shown)
+    settling = [number for number, layer in enumerate(entry.net) if adapts(layer)]
+    # others stay equal to those that learn, and share their programs
+    still = lambda layer: dataclasses.replace(layer, tx=optax.set_to_zero(), frozen=False) if adapts(layer) else layer  # noqa: E731
+    stages = tuple(Stage(1, (number,)) for number in settling)
+    return entry._replace(
+        net=tuple(map(still, entry.net)), start=STARTS[kind], stages=stages, shown=shown or entry.shown
+    )
 
 
 def with_controls(

@@ -11,7 +11,7 @@ from hebbjax import data
 from hebbjax.cli import compare, tables
 from hebbjax.layers import from_patches
 from hebbjax.support import files
-from hebbjax.training import presets
+from hebbjax.training import controls, presets
 
 SMALL = ['compare', '--seeds', '1', '--features', '6', '--epochs', '3', '--head-epochs', '2', '--backprop-epochs', '2']
 
@@ -77,7 +77,8 @@ def test_a_dense_network_starts_from_patches_and_learns_from_shifted_images(few_
     settings = compare.Compare(network='dense').resolve()
     entries = compare.make_entries(settings, settings.open()[1])
     starts = {row: entry.start for row, entry in entries.items()}
-    assert starts == dict.fromkeys(starts) | {'untrained': from_patches, 'hebbian': from_patches} and set(pixels) == {1}
+    wanted = {'untrained': from_patches, 'patches': controls.patch_rows, 'hebbian': from_patches}
+    assert starts == dict.fromkeys(starts) | wanted and set(pixels) == {1}
     assert entries['hebbian'].stages and not any(entries[row].stages for row in entries if row != 'hebbian')
 
 

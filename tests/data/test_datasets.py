@@ -422,6 +422,18 @@ def test_split_validation_is_stratified():
     assert held_out.tolist() != data.split_validation(labels, 0.25, seed=4)[1].tolist()
 
 
+def test_a_labelled_subset_has_as_many_of_each_class():
+    labels = np.repeat(np.arange(4), [400, 200, 100, 20])[np.random.default_rng(0).permutation(720)]
+    few, more = (data.labelled_subset(labels, per_class, seed=3) for per_class in (5, 20))
+    assert np.bincount(labels[few]).tolist() == [5] * 4 and np.bincount(labels[more]).tolist() == [20] * 4
+    assert (np.diff(more) > 0).all() and {*few} < {*more}
+    np.testing.assert_array_equal(few, data.labelled_subset(jnp.asarray(labels), 5, seed=3))
+    assert few.tolist() != data.labelled_subset(labels, 5, seed=4).tolist()
+    text = refusal(ValueError, data.labelled_subset, labels, 21, seed=0)
+    assert text == 'per_class=21 is more labels than class 3 has; use 20 at most.'
+    assert 'use 0 at most' in refusal(ValueError, data.labelled_subset, [], 1, seed=0)
+
+
 def test_what_cannot_be_split_is_refused():
     for fraction in (0, 1, -0.1, 1.5, float('nan'), None):
         text = refusal(ValueError, data.split_validation, np.arange(100) % 2, fraction, seed=0)

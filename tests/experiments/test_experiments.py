@@ -51,10 +51,20 @@ def test_rows_are_what_they_say():
     images = np.zeros((100, 8, 8, 1), np.uint8)
     settings = dataclasses.replace(fashion_mnist_cnn.DIGITS, start='patches')
     entries = fashion_mnist_cnn.build_entries(settings, images, 3)
-    assert list(entries) == ['raw_pixels', 'untrained', 'hebbian', 'backprop', 'published_setting']
+    assert list(entries) == [
+        'raw_pixels',
+        'untrained',
+        'hebbian',
+        'backprop',
+        'published_setting',
+        'patches',
+        'gaussian',
+    ]
     (layer,), (twin,), (published,) = (entries[row].net for row in ('hebbian', 'backprop', 'published_setting'))
     assert entries['untrained'].net == (layer,) and not entries['untrained'].stages
     assert entries['hebbian'].start is entries['untrained'].start is not None
+    assert entries['patches'].start is not entries['hebbian'].start and entries['patches'].net == (layer,)
+    assert not entries['patches'].stages and not entries['gaussian'].stages
     assert twin.patch_transform is published.patch_transform is layers.raw is not layer.patch_transform
     assert entries['published_setting'].p == 4 and published.rule == rules.krotov(4, 0.4, 4.0)
     assert krotov_mnist.build_entries(krotov_mnist.DIGITS, images, 3)['hebbian'].net[0].window.size is None

@@ -92,7 +92,7 @@ def test_weights_move_after_the_burn_in_and_untrained_ones_never():
     step, states = hebbjax.make_train_step(net), [hebbjax.init(net, jax.random.key(0), SHAPE)]
     for _ in range(2):
         states.append(step(states[-1], images)[0])
-    untrained = miconi.make_network(dataclasses.replace(variant, trained=False), config, PLAIN)
+    untrained = miconi.make_network(dataclasses.replace(variant, filters='initialised'), config, PLAIN)
     for layer, first, second, third in zip(untrained, *(state.layers for state in states)):
         np.testing.assert_allclose(second.w, first.w, atol=1e-6)
         assert jnp.abs(third.w - first.w).max() > 1e-3

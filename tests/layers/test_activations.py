@@ -34,6 +34,13 @@ def test_repu_is_a_power_of_the_positive_part_with_a_finite_slope(n):
     np.testing.assert_allclose(slope, expected, rtol=1e-6)
 
 
+def test_the_triangle_to_a_power_has_a_finite_slope_where_it_is_flat():
+    send = activations.triangle_to(0.7)
+    sent, slope = jax.jit(lambda u: (send(u), jax.grad(lambda u: send(u).sum())(u)))(U)
+    np.testing.assert_allclose(sent, np.asarray(activations.triangle(U)) ** 0.7, rtol=1e-6)
+    assert np.isfinite(slope).all() and slope[0, 2] > 0
+
+
 @pytest.mark.parametrize('n', [0.5, 0, -1])
 def test_a_power_below_1_is_refused(n):
     with pytest.raises(ValueError, match=rf'n={n} is out of range; use a finite number >= 1'):
@@ -47,6 +54,7 @@ def test_a_power_below_1_is_refused(n):
         activations.relu,
         activations.repu(1.5),
         activations.triangle,
+        activations.triangle_to(0.7),
         activations.send_credit(k_wta(2)),
     ],
 )

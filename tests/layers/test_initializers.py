@@ -1,6 +1,7 @@
 """First weights: lengths, densities, and no neuron without a connection."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,6 +21,12 @@ def test_fan_in_draws_uniformly_between_bounds_that_shrink_with_the_inputs(input
 def draw(density, shape, seed=0):
     """Sparse directions, by one program."""
     return np.asarray(jax.jit(initializers.pruned(density), static_argnums=1)(jax.random.key(seed), shape))
+
+
+def test_scaled_normal_rows_have_the_expected_length():
+    w = initializers.scaled_normal(25.0)(jax.random.key(0), (200, 300))
+    np.testing.assert_allclose(jnp.linalg.norm(w, axis=1).mean(), 25, rtol=0.02)
+    np.testing.assert_allclose(w.mean(), 0, atol=0.03)
 
 
 def test_pruned_rows_have_the_density_asked_for_and_length_1():

@@ -19,6 +19,7 @@ from hebbjax.layers.microbatch import microbatch_of
 from hebbjax.layers.normalization import BatchNorm, NormParams, NormStats
 from hebbjax.layers.patches import Window
 from hebbjax.readout import Dropout
+from hebbjax.readout.head import draw_passing
 
 KROTOV = optax.chain(transforms.scale_by_max_abs(), transforms.scale_by_rate(0.1))
 
@@ -357,6 +358,14 @@ def test_inputs_are_dropped_out_in_gradient_training_alone_and_the_rest_makes_up
     maps = dataclasses.replace(layer, pre=(Dropout(0.75, maps=True),))
     whole = np.asarray(readout.forward_train(maps, state, images, jax.random.key(1))[0]) != 0
     np.testing.assert_array_equal(whole.all((1, 2)), whole.any((1, 2)))
+
+
+@pytest.mark.parametrize('rate', [0.5, 0.25, 3 / 256, 0.3])
+def test_a_share_of_inputs_is_silenced_whether_bits_or_whole_numbers_draw_it(rate):
+    passes = jax.jit(lambda key: draw_passing(key, rate, (101, 333)))(jax.random.key(0))
+    assert passes.shape == (101, 333) and passes.dtype == bool
+    np.testing.assert_allclose(1 - np.mean(passes), rate, atol=0.01)
+    np.testing.assert_allclose(1 - np.mean(passes, 0), rate, atol=0.3)  # no column has it all
 
 
 # Who is taught, and who is held back

@@ -50,6 +50,24 @@ def test_patches_equal_the_loop_and_a_convolution_is_patches_times_weights(rng, 
     assert x.shape == (2, *g.out, g.inputs)
 
 
+def test_mirrored_edges_are_those_of_a_mirrored_image(rng):
+    """In whole images, in bands and in windows that are drawn; more than an image has inside is refused."""
+    images = jnp.asarray(rng.normal(size=(2, 6, 5, 3)), jnp.float32)
+    mirrored = jnp.pad(images, ((0, 0), (2, 2), (1, 1), (0, 0)), mode='reflect')
+    window, plain = Window((3, 2), (1, 2), (2, 1), 'reflect'), Window((3, 2), (1, 2))
+    wanted = patches.extract_patches(plain, mirrored)
+    np.testing.assert_array_equal(patches.extract_patches(window, images), wanted)
+    banded, bands = patches.cut_bands(window, images, 4)
+    found = [patches.extract_patches(banded, band) for band in bands]
+    np.testing.assert_array_equal(jnp.concatenate(found, axis=1), wanted)
+    drawn = patches.sample_patches(jax.random.key(0), window, images, 7)
+    np.testing.assert_array_equal(drawn, patches.sample_patches(jax.random.key(0), plain, mirrored, 7))
+    with pytest.raises(ValueError, match='more than images of 6 x 5 have inside; use a smaller padding'):
+        patches.extract_patches(Window(3, 1, 5, 'reflect'), images)
+    with pytest.raises(ValueError, match="edges='mirror' is unknown; there are zeros, reflect"):
+        patches.extract_patches(Window(3, 1, 1, 'mirror'), images)
+
+
 def test_whole_numbers_stand_for_squares_and_none_for_the_whole_image():
     images = jnp.asarray(numbered((2, 5, 6, 3)))
     np.testing.assert_array_equal(

@@ -20,6 +20,33 @@ def test_pooling_takes_one_number_of_each_whole_block(pool, of, rng):
     np.testing.assert_array_equal(pool(1)(jnp.asarray(maps)), maps)
 
 
+@pytest.mark.parametrize('pool, of, around', [(pooling.max_pool, np.max, -np.inf), (pooling.avg_pool, np.mean, 0.0)])
+@pytest.mark.parametrize('size, stride, padding', [(4, 2, 1), (3, 1, 0), (2, 3, 1)])
+def test_blocks_overlap_and_reach_over_the_edge(pool, of, around, size, stride, padding, rng):
+    maps = rng.normal(size=(2, 5, 7, 3)).astype(np.float32) - 3  # all below the zeros around means
+    pooled = np.asarray(pool(size, stride, padding)(jnp.asarray(maps)))
+    padded = np.full((2, 5 + 2 * padding, 7 + 2 * padding, 3), around, np.float32)
+    padded[:, padding : padding + 5, padding : padding + 7] = maps
+    assert pooled.shape[1:3] == tuple((side + 2 * padding - size) // stride + 1 for side in (5, 7))
+    for i in range(pooled.shape[1]):
+        for j in range(pooled.shape[2]):
+            block = padded[:, i * stride : i * stride + size, j * stride : j * stride + size]
+            np.testing.assert_allclose(pooled[:, i, j], of(block, axis=(1, 2)), rtol=1e-5, atol=1e-6)
+
+
+def test_blocks_side_by_side_and_as_any_others_are_the_same(rng):
+    maps = jnp.asarray(rng.normal(size=(1, 4, 6, 2)), jnp.float32)
+    for pool in (pooling.max_pool, pooling.avg_pool):
+        padded = pool(2, 2, 1)(jnp.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)), mode='edge'))
+        np.testing.assert_allclose(padded[:, 1:-1, 1:-1], pool(2)(maps[:, 1:-1, 1:-1]), rtol=1e-6)
+    assert pooling.max_pool(2) == pooling.max_pool(2, 2) and not pooling.max_pool(2, 1).tiles
+
+
+def test_padding_of_more_than_half_a_block_is_refused():
+    with pytest.raises(ValueError, match='padding=2 is out of range; use a whole number from 0 to 1'):
+        pooling.max_pool(3, 1, 2)
+
+
 @pytest.mark.parametrize('pool', [pooling.max_pool, pooling.avg_pool])
 def test_blocks_that_do_not_fit_are_refused(pool):
     name = pool.__name__

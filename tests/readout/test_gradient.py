@@ -60,8 +60,10 @@ class Scripted(NamedTuple):
         return logits, script._replace(epoch=script.epoch + training)
 
 
-def fit_scripted(validation, script=(), **how):
-    schedule = Schedule(12, 10, 1.0, patience=2, stop_after=4)
+SCRIPTED = Schedule(12, 10, 1.0, patience=2, stop_after=4)
+
+
+def fit_scripted(validation, script=(), schedule=SCRIPTED, **how):
     samples = jnp.arange(10.0), jnp.ones(10, jnp.int32)
     script = Script(np.float32([*validation, *[0.1] * (12 - len(validation))]), **dict(script))
     script = jax.tree.map(jnp.asarray, script)
@@ -73,6 +75,13 @@ def test_the_state_of_the_best_validation_epoch_is_kept_the_first_of_equals(rela
     assert result.best == best_epoch(result.curve) == 1
     assert int(result.stats.epoch) == 2
     assert [round(line.validation, 3) for line in result.curve] == [0.3, 0.8, 0.5, 0.8, 0.1, 0.1, 0.1]
+
+
+def test_the_last_epoch_is_kept_where_a_schedule_says_so(relaxed):
+    last = Milestones(6, 10, 1.0, l2=0.0, optimizer='adam', choose='last', stop_after=6)
+    result = fit_scripted([0.3, 0.8, 0.5, 0.8, 0.1], schedule=last)
+    assert result.best == 5 == best_epoch(result.curve) + 4
+    assert int(result.stats.epoch) == 6
 
 
 def test_rates_fall_on_a_plateau_and_training_stops_and_goes_on_from_any_epoch(relaxed):

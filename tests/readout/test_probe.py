@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hebbjax import layers, rules, transforms
+from hebbjax import data, layers, rules, transforms
 from hebbjax.readout import (
     Milestones,
     Probe,
+    dual,
+    fit_ridge,
     gradient_probe,
     linear_head,
     probe_accuracy,
@@ -16,6 +18,8 @@ from hebbjax.readout import (
     probe_features,
     ridge_probe,
 )
+from hebbjax.readout import probe as probes
+from hebbjax.support import checks, moments
 
 NET = (layers.Layer(6, rules.oja(), transforms.scale_by_rate(0.1), layers.Window(3), post=()),)
 SCHEDULE = Milestones(epochs=3, batch=30, rate=0.05)
@@ -71,10 +75,80 @@ def test_a_probe_refuses_what_does_not_fit_before_features_are_learned(states, b
     ):
         with pytest.raises(ValueError, match=says):
             probe.check(NET, shapes, train, bars)
-    wide = layers.Layer(4001, rules.oja(), transforms.scale_by_rate(0.1))
-    state = jax.eval_shape(lambda key: layers.init((wide,), key, (6, 6, 1)).layers, jax.random.key(0))
-    with pytest.raises(ValueError, match=r'ridge regression on 4001 features fills 0\.1 GB and takes minutes; pool'):
-        ridge_probe().check((wide,), state, bars, bars)
+
+
+def test_what_the_memory_cannot_hold_is_refused_before_features_are_learned(monkeypatch, bars):
+    """Products of features, or of images where these are fewer: mirror images count, and those that choose."""
+    monkeypatch.setattr(checks, 'host_memory', lambda: 28 * 5000**2)
+    layer = layers.Layer(5001, rules.oja(), transforms.scale_by_rate(0.1))
+    state = jax.eval_shape(lambda key: layers.init((layer,), key, (6, 6, 1)).layers, jax.random.key(0))
+    images, labels = (np.zeros((9400, *bars[0].shape[1:]), np.float32), np.zeros(9400, int))
+
+    def refuse(count, says, *how, **more):
+        with pytest.raises(ValueError, match=says):
+            ridge_probe(*how, **more).check((layer,), state, (images[:count], labels[:count]), bars)
+
+    features = 'ridge regression on 5001 features takes 1 GiB and the machine has 1; pool the features'
+    refuse(5001, features)
+    refuse(2501, features, flips=True)
+    refuse(4941, features, (1.0, 2.0))
+    fewer = {'flips': True, 'penalty': (1.0, 2.0)}
+    assert ridge_probe(**fewer).check((layer,), state, (images[:2470], labels[:2470]), bars) == (5001, True)
+    monkeypatch.setattr(checks, 'host_memory', lambda: 8 * 4000**2)
+    says = r'the Gram matrix of 4001 images takes 0 GiB and the machine has 0; use 4000 of them at most, or pool'
+    refuse(4001, says)
+
+
+@pytest.mark.parametrize('flips', [False, True])
+def test_validation_images_choose_among_several_penalties_in_either_form(flips, bars, monkeypatch):
+    """Features that are more than images are fitted to in the dual, some columns at a time."""
+    net = (layers.Layer(40, rules.oja(), transforms.scale_by_rate(0.1), layers.Window(3), post=()),)
+    states = layers.init(net, jax.random.key(0), (6, 6, 1)).layers
+    few, held_out, penalties = (bars[0][:12], bars[1][:12]), (bars[0][12:], bars[1][12:]), (1e4, 1e-2, 1.0)
+
+    def fit(penalty):
+        return ridge_probe(penalty, 8, flips=flips)(net, states, None, few, held_out)
+
+    primal = fit(penalties)
+    each = [fit(penalty) for penalty in penalties]
+    percents = [probe_accuracy(probe, *held_out) for probe in each]
+    best = each[int(np.argmax(percents))]
+    monkeypatch.setattr(moments, 'WIDE', 100)
+    monkeypatch.setattr(probes, 'host_memory', lambda: 8 * 4 * 3500)
+    blocks, centred = [], dual._centred
+    monkeypatch.setattr(dual, '_centred', lambda *how: (blocks.append(x.shape) or (x, m) for x, m in centred(*how)))
+    found = fit(penalties)
+    assert sum(columns for _, columns in blocks) == 2 * 160 and len(blocks) > 2
+    for probe in (primal, found):
+        assert probe.penalties == tuple(zip(penalties, map(pytest.approx, percents)))
+        np.testing.assert_array_equal(probe.predict(bars[0]), best.predict(bars[0]))
+    assert best.penalties == () and len({*percents}) > 1
+
+
+def test_a_head_learns_from_flipped_and_shifted_images(states, bars):
+    """Features of every batch are computed anew; so it reads mirror images, which it was never shown as they are."""
+
+    def augment(key, images):
+        flip_key, shift_key = jax.random.split(key)
+        return data.random_flip(flip_key, data.random_shift(1)(shift_key, images))
+
+    head, schedule = linear_head(3, power=None), SCHEDULE._replace(epochs=60, l2=1e-3, milestones=(), stop_after=60)
+    mirrored = bars[0][:, :, ::-1], bars[1]
+    fits = [gradient_probe(head, schedule, augment=one) for one in (None, augment)]
+    probes = [fit(NET, states, jax.random.key(0), bars, mirrored) for fit in fits]
+    plain, augmented = (probe_accuracy(probe, *mirrored) for probe in probes)
+    assert plain < 70 and augmented > 75
+
+
+def test_mirror_images_are_fitted_to_and_read_out(states, bars):
+    """As if they were further images; what is read out does not depend on which of both came."""
+    mirrored = np.asarray(bars[0])[:, :, ::-1]
+    both = np.concatenate([bars[0], mirrored]), np.concatenate([bars[1], bars[1]])
+    probe = ridge_probe(flips=True)(NET, states, None, bars, bars)
+    np.testing.assert_array_equal(probe.predict(bars[0]), probe.predict(mirrored))
+    model = fit_ridge([(probe_features(NET, states, both[0]), both[1])], 3)
+    halves = [probe_features(NET, states, images) @ model.w + model.b[None] for images in (bars[0], mirrored)]
+    np.testing.assert_array_equal(probe.predict(bars[0]), np.argmax(halves[0] + halves[1], 1))
 
 
 def test_accuracy_and_confusion_count_what_was_taken_for_what(bars):

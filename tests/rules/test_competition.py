@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 
-from hebbjax.rules import hard_wta, in_top_k, k_wta, krotov_ranks, linear, soft_wta, top_k
+from hebbjax.rules import hard_wta, in_top_k, k_wta, krotov_ranks, linear, signed_soft_wta, soft_wta, top_k
 from hebbjax.rules.competition import competing_drives, graded, zero_absent
 from hebbjax.rules.top_k import drop_absent
 
@@ -26,6 +26,7 @@ COMPETITIONS = {
     'soft_wta': soft_wta(1.0),
     'cold': soft_wta(1e-3),
     'hot': soft_wta(1e6),
+    'signed': signed_soft_wta(1.0),
     **{f'ranks-{k}': krotov_ranks(k, 0.4) for k in (2, 3, 4)},
     'ranks-3-0': krotov_ranks(3, 0.0),
 }
@@ -46,6 +47,8 @@ def test_competitions_equal_their_equations():
     for k in (1, 2, 3, 4):
         np.testing.assert_array_equal(y[f'k_wta-{k}'], [reference.winners(k)(list(row)) for row in U])
     np.testing.assert_allclose(y['soft_wta'], list(map(reference.shared, U)), rtol=1e-6)
+    signs = 2 * y['hard_wta'] - 1
+    np.testing.assert_allclose(y['signed'], signs * y['soft_wta'], rtol=1e-6)
     np.testing.assert_allclose(y['cold'], y['hard_wta'], atol=1e-6)
     np.testing.assert_allclose(y['hot'], 0.25, atol=1e-5)
     np.testing.assert_allclose(y['ranks-2'], [[-0.4, 1, 0, 0], [1, 0, 0, -0.4]])

@@ -1,0 +1,128 @@
+"""Where learning pays on CIFAR-10: learned filters beside copied patches and Gaussian ones, everything else alike.
+
+    python experiments/margins.py --json margins_neurons.json --figure margins_neurons.png
+    python experiments/margins.py --axis depth --weights FOLDER --json margins_depth.json
+
+--axis neurons: one layer of 8, 16, ..., 512 neurons with windows of 6 x 6 on whitened images. The neuron at the
+smallest angle moves towards what it won, from image patches on; what exceeds the mean over neurons is sent, and means
+of the quadrants are read out by ridge regression. Seeds and kinds of filters share a program for each size.
+
+--axis depth: every layer of SoftHebb's network, whose weights `softhebb_cifar10.py --weights FOLDER` has written, by
+means of its quadrants, read out by ridge regression: do accuracies rise from layer to layer?
+
+The penalty is chosen on validation images, test images are read once.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import sys
+
+import common
+import jax
+import optax
+
+from hebbjax import Layer, Window, data, init, interop, layers, plots, readout, rules, transforms
+from hebbjax.cli import flags, launch
+from hebbjax.training import Stage, comparison, controls, presets
+
+KINDS = 'learned', 'patches', 'gaussian'
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(launch.OnDevices):
+    """Where learning pays: learned filters beside copied patches and Gaussian ones on CIFAR-10."""
+
+    axis: flags.choice('neurons', 'depth') = 'neurons'  # What accuracy is measured against
+    neurons: tuple[flags.Count, ...] = (8, 16, 32, 64, 128, 256, 512)  # Sizes of the layer, for --axis neurons
+    weights: pathlib.Path | None = None  # Folder of KIND_SEED.safetensors, for --axis depth
+    features: tuple[flags.Count, flags.Count, flags.Count] = (96, 384, 1536)  # Neurons of the network in that folder
+    rows: tuple[flags.choice(*controls.CONTROLS[:4]), ...] = KINDS  # How filters are made
+    seeds: flags.Seeds = 3  # Number of seeds, 0, 1, ...
+    epochs: flags.Count = 6  # Of learning
+    shown: flags.Count = 10_000  # Images that are learned from
+    patches: flags.Count = 32  # Patches of each image that a step looks at
+    batch: flags.Count = 200  # Images per step
+    rate: flags.Rate = 0.3  # First rate, which falls linearly from epoch to epoch
+    penalties: tuple[flags.Rate, ...] = (1.0, 10.0, 100.0, 1000.0)  # Of ridge regression, to choose from
+    validation: flags.Part = 1 / 10  # Share of the training data that the penalty is chosen on
+    images: flags.Count | None = None  # Training images used; left out: all. Fewer are for trying things out
+    data_dir: pathlib.Path | None = None  # Where data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, ~/tensorflow_datasets
+    json: pathlib.Path | None = None  # File for all results, with configuration and versions
+    figure: pathlib.Path | None = None  # File for the picture of accuracies (png, pdf, svg)
+
+    dataset = 'cifar10'
+
+
+def over_neurons(config: Config, train) -> dict[str, comparison.Entry]:
+    """Build a layer of every size, and its controls."""
+    whitening = data.fit_whitening(layers.standardise(layers.to_intensities(train[0][:9000])), epsilon=1e-2)
+    pre = layers.standardise, functools.partial(data.whiten, whitening)
+    count, entries = min(config.shown, len(train[1])), {}
+    for size in config.neurons:
+        rate = transforms.linear_by_epoch(config.rate, config.epochs, count // config.batch)
+        rule = rules.instar(1, metric='cosine', reduce=rules.mean_over_credit)
+        tx = optax.chain(transforms.scale_by_rate(rate), transforms.project_unit_rows())
+        how = {'pre': pre, 'patch_transform': layers.raw, 'post': layers.triangle, 'patches_per_image': config.patches}
+        entry = comparison.Entry(
+            (Layer(size, rule, tx, Window(6), **how),), readout.ridge_probe(config.penalties),
+            (Stage(config.epochs),), config.batch, controls.patch_rows, shown=count,
+        )  # fmt: skip
+        entries |= {f'{kind}, {size}': one for kind, one in controls.with_controls(entry, config.rows).items()}
+    return entries
+
+
+def over_depth(config: Config, train, validation) -> tuple[dict, dict]:
+    """Read every layer of stored networks out. -> entries and networks, as `comparison` has them."""
+    net = presets.softhebb_network(config.features)
+    like = init(net, jax.random.key(0), train[0].shape[1:]).layers
+    entries, trained = {}, {}
+    for kind in config.rows:
+        for seed in range(config.seeds):
+            states = interop.load_weights(config.weights / f'{kind}_{seed}.safetensors', net, like)
+            for depth in range(1, len(net) + 1):
+                row = f'{kind}, {depth}'
+                entries[row] = comparison.Entry(net[:depth], readout.ridge_probe(config.penalties))
+                common.tell_status(f'{row}, seed {seed}')
+                probe = entries[row].probe(net[:depth], states[:depth], jax.random.key(seed), train, validation)
+                seen = readout.probe_accuracy(probe, *train), readout.probe_accuracy(probe, *validation)
+                trained[row, seed] = comparison.Trained(probe, *seen, probe.seconds, probe.compile_seconds)
+                common.tell(f'{row}, seed {seed}: validation {seen[1]:.2f} %')
+    return entries, trained
+
+
+def experiment(config: Config) -> bool:
+    """Measure accuracies along the axis, and report; say whether the user ended it early."""
+    if config.axis == 'depth' and (config.weights is None or not config.weights.is_dir()):
+        raise FileNotFoundError('--axis depth reads the weights of a folder; give one that softhebb_cifar10.py wrote.')
+    train, validation = common.load_train('cifar10', config.validation, config.data_dir, config.images)
+    if config.batch > min(config.shown, len(train[1])):
+        raise ValueError(f'--batch {config.batch} is larger than the images learned from; use fewer.')
+    if config.axis == 'depth':
+        entries, trained = over_depth(config, train, validation)
+        test, interrupted = common.load('cifar10', 'test', config.data_dir), False
+    else:
+        entries, how = over_neurons(config, train), {'on_trained': common.tell_trained, 'mesh': config.mesh()}
+        trained, interrupted = comparison.train_entries(entries, config.seeds, train, validation, **how)
+        if not trained:
+            raise KeyboardInterrupt
+        test = common.load('cifar10', 'test', config.data_dir)
+    rows = comparison.score_entries(entries, trained, tuple(map(jax.device_put, test)))
+    for row in rows:
+        kind, at = row.row.split(', ')
+        row.more |= {'kind': kind, 'axis': config.axis, 'at': int(at)}
+    common.report(config, rows, f'CIFAR-10 over {config.axis}, accuracy in percent', {}, interrupted)
+    lines = {kind: {row.more['at']: row.test_accuracy for row in rows if row.more['kind'] == kind} for kind in KINDS}
+    over = {'neurons': 'neurons', 'depth': 'layer'}[config.axis]
+    figure = plots.margin_curves({kind: line for kind, line in lines.items() if line}, over=over, title='CIFAR-10')
+    common.write_figure(config.figure, figure)
+    return interrupted
+
+
+def main(argv=None) -> int:
+    """Run the experiment, and give its exit code."""
+    return common.run(experiment, Config(), argv, 'margins.py')
+
+
+if __name__ == '__main__':
+    sys.exit(main())
