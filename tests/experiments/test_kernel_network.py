@@ -41,7 +41,7 @@ def test_rows_are_printed_written_and_drawn(small_data, tmp_path, capsys):
         ('--batch 500', '--batch 500 is larger than the 30 images learned from; use 30 at most'),
         ('--sigma 0', '--sigma=0.0 is out of range'),
         ('--rows backprop', '--rows'),
-        ('--neurons 8 9000000', 'cannot learn in a memory'),
+        ('--neurons 0 8', '--neurons[0]=0 is out of range'),
     ],
 )
 def test_what_does_not_fit_is_refused(flags, says, small_data, refused):
