@@ -102,12 +102,13 @@ def fit_dual(
     return ridge.RidgeChoice(ridge.Ridge(w, level - np.concatenate(means) @ w), penalties[best], accuracies)
 
 
-def _centred(blocks: Any, count, fitted) -> Iterator[tuple[Any, np.ndarray]]:
+def _centred(blocks, count, fitted) -> Iterator[tuple[Any, np.ndarray]]:
     """Give each block [n, f] less the means over images that are fitted to, and these means [f] in float64."""
     is_list = isinstance(blocks, list | tuple)
     way = 'give a list, or a function that yields them anew'
     require(is_list or callable(blocks), f'blocks are gone through twice, and {show(blocks)} is no list; {way}.')
-    for block in blocks() if callable(blocks) else blocks:
+    each: Any = blocks() if callable(blocks) else blocks
+    for block in each:
         shape = np.shape(block)
         fits = len(shape) == 2 and shape[0] == count and shape[1] > 0
         require(fits, f'a block of shape {shape} does not fit {count} labels; give [{count}, f], some columns of all.')
