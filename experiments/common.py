@@ -228,7 +228,8 @@ def curve_of(probe: readout.Probe) -> dict[str, list[float]]:
 
 def tell_trained(row: str, seed: int, network: comparison.Trained) -> None:
     """Say that a network is finished."""
-    spent = f'{network.seconds:.1f} s + {network.compile_seconds:.1f} s compiling'
+    learning, reading = network.seconds - network.probe.seconds, network.probe.seconds
+    spent = f'{learning:.1f} s to learn, {reading:.1f} s to read out, {network.compile_seconds:.1f} s compiling'
     tell(f'{row}, seed {seed}: validation {network.validation_accuracy:.2f} %, {spent}')
 
 

@@ -46,6 +46,7 @@ class Config(launch.OnDevices):
     windows: tuple[flags.Count, flags.Count] = (3, 3)  # Sides of their windows; 3 2 for 512 8192
     rows: tuple[flags.choice(*KINDS), ...] = KINDS  # How filters are made
     seeds: flags.Seeds = 3  # Number of seeds, 0, 1, ...; each draws first patches and the order of images anew
+    first_seed: flags.Seed = 0  # The first of them, to go on where an earlier run stopped
     epochs: flags.Count = 6  # Of learning, for each layer
     shown: flags.Count = 10_000  # Images that are learned from
     patches: flags.Count = 32  # Patches of each image that a step looks at
@@ -59,8 +60,11 @@ class Config(launch.OnDevices):
     validation: flags.Part = 1 / 10  # Share of the training data that the penalty is chosen on
     images: flags.Count | None = None  # Training images used; left out: all. Fewer are for trying things out
     data_dir: pathlib.Path | None = None  # Where data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, ~/tensorflow_datasets
+    weights: pathlib.Path | None = None  # Folder for the weights of every network, ROW_SEED.safetensors
     json: pathlib.Path | None = None  # File for all results, with configuration and versions
     figure: pathlib.Path | None = None  # File for a picture of the first layer's filters, first seed (png, pdf, svg)
+
+    dataset = 'cifar10'
 
 
 def flatten(maps: jax.Array) -> jax.Array:
@@ -90,9 +94,8 @@ def make_network(config: Config, pre: tuple, count: int) -> tuple[Layer, ...]:
     return tuple(net)
 
 
-def experiment(config: Config) -> bool:
-    """Train every row on every seed, then read the test split, report, and say whether the user ended it early."""
-    train, validation = common.load_train('cifar10', config.validation, config.data_dir, config.images)
+def build_entries(config: Config, train) -> dict[str, comparison.Entry]:
+    """Build the network that learns, and its controls; whitening is fitted to the first images."""
     shape, count = train[0].shape[1:], min(config.shown, len(train[1]))
     if config.batch > count:
         raise ValueError(f'--batch {config.batch} is larger than the {count} images learned from; use {count} at most.')
@@ -110,32 +113,19 @@ def experiment(config: Config) -> bool:
         count,
         paper=PAPER.get(config.neurons),
     )
-    entries = controls.with_controls(entry, config.rows)
+    return controls.with_controls(entry, config.rows)
 
-    def tell_trained(row, seed, network):
-        learning, reading = network.seconds - network.probe.seconds, network.probe.seconds
-        spent = f'{learning:.0f} s to learn, {reading:.0f} s to read out, {network.compile_seconds:.0f} s to compile'
-        common.tell(f'{row}, seed {seed}: validation {network.validation_accuracy:.2f} %, {spent}')
 
-    show_epoch = lambda row, seed: (lambda c: common.tell_status(f'{row}, seed {seed}: epoch {c.epoch}'),)  # noqa: E731
-    how = {'on_trained': tell_trained, 'callbacks': show_epoch, 'mesh': config.mesh()}
-    trained, interrupted = comparison.train_entries(entries, config.seeds, train, validation, **how)
-    if not trained:
-        raise KeyboardInterrupt
-
-    # no choice is left to make: the test split is read
-    test = tuple(map(jax.device_put, common.load('cifar10', 'test', config.data_dir)))
-    rows = comparison.score_entries(entries, trained, test, validation[0][:200])
-    for row in rows:
-        probes = [network.probe for (name, _), network in trained.items() if name == row.row]
-        row.more |= {'readout_seconds': [probe.seconds for probe in probes], 'penalties': [p.penalties for p in probes]}
+def experiment(config: Config) -> bool:
+    """Train every row on every seed, then read the test split, report, and say whether the user ended it early."""
+    train, validation = common.load_train('cifar10', config.validation, config.data_dir, config.images)
+    entries = build_entries(config, train)
     title = f'CIFAR-10, {config.neurons[0]} and {config.neurons[1]} neurons, accuracy in percent'
-    common.report(config, rows, title, {'readout_seconds': 'read out s', 'win_entropy': 'win entropy'}, interrupted)
-    filters = {row: network.probe.layers[0].w for (row, seed), network in trained.items() if not seed}
-    figure = plots.filters_side_by_side(
-        {row: np.asarray(w) for row, w in filters.items()}, (*[config.windows[0]] * 2, 3)
-    )
-    common.write_figure(config.figure, figure)
+    trained, interrupted = common.run_entries(config, entries, train, validation, title)
+    filters = {row: np.asarray(network.probe.layers[0].w) for (row, seed), network in trained.items() if not seed}
+    if filters:
+        figure = plots.filters_side_by_side(filters, (*[config.windows[0]] * 2, 3))
+        common.write_figure(config.figure, figure)
     return interrupted
 
 

@@ -10,7 +10,12 @@ of the quadrants are read out by ridge regression. Seeds and kinds of filters sh
 --axis depth: every layer of SoftHebb's network, whose weights `softhebb_cifar10.py --weights FOLDER` has written, by
 means of its quadrants, read out by ridge regression: do accuracies rise from layer to layer?
 
-The penalty is chosen on validation images, test images are read once.
+--axis labels: the two-layer kernel network of `kernel_cifar10.py`, learned without labels, read out with 10, 50, 100
+and 500 labelled images of each class, beside a network of as many neurons that learns end to end from these (batch
+norm, 3 x 3 convolutions, overlapping maxima; images flipped and shifted). As many more images of each class, where
+there are, choose the penalty, and the epoch of the twin.
+
+Choices are made on validation images, test images are read once.
 """
 
 import dataclasses
@@ -20,10 +25,13 @@ import sys
 
 import common
 import jax
+import kernel_cifar10
+import numpy as np
 import optax
 
 from hebbjax import Layer, Window, data, init, interop, layers, plots, readout, rules, transforms
 from hebbjax.cli import flags, launch
+from hebbjax.layers import initializers
 from hebbjax.training import Stage, comparison, controls, presets
 
 KINDS = 'learned', 'patches', 'gaussian'
@@ -33,11 +41,14 @@ KINDS = 'learned', 'patches', 'gaussian'
 class Config(launch.OnDevices):
     """Where learning pays: learned filters beside copied patches and Gaussian ones on CIFAR-10."""
 
-    axis: flags.choice('neurons', 'depth') = 'neurons'  # What accuracy is measured against
+    axis: flags.choice('neurons', 'depth', 'labels') = 'neurons'  # What accuracy is measured against
     neurons: tuple[flags.Count, ...] = (8, 16, 32, 64, 128, 256, 512)  # Sizes of the layer, for --axis neurons
+    labels: tuple[flags.Count, ...] = (10, 50, 100, 500)  # Labelled images of each class, for --axis labels
+    kernel: tuple[flags.Count, flags.Count] = (64, 256)  # Neurons of the kernel network and of its twin
+    twin_steps: flags.Count = 2000  # Gradient steps of the twin, of 50 images
     weights: pathlib.Path | None = None  # Folder of KIND_SEED.safetensors, for --axis depth
     features: tuple[flags.Count, flags.Count, flags.Count] = (96, 384, 1536)  # Neurons of the network in that folder
-    rows: tuple[flags.choice(*controls.CONTROLS[:4]), ...] = KINDS  # How filters are made
+    rows: tuple[flags.choice(*controls.CONTROLS), ...] = KINDS  # How filters are made; backprop: of --axis labels
     seeds: flags.Seeds = 3  # Number of seeds, 0, 1, ...
     epochs: flags.Count = 6  # Of learning
     shown: flags.Count = 10_000  # Images that are learned from
@@ -91,6 +102,44 @@ def over_depth(config: Config, train, validation) -> tuple[dict, dict]:
     return entries, trained
 
 
+def over_labels(config: Config, train, validation) -> tuple[dict, dict]:
+    """Read the kernel network out with some labels, beside a twin that learns from these alone."""
+    own = {name: getattr(config, name) for name in ('epochs', 'shown', 'patches', 'batch', 'rate')}
+    settings = kernel_cifar10.Config(config.kernel, rows=tuple(row for row in config.rows if row != 'backprop'), **own)
+    entries, trained = kernel_cifar10.build_entries(settings, train), {}
+    twin = presets.softhebb_network(config.kernel, powers=(1.0, 1.0), init=initializers.fan_in)
+    head = readout.linear_head(10, norm=False, power=None, dropout=0.5, maps=False)
+    augment = lambda key, images: data.random_shift(4)(jax.random.fold_in(key, 1), data.random_flip(key, images))  # noqa: E731
+
+    def keep(kind, seed, net, states, probe, few):
+        row = f'{kind}, {len(few[1]) // 10}'
+        accuracies = readout.probe_accuracy(probe, *few), readout.probe_accuracy(probe, *validation)
+        trained[row, seed] = comparison.Trained(probe, *accuracies, probe.seconds, probe.compile_seconds)
+        rows[row] = comparison.Entry(net, None)
+        common.tell(f'{row}, seed {seed}: validation {accuracies[1]:.2f} %')
+
+    rows: dict = {}
+    for seed in range(config.seeds):
+        key = jax.random.key(seed)
+        learned = {kind: comparison.learn(entry, key, train)[0].layers for kind, entry in entries.items()}
+        for count in config.labels:
+            few, chosen = (
+                tuple(part[data.labelled_subset(side[1], least, seed)] for part in side)
+                for side in (train, validation)
+                for least in [min(count, np.bincount(side[1]).min())]
+            )
+            for kind, states in learned.items():
+                probe = entries[kind].probe(entries[kind].net, states, key, few, chosen)
+                keep(kind, seed, entries[kind].net, states, probe, few)
+            if 'backprop' in config.rows:
+                epochs = max(1, config.twin_steps * 50 // len(few[1]))
+                schedule = readout.Schedule(epochs, 50, 1e-3, patience=max(1, epochs // 10), stop_after=epochs)
+                fit = readout.gradient_probe(head, schedule, 0, augment=augment)
+                states = init(twin, key, train[0].shape[1:]).layers
+                keep('backprop', seed, twin, states, fit(twin, states, key, few, chosen), few)
+    return rows, trained
+
+
 def experiment(config: Config) -> bool:
     """Measure accuracies along the axis, and report; say whether the user ended it early."""
     if config.axis == 'depth' and (config.weights is None or not config.weights.is_dir()):
@@ -98,8 +147,8 @@ def experiment(config: Config) -> bool:
     train, validation = common.load_train('cifar10', config.validation, config.data_dir, config.images)
     if config.batch > min(config.shown, len(train[1])):
         raise ValueError(f'--batch {config.batch} is larger than the images learned from; use fewer.')
-    if config.axis == 'depth':
-        entries, trained = over_depth(config, train, validation)
+    if config.axis != 'neurons':
+        entries, trained = {'depth': over_depth, 'labels': over_labels}[config.axis](config, train, validation)
         test, interrupted = common.load('cifar10', 'test', config.data_dir), False
     else:
         entries, how = over_neurons(config, train), {'on_trained': common.tell_trained, 'mesh': config.mesh()}
@@ -112,8 +161,10 @@ def experiment(config: Config) -> bool:
         kind, at = row.row.split(', ')
         row.more |= {'kind': kind, 'axis': config.axis, 'at': int(at)}
     common.report(config, rows, f'CIFAR-10 over {config.axis}, accuracy in percent', {}, interrupted)
-    lines = {kind: {row.more['at']: row.test_accuracy for row in rows if row.more['kind'] == kind} for kind in KINDS}
-    over = {'neurons': 'neurons', 'depth': 'layer'}[config.axis]
+    lines = {
+        kind: {row.more['at']: row.test_accuracy for row in rows if row.more['kind'] == kind} for kind in config.rows
+    }
+    over = {'neurons': 'neurons', 'depth': 'layer', 'labels': 'labels per class'}[config.axis]
     figure = plots.margin_curves({kind: line for kind, line in lines.items() if line}, over=over, title='CIFAR-10')
     common.write_figure(config.figure, figure)
     return interrupted

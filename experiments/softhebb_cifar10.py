@@ -67,7 +67,7 @@ def build_entries(config: Config, classes: int) -> dict[str, Entry]:
     probe = readout.gradient_probe(head, schedule(config.head_epochs), watch=watch)
     entry = Entry(net, probe, stages, config.batch, paper=PAPER.get(config.dataset, {}).get('learned'))
     # the twin is drawn as deep-learning users draw, and sees mirror images, too
-    plain = tuple(dataclasses.replace(layer, init=initializers.fan_in) for layer in net)
+    plain = presets.softhebb_network(config.features, init=initializers.fan_in)
     how = {'watch': watch, 'augment': data.random_flip if config.dataset == 'cifar10' else None}
     twin = Entry(plain, readout.gradient_probe(head, schedule(config.backprop_epochs), 0, **how))
     return controls.with_controls(entry, config.rows, twin, config.settling)

@@ -183,6 +183,9 @@ def score_entries(
         accuracies = [probe_accuracy(result.probe, *test) for result in results], of_all('train_accuracy')
         times = (float(np.mean(of_all(field))) for field in ('seconds', 'compile_seconds'))
         more = {'validation_accuracy': of_all('validation_accuracy')}
+        more['readout_seconds'] = [result.probe.seconds for result in results]
+        if results[0].probe.penalties:
+            more['penalties'] = [result.probe.penalties for result in results]
         if curve := results[0].probe.curve:  # one seed's stands for all
             more['epoch'] = [best_epoch(result.probe.curve) + 1 for result in results]
             more['curve'] = {part: [100 * getattr(line, part) for line in curve] for part in ('train', 'validation')}

@@ -72,6 +72,42 @@ def test_margins_over_neurons(small_data, tmp_path, monkeypatch):
     assert all(len(row['test_accuracy']) == 2 for row in report['rows'])
 
 
+def test_margins_over_labels(small_data, relaxed, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, 'fit_whitening', lambda x, **how: data.Whitening(np.zeros(x.shape[1:]), np.eye(1)))
+    monkeypatch.setattr(data, 'whiten', lambda zca, x: x)
+    monkeypatch.setattr(margins.kernel_cifar10, 'STRIDES', (2, 5))
+    flags = [
+        '--axis',
+        'labels',
+        '--labels',
+        '15',
+        '--kernel',
+        '4',
+        '6',
+        '--seeds',
+        '1',
+        '--epochs',
+        '1',
+        '--batch',
+        '10',
+    ]
+    flags += [
+        '--validation',
+        '0.2',
+        '--twin-steps',
+        '2',
+        '--rows',
+        'learned',
+        'backprop',
+        '--data-dir',
+        str(small_data),
+    ]
+    assert margins.main([*flags, '--json', str(tmp_path / 'l.json'), '--figure', str(tmp_path / 'l.png')]) == 0
+    report = json.loads((tmp_path / 'l.json').read_text())
+    assert [(row['kind'], row['axis']) for row in report['rows']] == [('learned', 'labels'), ('backprop', 'labels')]
+    assert (tmp_path / 'l.png').read_bytes().startswith(b'\x89PNG')
+
+
 @pytest.mark.parametrize(
     'script, flags, says',
     [
