@@ -109,7 +109,10 @@ def over_labels(config: Config, train, validation) -> tuple[dict, dict]:
     entries, trained = kernel_cifar10.build_entries(settings, train), {}
     twin = presets.softhebb_network(config.kernel, powers=(1.0, 1.0), init=initializers.fan_in)
     head = readout.linear_head(10, norm=False, power=None, dropout=0.5, maps=False)
-    augment = lambda key, images: data.random_shift(4)(jax.random.fold_in(key, 1), data.random_flip(key, images))  # noqa: E731
+
+    def augment(key, images):
+        flip_key, shift_key = jax.random.split(key)
+        return data.random_shift(4)(shift_key, data.random_flip(flip_key, images))
 
     def keep(kind, seed, net, states, probe, few):
         row = f'{kind}, {len(few[1]) // 10}'
@@ -123,10 +126,10 @@ def over_labels(config: Config, train, validation) -> tuple[dict, dict]:
         key = jax.random.key(seed)
         learned = {kind: comparison.learn(entry, key, train)[0].layers for kind, entry in entries.items()}
         for count in config.labels:
+            held = min(count, int(np.bincount(validation[1]).min()))
             few, chosen = (
                 tuple(part[data.labelled_subset(side[1], least, seed)] for part in side)
-                for side in (train, validation)
-                for least in [min(count, np.bincount(side[1]).min())]
+                for side, least in ((train, count), (validation, held))
             )
             for kind, states in learned.items():
                 probe = entries[kind].probe(entries[kind].net, states, key, few, chosen)
