@@ -76,32 +76,9 @@ def test_margins_over_labels(small_data, relaxed, tmp_path, monkeypatch):
     monkeypatch.setattr(data, 'fit_whitening', lambda x, **how: data.Whitening(np.zeros(x.shape[1:]), np.eye(1)))
     monkeypatch.setattr(data, 'whiten', lambda zca, x: x)
     monkeypatch.setattr(margins.kernel_cifar10, 'STRIDES', (2, 5))
-    flags = [
-        '--axis',
-        'labels',
-        '--labels',
-        '15',
-        '--kernel',
-        '4',
-        '6',
-        '--seeds',
-        '1',
-        '--epochs',
-        '1',
-        '--batch',
-        '10',
-    ]
-    flags += [
-        '--validation',
-        '0.2',
-        '--twin-steps',
-        '2',
-        '--rows',
-        'learned',
-        'backprop',
-        '--data-dir',
-        str(small_data),
-    ]
+    flags = ['--axis', 'labels', '--labels', '15', '--kernel', '4', '6', '--seeds', '1', '--epochs', '1']
+    flags += ['--batch', '10', '--validation', '0.2', '--twin-steps', '2', '--rows', 'learned', 'backprop']
+    flags += ['--data-dir', str(small_data)]
     assert margins.main([*flags, '--json', str(tmp_path / 'l.json'), '--figure', str(tmp_path / 'l.png')]) == 0
     report = json.loads((tmp_path / 'l.json').read_text())
     assert [(row['kind'], row['axis']) for row in report['rows']] == [('learned', 'labels'), ('backprop', 'labels')]
@@ -117,6 +94,7 @@ def test_margins_over_labels(small_data, relaxed, tmp_path, monkeypatch):
         (softhebb, '--dataset imagenet', '--dataset'),
         (margins, '--axis depth', 'give one that softhebb_cifar10.py wrote'),
         (margins, '--axis width', '--axis'),
+        (margins, '--axis labels --labels 500 --validation 0.2 --batch 10', 'per_class=500 is more labels than class'),
     ],
 )
 def test_what_does_not_fit_is_refused(script, flags, says, small_data, refused):
