@@ -104,9 +104,9 @@ def fit_dual(
 
 def _centred(blocks, count, fitted) -> Iterator[tuple[Any, np.ndarray]]:
     """Give each block [n, f] less the means over images that are fitted to, and these means [f] in float64."""
-    is_list = isinstance(blocks, list | tuple)
-    way = 'give a list, or a function that yields them anew'
-    require(is_list or callable(blocks), f'blocks are gone through twice, and {show(blocks)} is no list; {way}.')
+    came = f'blocks are gone through twice, and {show(blocks)} is no list'
+    fits = isinstance(blocks, list | tuple) or callable(blocks)
+    require(fits, f'{came}; give a list, or a function that yields them anew.')
     each: Any = blocks() if callable(blocks) else blocks
     for block in each:
         shape = np.shape(block)
@@ -145,6 +145,5 @@ def _whole(gram):
 
 def _products(x, alpha) -> np.ndarray:
     """Give `x' alpha` in float64. [n, f], [n, K] -> [f, K]."""
-    x = np.asarray(x)
-    cuts = range(0, len(x), CHUNK)
-    return np.sum([x[i : i + CHUNK].T.astype(np.float64) @ alpha[i : i + CHUNK] for i in cuts], 0)
+    cuts = (slice(i, i + CHUNK) for i in range(0, len(x), CHUNK))
+    return np.sum([np.asarray(x[cut]).T.astype(np.float64) @ alpha[cut] for cut in cuts], 0)
