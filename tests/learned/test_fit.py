@@ -29,7 +29,7 @@ def test_four_rules_come_back_from_their_trajectories(tmp_path):
     """Hebb's, Oja's, a random one, the instar under a softmax: all 27 coefficients, in a process of all optimising."""
     file, picture = tmp_path / 'r.json', tmp_path / 'f.png'
     environment = os.environ | {'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} --xla_backend_optimization_level=3'}
-    few = '--noise 0 --seeds 1 --starts 16 --steps 800'.split()
+    few = ['--noise', '0', '--seeds', '1', '--starts', '16', '--steps', '800']
     command = [sys.executable, RECOVERY, *few, '--json', file, '--figure', picture]
     subprocess.run(command, check=True, env=environment, capture_output=True)
     found, control = (row['measures'] for row in json.loads(file.read_text())['rows'])
