@@ -237,7 +237,8 @@ def matmul_drives(layer: Layer, x: Array, w: Array) -> Array:
 
 def output_transform(layer: Layer) -> Callable[[Array], Array]:
     """Give the function by which weights [N, D] become those that a layer predicts with: `w`, the rule's, unit rows."""
-    return {'weights': activations.identity, 'effective': layer.rule.effective_weights}.get(layer.output, l2)
+    known: dict[Any, Callable] = {'weights': activations.identity, 'effective': layer.rule.effective_weights}
+    return known.get(layer.output, l2)
 
 
 def output_drive(layer: Layer, x: Array, u: Array) -> Array:
