@@ -16,7 +16,7 @@ from hebbjax.training.comparison import Entry, train_entries
 from hebbjax.training.stages import Stage
 
 TX = optax.chain(transforms.scale_by_rate(0.05), transforms.keep_pruned(), transforms.project_unit_rows())
-HOW = {'pre': BatchNorm(), 'patch_transform': layers.raw, 'post': (layers.triangle, layers.avg_pool(2))}
+HOW = {'pre': BatchNorm(momentum=0.2), 'patch_transform': layers.raw, 'post': (layers.triangle, layers.avg_pool(2))}
 NET = (
     layers.Layer(5, rules.instar(1), TX, Window(3, 1, 1), **HOW),
     layers.Layer(6, rules.instar(1), TX, Window(2), **HOW, init=initializers.pruned(0.4), homeostasis=Homeostasis()),
@@ -64,9 +64,8 @@ def test_filters_that_are_patches_are_found_in_what_reaches_the_layer(trained, d
     assert 0.2 < np.mean(np.asarray(own.w) != 0) < 0.7
     for w in np.asarray(own.w):
         exists = w != 0
-        some = rows[:, exists] - 0.0
-        cosine = some @ w[exists] / np.maximum(np.linalg.norm(some, axis=1), 1e-9)
-        assert cosine.max() > 0.99  # batch norm went by 6 images when they were cut, by running averages now
+        cosine = rows[:, exists] @ w[exists] / np.maximum(np.linalg.norm(rows[:, exists], axis=1), 1e-9)
+        assert cosine.max() > 0.95  # batch norm went by 6 images when they were cut, by running averages now
 
 
 def test_what_adapts_has_settled_and_weights_have_not_moved(trained, data):
