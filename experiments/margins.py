@@ -45,7 +45,7 @@ class Config(launch.OnDevices):
     neurons: tuple[flags.Count, ...] = (8, 16, 32, 64, 128, 256, 512)  # Sizes of the layer, for --axis neurons
     labels: tuple[flags.Count, ...] = (10, 50, 100, 500)  # Labelled images of each class, for --axis labels
     kernel: tuple[flags.Count, flags.Count] = (64, 256)  # Neurons of the kernel network and of its twin
-    twin_steps: flags.Count = 2000  # Gradient steps of the twin, of 50 images
+    twin_steps: flags.Count = 2000  # Gradient steps of the twin, of 50 images at most
     weights: pathlib.Path | None = None  # Folder of KIND_SEED.safetensors, for --axis depth
     features: tuple[flags.Count, flags.Count, flags.Count] = (96, 384, 1536)  # Neurons of the network in that folder
     rows: tuple[flags.choice(*controls.CONTROLS), ...] = KINDS  # How filters are made; backprop: of --axis labels
@@ -104,6 +104,7 @@ def over_depth(config: Config, train, validation) -> tuple[dict, dict]:
 
 def over_labels(config: Config, train, validation) -> tuple[dict, dict]:
     """Read the kernel network out with some labels, beside a twin that learns from these alone."""
+    data.labelled_subset(train[1], max(config.labels), seed=0)  # there are as many, or it is said before the first hour
     own = {name: getattr(config, name) for name in ('epochs', 'shown', 'patches', 'batch', 'rate')}
     settings = kernel_cifar10.Config(config.kernel, rows=tuple(row for row in config.rows if row != 'backprop'), **own)
     entries, trained = kernel_cifar10.build_entries(settings, train), {}
@@ -123,8 +124,10 @@ def over_labels(config: Config, train, validation) -> tuple[dict, dict]:
 
     rows: dict = {}
     for seed in range(config.seeds):
-        key = jax.random.key(seed)
-        learned = {kind: comparison.learn(entry, key, train)[0].layers for kind, entry in entries.items()}
+        layer_key, probe_key, twin_key = jax.random.split(jax.random.key(seed), 3)
+        learned = {}
+        for kind, entry in entries.items():
+            learned[kind] = comparison.learn(entry, jax.random.clone(layer_key), train)[0].layers
         for count in config.labels:
             held = min(count, int(np.bincount(validation[1]).min()))
             few, chosen = (
@@ -132,14 +135,16 @@ def over_labels(config: Config, train, validation) -> tuple[dict, dict]:
                 for side, least in ((train, count), (validation, held))
             )
             for kind, states in learned.items():
-                probe = entries[kind].probe(entries[kind].net, states, key, few, chosen)
+                probe = entries[kind].probe(entries[kind].net, states, probe_key, few, chosen)
                 keep(kind, seed, entries[kind].net, states, probe, few)
             if 'backprop' in config.rows:
-                epochs = max(1, config.twin_steps * 50 // len(few[1]))
-                schedule = readout.Schedule(epochs, 50, 1e-3, patience=max(1, epochs // 10), stop_after=epochs)
+                batch = min(50, len(few[1]))
+                epochs = max(1, config.twin_steps * batch // len(few[1]))
+                schedule = readout.Schedule(epochs, batch, 1e-3, patience=max(1, epochs // 10), stop_after=epochs)
                 fit = readout.gradient_probe(head, schedule, 0, augment=augment)
-                states = init(twin, key, train[0].shape[1:]).layers
-                keep('backprop', seed, twin, states, fit(twin, states, key, few, chosen), few)
+                init_key, fit_key = jax.random.split(jax.random.fold_in(twin_key, count))
+                states = init(twin, init_key, train[0].shape[1:]).layers
+                keep('backprop', seed, twin, states, fit(twin, states, fit_key, few, chosen), few)
     return rows, trained
 
 

@@ -141,12 +141,12 @@ def test_the_house_can_be_read():
     core = ['base', 'transforms', 'training.step', 'rules.competition', 'rules.top_k', 'rules.local', 'rules.hebbian']
     core += ['rules.products']
     core += [name for name in lines if name.split('.')[0] == 'layers' and name not in options]
-    assert sum(lines.values()) <= 11702
+    assert sum(lines.values()) <= 12200
     assert sum(lines[name] for name in core) <= 1820
     assert max(lines.values()) <= 400
     assert len([*ROOT.glob('*.py')]) <= 6
     experiments = (ROOT.parent / 'experiments').rglob('*.py')
-    assert sum(path.read_text().count('\n') for path in experiments) <= 3400
+    assert sum(path.read_text().count('\n') for path in experiments) <= 3900
 
 
 def test_the_library_never_configures_jax():

@@ -15,59 +15,43 @@ from hebbjax.training import presets
 
 SMALL = ['--features', '4', '6', '8', '--seeds', '1', '--batch', '5', '--settling', '20', '--validation', '0.2']
 SMALL += ['--head-epochs', '2', '--head-batch', '10']
+NEURONS = '--neurons 4 --seeds 2 --epochs 1 --batch 10 --patches 4 --validation 0.2'
 
 
 def test_rows_weights_and_margins_of_depth(small_data, relaxed, tmp_path, capsys):
     files = '--weights', str(tmp_path), '--json', str(tmp_path / 'r.json'), '--figure', str(tmp_path / 'f.png')
-    assert softhebb.main([*SMALL, '--data-dir', str(small_data), '--rows', 'learned', 'patches', *files]) == 0
+    assert softhebb.main([*SMALL, '--data-dir', str(small_data), '--rows', 'learned', *files]) == 0
     report = json.loads((tmp_path / 'r.json').read_text())
-    assert [row['row'] for row in report['rows']] == ['learned', 'patches'] and report['rows'][0]['paper'] == 80.3
-    assert [len(row['curve']['train']) for row in report['rows']] == [2, 2]
+    assert [row['row'] for row in report['rows']] == ['learned'] and report['rows'][0]['paper'] == 80.3
+    assert len(report['rows'][0]['curve']['train']) == 2
     assert (tmp_path / 'f.png').read_bytes().startswith(b'\x89PNG')
     assert '| learned |' in tables.lay_out([report])
 
     net = presets.softhebb_network((4, 6, 8))
     first = hebbjax.init(net, jax.random.split(jax.random.key(0))[0], (24, 24, 3)).layers
-    learned, patches = (
-        interop.load_weights(tmp_path / f'{row}_0.safetensors', net, first) for row in ('learned', 'patches')
-    )
-    for own, drawn, cut in zip(learned, first, patches):
+    learned = interop.load_weights(tmp_path / 'learned_0.safetensors', net, first)
+    for own, drawn in zip(learned, first):
         lengths, before = (np.linalg.norm(state.w, axis=1) for state in (own, drawn))
         assert np.abs(lengths - 1).mean() < np.abs(before - 1).mean()  # rows shrink towards length 1
-        np.testing.assert_allclose(np.linalg.norm(cut.w, axis=1), 1, rtol=1e-5)
 
-    flags = ['--axis', 'depth', '--features', '4', '6', '8', '--rows', 'learned', 'patches', '--seeds', '1']
+    flags = ['--axis', 'depth', '--features', '4', '6', '8', '--rows', 'learned', '--seeds', '1']
     flags += ['--weights', str(tmp_path), '--data-dir', str(small_data), '--validation', '0.2', '--batch', '5']
     assert margins.main([*flags, '--json', str(tmp_path / 'm.json'), '--figure', str(tmp_path / 'm.png')]) == 0
     report = json.loads((tmp_path / 'm.json').read_text())
     places = [(row['kind'], row['at']) for row in report['rows']]
-    assert places == [(kind, depth) for kind in ('learned', 'patches') for depth in (1, 2, 3)]
+    assert places == [('learned', depth) for depth in (1, 2, 3)]
     assert (tmp_path / 'm.png').read_bytes().startswith(b'\x89PNG')
-    assert '| depth | learned, test % | patches, test % |' in tables.lay_out([report])
+    assert '| depth | learned, test % |' in tables.lay_out([report])
 
 
 def test_margins_over_neurons(small_data, tmp_path, monkeypatch):
     monkeypatch.setattr(data, 'fit_whitening', lambda x, **how: data.Whitening(np.zeros(x.shape[1:]), np.eye(1)))
     monkeypatch.setattr(data, 'whiten', lambda zca, x: x)
-    flags = [
-        '--neurons',
-        '2',
-        '4',
-        '--seeds',
-        '2',
-        '--epochs',
-        '1',
-        '--batch',
-        '10',
-        '--patches',
-        '4',
-        '--validation',
-        '0.2',
-    ]
+    flags = NEURONS.split()
     assert margins.main([*flags, '--data-dir', str(small_data), '--json', str(tmp_path / 'n.json')]) == 0
     report = json.loads((tmp_path / 'n.json').read_text())
     assert [(row['kind'], row['at']) for row in report['rows']] == [
-        (kind, size) for size in (2, 4) for kind in ('learned', 'patches', 'gaussian')
+        (kind, 4) for kind in ('learned', 'patches', 'gaussian')
     ]
     assert all(len(row['test_accuracy']) == 2 for row in report['rows'])
 
