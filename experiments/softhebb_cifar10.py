@@ -5,8 +5,8 @@
 
 All layers learn together in one epoch, 10 images a step, without labels; the head, behind dropout of every input, is
 trained for 50 epochs on frozen features, and its last epoch is kept. Nothing is chosen: settings are the published
-ones, and the validation images are there to be watched. `patches`, `gaussian` and `initialised` are the same network
-with copied image patches, Gaussian filters of unit length, and the first weights as filters; `backprop`, which is not
+ones, and the validation images are there to be watched. `patches`, `centred_patches`, `gaussian` and `initialised` are the
+same network with copied image patches, these less their mean, Gaussian filters of unit length, and the first weights; `backprop`, which is not
 among the rows unless asked for, learns all of it end to end.
 """
 
@@ -31,7 +31,7 @@ class Config(launch.OnDevices):
     """SoftHebb's three layers beside controls (Journé et al. 2023)."""
 
     dataset: flags.choice('cifar10', 'mnist', 'fashion_mnist') = 'cifar10'
-    rows: tuple[flags.choice(*controls.CONTROLS), ...] = controls.CONTROLS[:4]  # Which networks; backprop: end to end
+    rows: tuple[flags.choice(*controls.CONTROLS), ...] = controls.CONTROLS[:5]  # Which networks; backprop: end to end
     seeds: flags.Seeds = 3  # Number of seeds, 0, 1, ...; each draws weights, order and dropout anew
     first_seed: flags.Seed = 0  # The first of them, to go on where an earlier run stopped
     features: tuple[flags.Count, flags.Count, flags.Count] = (96, 384, 1536)  # Neurons of the three layers

@@ -37,7 +37,7 @@ from hebbjax.training.loop import fit
 from hebbjax.training.presets import Recipe
 from hebbjax.training.stages import Stage, learning_layers
 
-JUDGED = 10_000  # training images that a finished network answers: features of all would take as long as learning
+SEEN = 10_000  # training images that a finished network answers: features of all would take as long as learning
 
 
 class Entry(NamedTuple):
@@ -120,7 +120,7 @@ def train_entry(entry: Entry, seed: int, train: Labelled, validation: Labelled, 
         state, seconds, compile_seconds = learn(entry, layer_key, train, callbacks, mesh)
         states = state.layers
     probe = entry.probe(entry.net, states, probe_key, train, validation)
-    seen = tuple(part[:JUDGED] for part in train)
+    seen = tuple(part[:SEEN] for part in train)
     accuracies = (probe_accuracy(probe, *data) for data in (seen, validation))
     return Trained(probe, *accuracies, seconds + probe.seconds, compile_seconds + probe.compile_seconds)
 

@@ -1,16 +1,18 @@
 """Controls: the same network with filters that nobody learned, so that a comparison tells what learning is worth.
 
-    learned        the entry itself
-    patches        copied image patches, of rows of unit length: what reaches a layer, prepared alike (imprinting)
-    gaussian       normal rows of unit length
-    initialised    as the network's own initializers draw them
-    backprop       the whole network trained end to end, an entry of its own
+    learned          the entry itself
+    patches          copied image patches, rows of unit length: what reaches a layer, prepared alike (imprinting)
+    centred_patches  the same less each patch's mean: patches of one brightness are all alike, and tell little apart
+    gaussian         normal rows of unit length
+    initialised      as the network's own initializers draw them
+    backprop         the whole network trained end to end, an entry of its own
 
 What adapts beside weights, thresholds and running averages, settles for one epoch. Connections that a layer's own
 initializer left out (pruning) stay out.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,19 +23,20 @@ import optax
 from hebbjax.base import AnyArray, Array, Key
 from hebbjax.layers.layer import Layer, from_patches
 from hebbjax.layers.network import Network, TrainState, activations_of
+from hebbjax.layers.patches import PatchTransform, centred_l2
 from hebbjax.readout.blocks import over_blocks
 from hebbjax.rules.local import unit_rows
 from hebbjax.support import checks
 from hebbjax.training.stages import Stage
 
-CONTROLS = 'learned', 'patches', 'gaussian', 'initialised', 'backprop'
+CONTROLS = 'learned', 'patches', 'centred_patches', 'gaussian', 'initialised', 'backprop'
 TRIES = 8  # patches that are cut for each neuron: the first that is not flat is its filter
 BLOCK = 100  # images that lower layers answer at once
 
 
-def patch_rows(layer: Layer, key: Key, images: AnyArray) -> Array:
+def patch_rows(layer: Layer, key: Key, images: AnyArray, prepare: PatchTransform = unit_rows) -> Array:
     """Cut filters out of what a layer sees, prepared as in learning, of unit length; flat patches are passed over."""
-    tries = [unit_rows(from_patches(layer, of_try, images)) for of_try in jax.random.split(key, TRIES)]
+    tries = [prepare(from_patches(layer, of_try, images)) for of_try in jax.random.split(key, TRIES)]
     rows = jnp.stack(tries)  # [TRIES, N, D]
     first = jnp.argmax(jnp.any(rows != 0, axis=2), axis=0)  # [N]
     return jnp.take_along_axis(rows, first[None, :, None], axis=0)[0]
@@ -45,7 +48,8 @@ def gaussian_rows(layer: Layer, key: Key, images: AnyArray) -> Array:
     return unit_rows(jax.random.normal(key, shape))
 
 
-STARTS = {'patches': patch_rows, 'gaussian': gaussian_rows, 'initialised': None}
+CENTRED = functools.partial(patch_rows, prepare=centred_l2)
+STARTS = {'patches': patch_rows, 'centred_patches': CENTRED, 'gaussian': gaussian_rows, 'initialised': None}
 
 
 def begin_layer(net: Network, state: TrainState, number: int, key: Key, images: AnyArray, start: Any) -> TrainState:

@@ -38,7 +38,7 @@ def correlate(weight, bias, images, stride, padding):
 def answer_by_numpy(layer, weight, bias, images):
     if weight.ndim == 2:
         return images.reshape(len(images), -1) @ weight.T + bias
-    return correlate(weight, bias, images, *(np.broadcast_to(part, 2).tolist() for part in layer.window[1:]))
+    return correlate(weight, bias, images, *(np.broadcast_to(part, 2).tolist() for part in layer.window[1:3]))
 
 
 def answer_by_torch(layer, weight, bias, images):
@@ -46,7 +46,7 @@ def answer_by_torch(layer, weight, bias, images):
     if weight.ndim == 2:
         module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(weight.shape[1], len(weight)))
     else:
-        how = [tuple(np.broadcast_to(part, 2).tolist()) for part in layer.window[1:]]
+        how = [tuple(np.broadcast_to(part, 2).tolist()) for part in layer.window[1:3]]
         module = torch.nn.Sequential(torch.nn.Conv2d(weight.shape[1], len(weight), weight.shape[2:], *how))
     number = len(module) - 1
     tensors = {f'{number}.weight': torch.from_numpy(weight), f'{number}.bias': torch.from_numpy(bias)}

@@ -56,7 +56,7 @@ def images_and_patches(rng, image_shape, window):
     images = rng.uniform(size=image_shape)
     if window.size is None:
         return images, images.reshape(len(images), -1)
-    x = reference.patches(images, *((value, value) for value in window))
+    x = reference.patches(images, *((value, value) for value in window[:3]))
     x = x.reshape(-1, x.shape[-1])
     return images, x - x.mean(1, keepdims=True)
 

@@ -45,10 +45,10 @@ def trained(data):
 
 def test_filters_are_of_unit_length_and_of_another_kind_each(trained):
     assert list(trained) == list(controls.CONTROLS)
-    for name in ('patches', 'gaussian', 'learned'):
+    for name in ('patches', 'centred_patches', 'gaussian', 'learned'):
         for state in trained[name]:
             np.testing.assert_allclose(jnp.linalg.norm(state.w, axis=1), 1, rtol=1e-5)
-    kinds = [np.asarray(trained[name][0].w) for name in controls.CONTROLS[:4]]
+    kinds = [np.asarray(trained[name][0].w) for name in controls.CONTROLS[:5]]
     assert all(np.abs(one - other).max() > 0.1 for n, one in enumerate(kinds) for other in kinds[:n])
     first = layers.init(NET, jax.random.split(jax.random.key(0))[0], (6, 6, 2)).layers
     for own, drawn in zip(trained['initialised'], first):
