@@ -5,9 +5,9 @@
 
 All layers learn together in one epoch, 10 images a step, without labels; the head, behind dropout of every input, is
 trained for 50 epochs on frozen features, and its last epoch is kept. Nothing is chosen: settings are the published
-ones, and the validation images are there to be watched. `patches`, `centred_patches`, `gaussian` and `initialised` are the
-same network with copied image patches, these less their mean, Gaussian filters of unit length, and the first weights; `backprop`, which is not
-among the rows unless asked for, learns all of it end to end.
+ones, and the validation images are there to be watched. The same network beside it: with copied image patches, these
+less their mean, Gaussian filters of unit length, and the first weights as filters (`training.controls`); `backprop`,
+which is not among the rows unless asked for, learns all of it end to end.
 """
 
 import dataclasses
