@@ -213,6 +213,9 @@ def softhebb_network(
         powers: of the triangle.
         init: first weights; None: `scaled_normal(25.0)`, as published.
     """
+    for name, values in (('rates', rates), ('temperatures', temperatures), ('powers', powers)):
+        came = f'{len(features)} layers have {len(values)} {name}'
+        checks.require(len(values) >= len(features), f'{came}; give one for each.')
     net = []
     for number, (neurons, rate, temperature, power) in enumerate(zip(features, rates, temperatures, powers)):
         size, last = 3 if number else 5, number == len(features) - 1

@@ -50,12 +50,24 @@ def test_miconi_has_three_layers_whitened_by_the_images():
     assert chosen.augment is data.random_flip
 
 
+def test_softhebb_has_the_published_shape():
+    """Maps of 16 x 16, 8 x 8 and 4 x 4 of CIFAR-10's images, windows over mirrored edges, one epoch of tens."""
+    chosen = presets.recipe('softhebb', np.zeros((40, 32, 32, 3), np.uint8), features=(4, 5, 6))
+    assert (chosen.epochs, chosen.batch, chosen.start) == (1, 10, None)
+    state = jax.eval_shape(lambda key: layers.init(chosen.net, key, (32, 32, 3)), jax.random.key(0))
+    assert [own.w.shape for own in state.layers] == [(4, 75), (5, 36), (6, 45)]
+    assert [own.made_for.shape for own in state.layers] == [(32, 32, 3), (16, 16, 4), (8, 8, 5)]
+    assert [layer.window.edges for layer in chosen.net] == ['reflect'] * 3
+
+
 @pytest.mark.parametrize(
     'name, settings, says',
     [
-        ('krotow', {}, "name='krotow' is unknown; there are krotov, miconi."),
+        ('krotow', {}, "name='krotow' is unknown; there are krotov, miconi, softhebb."),
         ('krotov', {'width': 3, 'hight': 2}, 'krotov has no setting hight, width; leave it out.'),
         ('miconi', {'window': 3}, 'miconi has no setting window'),
+        ('softhebb', {'radius': 3}, 'softhebb has no setting radius'),
+        ('softhebb', {'features': (2, 3, 4, 5)}, '4 layers have 3 rates; give one for each.'),
         ('krotov', {'batch': 9}, 'batch=9 is out of range; use a whole number from 1 to 8.'),
         ('krotov', {'epochs': 0}, 'epochs=0 is out of range'),
         ('miconi', {'burn_in': 20}, 'burn_in=20 leaves nothing of 20 steps to learn in'),
