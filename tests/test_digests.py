@@ -1,9 +1,9 @@
 """Digests of small trainings of every kind of network: what a change that changes nothing has to leave alone.
 
-`python tests/test_digests.py` says which of them differ from digests.json; with `--write` it writes them anew, or those of
-networks that are named. The test compares up to rounding, since bits differ between processors; HEBBJAX_EXACT=1 compares
-bits as well. Names in the file are this file's own. What it needs of the library: imports, `of_...`, which names what
-records hold, and NETWORKS.
+`python tests/test_digests.py` says which of them differ from digests.json; with `--write` it writes them anew, or
+those of networks that are named. The test compares up to rounding, since bits differ between processors;
+HEBBJAX_EXACT=1 compares bits as well. Names in the file are this file's own. What it needs of the library: imports,
+`of_...`, which names what records hold, and NETWORKS.
 
 They are of one version of XLA: another one adds up in another order, and a near tie is won by another neuron.
 Networks train in processes of their own, compiled by the emitters that users have; other tests have the quicker ones.
