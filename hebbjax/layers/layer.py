@@ -4,7 +4,6 @@ images -> pre -> windows -> patch_transform -> drives w . x, less thresholds, se
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -193,9 +192,6 @@ def from_patches(layer: Layer, key: Key, images: AnyArray) -> Array:
     checks.check_key(key)
     checks.check_images(images)
     order_key, place_key = jax.random.split(key)
-    offered = len(images) * math.prod(lay_grid(layer.window, images.shape[1:]).out)
-    came = f'{layer.features} neurons start from a patch each, and {len(images)} images have {offered}'
-    checks.require(layer.features <= offered, f'{came}; give more images, or fewer neurons.')
     chosen = jax.random.permutation(order_key, len(images))[jnp.arange(layer.features) % len(images)]
     x = to_intensities(jnp.asarray(images)[chosen])  # numpy cannot be indexed by what jax traces
     x, _ = apply_chain(layer.pre, init_chain(layer.pre, key, x.shape[1:]), x, train=True)
