@@ -95,16 +95,16 @@ def initial_state(entry: Entry | Recipe, key: Key, images: AnyArray) -> TrainSta
 def learn(entry: Entry, key: Key, train: Labelled, callbacks=(), mesh=None) -> tuple[TrainState, float, float]:
     """Go through an entry's Hebbian stages. -> its state, seconds, and those of compiling. Ctrl-C is raised."""
     state, seconds, compile_seconds = initial_state(entry, key, train[0]), 0.0, 0.0
-    train = tuple(part[: entry.shown] for part in train)
+    shown: Any = tuple(part[: entry.shown] for part in train)
     how = {'batch': entry.batch, 'callbacks': callbacks, 'watch': None, 'mesh': mesh}
     begun = 1 if entry.start is not None else len(entry.net)  # the lowest layer began with the state
     # layers that start from what reaches them wait for those below
     for stages in (*((stage,) for stage in entry.stages), ()) if entry.start is not None else (entry.stages,):
         learning = [number for stage in stages for number, it in enumerate(learning_layers(stage, entry.net)) if it]
         for number in range(begun, 1 + max(learning, default=len(entry.net) - 1)):
-            state, begun = begin_layer(entry.net, state, number, key, train[0], entry.start), number + 1
+            state, begun = begin_layer(entry.net, state, number, key, shown[0], entry.start), number + 1
         if stages:
-            result = fit(entry.net, state, *take_part(train, mesh), stages=stages, **how)
+            result = fit(entry.net, state, *take_part(shown, mesh), stages=stages, **how)
             if result.interrupted:
                 raise KeyboardInterrupt
             state, seconds = result.state, seconds + result.seconds
