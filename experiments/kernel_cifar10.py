@@ -55,7 +55,7 @@ class Config(launch.OnDevices):
     sigma: flags.Rate = 0.6  # Width of the kernel
     whitening_images: flags.Count = 9000  # Images that ZCA is fitted to
     epsilon: flags.Rate = 1e-2  # Added to its eigenvalues
-    penalties: tuple[flags.Rate, ...] = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # Of ridge regression, to choose from
+    penalties: tuple[flags.Rate, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # Of ridge regression, to choose from
     flips: bool = True  # Learn from mirror images as well, and let answers be means of both
     validation: flags.Part = 1 / 10  # Share of the training data that the penalty is chosen on
     images: flags.Count | None = None  # Training images used; left out: all. Fewer are for trying things out
