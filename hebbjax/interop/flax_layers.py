@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +73,13 @@ def to_nnx(layer: Layer, state: LayerState) -> nnx.Conv | nnx.Linear:
     if not size:
         return nnx.Linear(inputs, features, **settings)
     stride, padding = (tuple(np.broadcast_to(part, 2).tolist()) for part in layer.window[1:3])
-    return nnx.Conv(inputs, features, tuple(size), stride, padding=[(side, side) for side in padding], **settings)
+    pads: Any = [(side, side) for side in padding]
+    if layer.window.edges == 'reflect':
+        fits = all(k % 2 and side == k // 2 for k, side in zip(size, padding))
+        way = 'take the whole layer out with export_features'
+        require(fits, f'an nnx.Conv mirrors edges of odd windows that keep the size of images alone; {way}.')
+        pads = 'REFLECT'
+    return nnx.Conv(inputs, features, tuple(size), stride, padding=pads, **settings)
 
 
 def from_flax(layer: nnx.Conv | nnx.Linear | Mapping[str, Array], *, bias: bool = False) -> Array | tuple[Array, Array]:

@@ -16,8 +16,8 @@ from hebbjax.support.checks import require, show
 def to_torch(net: Network, states: Sequence[LayerState], names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
     """Give a state dict of modules that answer, on raw images [B, C, H, W], with the layers' drives, before `post`.
 
-    'name.weight' is [N, C, kh, kw] of a Conv2d with the layer's stride and padding, or [N, D] of a Linear behind a
-    Flatten for a dense layer; 'name.bias' [N] is there where the layer has thresholds, or a bias. What it does to
+    'name.weight' is [N, C, kh, kw] of a Conv2d with the layer's stride, padding and edges, or [N, D] of a Linear behind
+    a Flatten for a dense layer; 'name.bias' [N] is there where the layer has thresholds, or a bias. What it does to
     patches is folded in, and refused where no convolution does it, as by `to_linen`.
 
     Args:

@@ -1,5 +1,7 @@
 """Trained layers go to flax and back with equal outputs."""
 
+import dataclasses
+
 import flax.linen as linen
 import jax
 import jax.numpy as jnp
@@ -82,6 +84,17 @@ def test_a_bias_comes_back_as_the_threshold_that_it_was():
     for source in (flax_layers.to_linen(layer, state), flax_layers.to_nnx(layer, state)):
         jax.tree.map(np.testing.assert_array_equal, flax_layers.from_flax(source, bias=True), (w, threshold))
     np.testing.assert_array_equal(flax_layers.from_flax({'kernel': jnp.ones((3, 2))}, bias=True)[1], np.zeros(2))
+
+
+def test_mirrored_edges_are_those_of_a_convolution_that_keeps_the_size(rng):
+    images = jnp.asarray(rng.uniform(size=(2, 6, 5, 3)), jnp.float32)
+    layer = layers.Layer(4, rules.oja(), transforms.scale_by_rate(0.1), Window(3, 1, 1, 'reflect'), post=())
+    state = layers.init_layer(layer, jax.random.key(0), (6, 5, 3))
+    np.testing.assert_allclose(
+        flax_layers.to_nnx(layer, state)(images), layers.forward(layer, state, images), atol=1e-5
+    )
+    with pytest.raises(ValueError, match='mirrors edges of odd windows'):
+        flax_layers.to_nnx(dataclasses.replace(layer, window=Window(3, 1, 2, 'reflect')), state)
 
 
 def test_weights_that_no_kernel_holds_are_refused(rng):
