@@ -30,7 +30,7 @@ PAPER = {'cifar10': {'learned': 80.3}, 'mnist': {'learned': 99.35}}  # table 1; 
 class Config(launch.OnDevices):
     """SoftHebb's three layers beside controls (Journé et al. 2023)."""
 
-    dataset: flags.choice('cifar10', 'mnist', 'fashion_mnist') = 'cifar10'
+    dataset: flags.choice('cifar10', 'mnist', 'fashion_mnist') = 'cifar10'  # Images: cifar10, mnist or fashion_mnist
     rows: tuple[flags.choice(*controls.CONTROLS), ...] = controls.CONTROLS[:5]  # Which networks; backprop: end to end
     seeds: flags.Seeds = 3  # Number of seeds, 0, 1, ...; each draws weights, order and dropout anew
     first_seed: flags.Seed = 0  # The first of them, to go on where an earlier run stopped
