@@ -35,9 +35,7 @@ class Features(Source):
 
     dataset: str | None = None  # digits, mnist ...; a folder, .npz, .npy, .csv, .parquet; left out: the run's or digits
     out: pathlib.Path = pathlib.Path('features.npz')  # File to write, .npz or .npy
-    recipe: flags.choice(*presets.RECIPES) | None = (
-        None  # krotov, one layer; miconi or softhebb, three; left out: krotov
-    )
+    recipe: flags.choice(*presets.RECIPES) | None = None  # krotov; miconi or softhebb, three layers; left out: krotov
     features: tuple[flags.Count, ...] | None = None  # Neurons of its layers; left out: chosen by size and number
     epochs: flags.Count | None = None  # Epochs to train it; left out: chosen by size and number of the images
     seed: flags.Seed = 0  # Draws weights and order

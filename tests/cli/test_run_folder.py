@@ -165,7 +165,6 @@ BAD = [
     (['--delta', 'nan'], '--delta=nan is out of range; use a finite number >= 0 and <= 1e+30.'),
     (['--seed', '9' * 20], f'--seed={"9" * 20} is out of range; use a whole number from 0 to 4294967295.'),
     (['--readout', 'gradient', '--head-batch', '1000'], 'batch=1000 is out of range'),
-    (['--features', '1001', '--pool', '1'], 'ridge regression on 4004 features'),
     (['--batch', '100000'], '--batch 100000 is larger than the 250 training images'),
     (['--window', '20'], 'layer 1: window (20, 20) with padding (0, 0) does not fit images of 8 x 8'),
     (['--dataset', 'letters'], 'letters'),
