@@ -211,19 +211,14 @@ def compare(settings: Settings, build: Callable, draw: Callable) -> bool:
     entries = {row: entries[row] for row in settings.rows or entries}
 
     title = f'{settings.dataset}, {settings.features} neurons, accuracy in percent'
-    trained, interrupted = run_entries(settings, entries, train, validation, title)
+    trained, rows, interrupted = run_entries(settings, entries, train, validation, title)
     filters = {
         row: network.probe.layers[0].w for (row, seed), network in trained.items() if not seed and entries[row].net
     }
     write_figure(settings.figure, draw(settings, filters, shape))
-    curves = {row: curve_of(network.probe) for (row, seed), network in trained.items() if not seed}
+    curves = {row.row: row.more['curve'] for row in rows if 'curve' in row.more}
     write_figure(settings.curves, plots.accuracy_curves(curves, title=settings.dataset))
     return interrupted
-
-
-def curve_of(probe: readout.Probe) -> dict[str, list[float]]:
-    """Give the learning curve of a classifier trained by gradient, in percent."""
-    return {part: [100 * getattr(line, part) for line in probe.curve] for part in ('train', 'validation')}
 
 
 def tell_trained(row: str, seed: int, network: comparison.Trained) -> None:
@@ -234,7 +229,7 @@ def tell_trained(row: str, seed: int, network: comparison.Trained) -> None:
 
 
 def run_entries(settings, entries: Mapping[str, comparison.Entry], train, validation, title: str):
-    """Train every network on every seed, then read the test split, and report. -> networks, and whether ended early."""
+    """Train all networks on all seeds, then read the test split, and report. -> networks, rows, whether ended early."""
     folder = getattr(settings, 'weights', None)
     if folder is not None and not folder.is_dir():
         raise FileNotFoundError(f'--weights {folder} is no folder; make it first, or name another.')
@@ -253,8 +248,9 @@ def run_entries(settings, entries: Mapping[str, comparison.Entry], train, valida
         raise KeyboardInterrupt
     # no choice is left to make: the test split is read
     test = tuple(map(jax.device_put, load(settings.dataset, 'test', settings.data_dir)))
-    report(settings, comparison.score_entries(entries, trained, test, validation[0][:200]), title, COLUMNS, interrupted)
-    return trained, interrupted
+    rows = comparison.score_entries(entries, trained, test, validation[0][:200])
+    report(settings, rows, title, COLUMNS, interrupted)
+    return trained, rows, interrupted
 
 
 def tell_status(line: str) -> None:

@@ -121,7 +121,7 @@ def experiment(config: Config) -> bool:
     train, validation = common.load_train('cifar10', config.validation, config.data_dir, config.images)
     entries = build_entries(config, train)
     title = f'CIFAR-10, {config.neurons[0]} and {config.neurons[1]} neurons, accuracy in percent'
-    trained, interrupted = common.run_entries(config, entries, train, validation, title)
+    trained, _, interrupted = common.run_entries(config, entries, train, validation, title)
     filters = {row: np.asarray(network.probe.layers[0].w) for (row, seed), network in trained.items() if not seed}
     if filters:
         figure = plots.filters_side_by_side(filters, (*[config.windows[0]] * 2, 3))

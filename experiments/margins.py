@@ -96,9 +96,8 @@ def over_depth(config: Config, train, validation) -> tuple[dict, dict]:
                 entries[row] = comparison.Entry(net[:depth], readout.ridge_probe(config.penalties))
                 common.tell_status(f'{row}, seed {seed}')
                 probe = entries[row].probe(net[:depth], states[:depth], jax.random.key(seed), train, validation)
-                seen = readout.probe_accuracy(probe, *train), readout.probe_accuracy(probe, *validation)
-                trained[row, seed] = comparison.Trained(probe, *seen, probe.seconds, probe.compile_seconds)
-                common.tell(f'{row}, seed {seed}: validation {seen[1]:.2f} %')
+                trained[row, seed] = comparison.judge(probe, train, validation)
+                common.tell_trained(row, seed, trained[row, seed])
     return entries, trained
 
 
@@ -117,10 +116,9 @@ def over_labels(config: Config, train, validation) -> tuple[dict, dict]:
 
     def keep(kind, seed, net, states, probe, few):
         row = f'{kind}, {len(few[1]) // 10}'
-        accuracies = readout.probe_accuracy(probe, *few), readout.probe_accuracy(probe, *validation)
-        trained[row, seed] = comparison.Trained(probe, *accuracies, probe.seconds, probe.compile_seconds)
+        trained[row, seed] = comparison.judge(probe, few, validation)
         rows[row] = comparison.Entry(net, None)
-        common.tell(f'{row}, seed {seed}: validation {accuracies[1]:.2f} %')
+        common.tell_trained(row, seed, trained[row, seed])
 
     rows: dict = {}
     for seed in range(config.seeds):

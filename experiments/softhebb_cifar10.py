@@ -80,7 +80,7 @@ def experiment(config: Config) -> bool:
         raise ValueError(f'--batch {config.batch} is larger than the {len(train[1])} training images; use fewer.')
     entries = build_entries(config, int(train[1].max()) + 1)
     title = f'{config.dataset}, SoftHebb, accuracy in percent'
-    trained, interrupted = common.run_entries(config, entries, train, validation, title)
+    trained, _, interrupted = common.run_entries(config, entries, train, validation, title)
     if ('learned', 0) in trained:
         w, size = trained['learned', 0].probe.layers[0].w, entries['learned'].net[0].window.size
         figure = plots.filter_grid(w, (size, size, train[0].shape[3]), title='SoftHebb, first layer')

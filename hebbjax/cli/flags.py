@@ -12,16 +12,8 @@ from hebbjax.support import checks
 
 MOST = 10**6  # of anything that is counted: more epochs, images or neurons than anybody trains
 LARGEST = 1e30  # of other numbers: beyond it float32 overflows before long, and below its inverse all is 0
-PLACES = (
-    'json',
-    'markdown',
-    'figure',
-    'figures',
-    'curves',
-    'data_dir',
-    'run',
-    'weights',
-)  # settings that say where, not what
+# settings that say where, not what
+PLACES = ('json', 'markdown', 'figure', 'figures', 'curves', 'data_dir', 'run', 'weights')
 
 
 def choice(*known: str):

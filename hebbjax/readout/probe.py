@@ -140,8 +140,8 @@ def ridge_probe(
             choice = ridge.choose_ridge(stats, penalties, pairs)
         classes = lambda rows: ridge.predict_ridge(choice.model, answers(rows))  # noqa: E731
         predict = lambda images: jax.device_put(over_blocks(classes, images, size(images)))  # noqa: E731
-        told = tuple((penalty, 100 * right) for penalty, right in choice.accuracies)
-        return Probe(predict, tuple(states), seconds=time.perf_counter() - started, penalties=told)
+        tried = tuple((penalty, 100 * right) for penalty, right in choice.accuracies)
+        return Probe(predict, tuple(states), seconds=time.perf_counter() - started, penalties=tried)
 
     fit.check = check
     return fit
