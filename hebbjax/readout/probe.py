@@ -33,6 +33,7 @@ class Probe(NamedTuple):
     predict: Callable[[AnyArray], Array]  # images [n, H, W, C] -> classes [n]
     layers: tuple[LayerState, ...] = ()  # of the network and, trained by gradient, the head
     curve: tuple[GradientEpoch, ...] = ()  # of a classifier trained by gradient
+    kept: int = 0  # which of these epochs, from 0, it was left in: the best on validation images, or the last
     seconds: float = 0.0
     compile_seconds: float = 0.0
     penalties: tuple[tuple[float, float], ...] = ()  # that were tried, and the percent of validation images read right
@@ -177,7 +178,8 @@ def gradient_probe(
             raise KeyboardInterrupt
         compiling = result.gradient.compile_seconds
         predict, curve = functools.partial(predict_hybrid, result, mesh=mesh), tuple(result.gradient.curve)
-        return Probe(predict, result.layers, curve, time.perf_counter() - started - compiling, compiling)
+        spent = time.perf_counter() - started - compiling
+        return Probe(predict, result.layers, curve, result.gradient.best, spent, compiling)
 
     fit.check = check
     return fit

@@ -26,7 +26,6 @@ from hebbjax.base import AnyArray, Array, Key, Labelled
 from hebbjax.layers.chain import apply_chain
 from hebbjax.layers.layer import Layer, LayerState, layer_patches, matmul_drives, settled_drive, to_intensities
 from hebbjax.layers.network import Network, TrainState, init
-from hebbjax.readout.gradient import best_epoch
 from hebbjax.readout.probe import Probe, ProbeFit, probe_accuracy
 from hebbjax.rules.local import count_wins
 from hebbjax.rules.top_k import top_k
@@ -86,10 +85,8 @@ class ResultRow:
 
 def initial_state(entry: Entry | Recipe, key: Key, images: AnyArray) -> TrainState:
     """Make the first state of a network; the same key gives all entries the same first weights."""
-    weights = [None] * len(entry.net)
-    if entry.start is not None:
-        weights[0] = entry.start(entry.net[0], jax.random.fold_in(key, 2), images)
-    return init(entry.net, key, images.shape[1:], weights)
+    state = init(entry.net, key, images.shape[1:])
+    return state if entry.start is None else begin_layer(entry.net, state, 0, key, images, entry.start)
 
 
 def learn(entry: Entry, key: Key, train: Labelled, callbacks=(), mesh=None) -> tuple[TrainState, float, float]:
@@ -194,7 +191,7 @@ def score_entries(
         if results[0].probe.penalties:
             more['penalties'] = [result.probe.penalties for result in results]
         if curve := results[0].probe.curve:  # one seed's stands for all
-            more['epoch'] = [best_epoch(result.probe.curve) + 1 for result in results]
+            more['epoch'] = [result.probe.kept + 1 for result in results]
             more['curve'] = {part: [100 * getattr(line, part) for line in curve] for part in ('train', 'validation')}
         if sample is not None and entry.net:
             measures = [diversity(entry.net[0], result.probe.layers[0], sample, entry.p) for result in results]

@@ -65,7 +65,7 @@ def begin_layer(net: Network, state: TrainState, number: int, key: Key, images: 
         images = checks.check_images(jax.device_put(maps), any_range=True)  # answers have any range
     w = start(layer, key, images)
     exists = own.w != 0
-    w = unit_rows(jnp.where(exists, w, 0)) if not exists.all() and exists.any() else w
+    w = jnp.where(exists.any() & ~exists.all(), unit_rows(jnp.where(exists, w, 0)), w)
     layers = (*state.layers[:number], own._replace(w=w), *state.layers[number + 1 :])
     return state._replace(layers=layers)
 

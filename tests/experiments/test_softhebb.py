@@ -23,7 +23,7 @@ def test_rows_weights_and_margins_of_depth(small_data, relaxed, tmp_path, capsys
     assert softhebb.main([*SMALL, '--data-dir', str(small_data), '--rows', 'learned', *files]) == 0
     report = json.loads((tmp_path / 'r.json').read_text())
     assert [row['row'] for row in report['rows']] == ['learned'] and report['rows'][0]['paper'] == 80.3
-    assert len(report['rows'][0]['curve']['train']) == 2
+    assert len(report['rows'][0]['curve']['train']) == 2 == report['rows'][0]['epoch'][0]  # the last is kept
     assert (tmp_path / 'f.png').read_bytes().startswith(b'\x89PNG')
     assert '| learned |' in tables.lay_out([report])
 

@@ -12,7 +12,7 @@ from hebbjax import layers, rules, transforms
 from hebbjax.layers import BatchNorm, Homeostasis, Window, initializers
 from hebbjax.readout import ridge_probe
 from hebbjax.training import controls
-from hebbjax.training.comparison import Entry, train_entries
+from hebbjax.training.comparison import Entry, initial_state, train_entries
 from hebbjax.training.stages import Stage
 
 TX = optax.chain(transforms.scale_by_rate(0.05), transforms.keep_pruned(), transforms.project_unit_rows())
@@ -66,6 +66,15 @@ def test_filters_that_are_patches_are_found_in_what_reaches_the_layer(trained, d
         exists = w != 0
         cosine = rows[:, exists] @ w[exists] / np.maximum(np.linalg.norm(rows[:, exists], axis=1), 1e-9)
         assert cosine.max() > 0.95  # batch norm went by 6 images when they were cut, by running averages now
+
+
+def test_patches_of_a_pruned_lowest_layer_leave_out_what_does_not_exist(data):
+    bottom = dataclasses.replace(NET[0], init=initializers.pruned(0.4))
+    entry = controls.controlled(ENTRY._replace(net=(bottom,)), 'patches')
+    w = np.asarray(initial_state(entry, jax.random.key(0), data[0][0]).layers[0].w)
+    drawn = np.asarray(layers.init((bottom,), jax.random.key(0), (6, 6, 2)).layers[0].w)
+    assert 0.2 < np.mean(drawn == 0) and not w[drawn == 0].any()
+    np.testing.assert_allclose(np.linalg.norm(w, axis=1), 1, rtol=1e-5)
 
 
 def test_what_adapts_has_settled_and_weights_have_not_moved(trained, data):
