@@ -12,9 +12,8 @@ TINY = '--seeds 1 --epochs 1 --neurons 6 8 --batch 10 --shown 30 --patches 8 --w
 
 
 @pytest.fixture(autouse=True)
-def small_maps(monkeypatch):
-    """A Gaussian that fits images of 24 x 24; and whitening, which is tested where it belongs, does nothing."""
-    monkeypatch.setattr(script, 'STRIDES', (2, 5))
+def unwhitened(monkeypatch):
+    """Whitening, which is tested where it belongs, does nothing."""
     monkeypatch.setattr(data, 'fit_whitening', lambda x, **how: data.Whitening(jnp.zeros(x.shape[1:]), jnp.eye(1)))
     monkeypatch.setattr(data, 'whiten', lambda zca, x: x)
 
@@ -48,7 +47,6 @@ def test_what_does_not_fit_is_refused(flags, says, small_data, refused):
     assert says in refused(script.main, [*TINY.split(), '--data-dir', str(small_data), *flags.split()])
 
 
-def test_a_gaussian_larger_than_the_maps_is_refused(small_data, refused, monkeypatch):
-    monkeypatch.setattr(script, 'STRIDES', (2, 6))
-    said = refused(script.main, [*TINY.split(), '--data-dir', str(small_data)])
+def test_a_gaussian_larger_than_the_maps_is_refused(small_data, refused):
+    said = refused(script.main, [*TINY.split(), '--data-dir', str(small_data), '--strides', '2', '6'])
     assert 'layer 2: gauss_pool(6) looks at 13 x 13 positions, and maps are 12 x 12; use a smaller one' in said

@@ -59,7 +59,6 @@ def test_margins_over_neurons(small_data, tmp_path, monkeypatch):
 def test_margins_over_labels(small_data, relaxed, tmp_path, monkeypatch):
     monkeypatch.setattr(data, 'fit_whitening', lambda x, **how: data.Whitening(np.zeros(x.shape[1:]), np.eye(1)))
     monkeypatch.setattr(data, 'whiten', lambda zca, x: x)
-    monkeypatch.setattr(margins.kernel_cifar10, 'STRIDES', (2, 5))
     flags = ['--axis', 'labels', '--labels', '15', '--kernel', '4', '6', '--seeds', '1', '--epochs', '1']
     flags += ['--batch', '10', '--validation', '0.2', '--twin-steps', '2', '--rows', 'learned', 'backprop']
     flags += ['--data-dir', str(small_data)]
