@@ -37,7 +37,7 @@ def fill_tables(text: str, folder: pathlib.Path) -> str:
 
 def lay_out(reports: list[dict]) -> str:
     """Lay the rows of several reports out as one Markdown table, or as Amato's tables, and say what they ran on."""
-    rows = [row for report in reports for row in report['rows']]
+    rows = join_seeds(reports)
     versions = ', '.join(f'{name} {reports[0]["versions"][name]}' for name in ('jax', 'optax', 'python'))
     device = f'Device: {", ".join(sorted({report["device"] for report in reports}))}; {versions}.\n'
     if 'settled' in rows[0]:
@@ -49,6 +49,28 @@ def lay_out(reports: list[dict]) -> str:
         return '\n'.join([*markdown(['row', *rows[0]['measures']], lines), '', device])
     lines = lay_out_miconi(rows) if 'l1_quadrants' in rows[0] else lay_out_heads(rows)
     return '\n'.join([*lines, '', device])
+
+
+def join_seeds(reports: list[dict]) -> list[dict]:
+    """Join rows of one name, of the same settings and other seeds each; seconds are means over seeds."""
+    rows, own = {}, {}
+    for report in reports:
+        first = report['config'].get('first_seed', 0)
+        settings = {key: value for key, value in report['config'].items() if key not in ('first_seed', 'seeds', 'rows')}
+        for row in report['rows']:
+            name, new = row['row'], len(row.get('test_accuracy', ()))
+            seeds = set(range(first, first + new))
+            if name not in rows:
+                rows[name], own[name] = row, (seeds, settings)
+                continue
+            had, (known, theirs) = rows[name], own[name]
+            if known & seeds or settings != theirs:
+                raise ValueError(f'{name}: two reports of it are of the same seeds, or of other settings.')
+            old, joined = len(known), had | {key: had[key] + row[key] for key in had if isinstance(had[key], list)}
+            for key in ('seconds', 'compile_seconds'):
+                joined[key] = (old * had[key] + new * row[key]) / (old + new)
+            rows[name], own[name] = joined, (known | seeds, settings)
+    return [*rows.values()]
 
 
 def lay_out_margins(rows: list[dict]) -> list[str]:

@@ -133,6 +133,18 @@ def test_a_script_explains_itself():
     assert told.returncode == 0 and '--cell' in told.stdout and 'Traceback' not in told.stderr
 
 
+def test_seeds_that_ran_apart_are_joined():
+    def report(first, accuracies, seconds, **config):
+        row = {'row': 'learned', 'test_accuracy': accuracies, 'seconds': seconds, 'compile_seconds': 1.0, 'paper': 80.3}
+        return {'rows': [row], 'config': {'seeds': len(accuracies), 'first_seed': first, 'batch': 10} | config}
+
+    (joined,) = tables.join_seeds([report(0, [80.0], 60.0), report(1, [81.0, 82.0], 30.0)])
+    assert joined['test_accuracy'] == [80, 81, 82] and joined['seconds'] == 40 and joined['paper'] == 80.3
+    for again in (report(0, [80.0], 60.0), report(1, [81.0], 60.0, batch=20)):
+        with pytest.raises(ValueError, match='learned: two reports of it are of the same seeds, or of other settings'):
+            tables.join_seeds([report(0, [80.0], 60.0), again])
+
+
 @pytest.mark.parametrize('document', tables.DOCUMENTS, ids=lambda path: path.name)
 def test_every_table_is_what_its_results_give(document):
     text = document.read_text()
