@@ -16,8 +16,8 @@ begin. Rows:
 
 All 4 x 4 positions of the last layer, of mean 0 and deviation 1 in every image, are read out by ridge regression, whose
 penalty is chosen on a validation split; images and their mirror images are learned from, and answers are means of both.
-The test split is read when all networks are finished. Published are a linear SVM's,
-on 3 x 3 positions, without mirror images. Strides and `--epsilon` were chosen on validation images.
+The test split is read when all networks are finished. Published are a linear SVM's on 3 x 3 positions, without mirror
+images. Strides and `--epsilon` were chosen on validation images.
 """
 
 import dataclasses
