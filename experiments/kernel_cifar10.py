@@ -22,50 +22,29 @@ images. Strides and `--epsilon` were chosen on validation images.
 
 import dataclasses
 import functools
-import pathlib
 import sys
 
 import common
 import jax
-import numpy as np
-import optax
+import winners
 
-from hebbjax import Layer, Window, data, layers, plots, readout, rules, transforms
-from hebbjax.cli import flags, launch
-from hebbjax.training import Stage, comparison, controls
+from hebbjax import Layer, Window, data, layers
+from hebbjax.cli import flags
 
 PAPER = {(64, 256): 77.5, (256, 1024): 82.0, (512, 8192): 84.0}  # neurons -> percent
-KINDS = 'learned', 'patches', 'gaussian'
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(launch.OnDevices):
+class Config(winners.Settings):
     """Two layers of an unsupervised kernel network on CIFAR-10 (Mairal 2016), learned by winner-take-all."""
 
     neurons: tuple[flags.Count, flags.Count] = (64, 256)  # Of the two layers; published: 64 256, 256 1024, 512 8192
     windows: tuple[flags.Count, flags.Count] = (3, 3)  # Sides of their windows; 3 2 for 512 8192
-    rows: tuple[flags.choice(*KINDS), ...] = KINDS  # How filters are made
     strides: tuple[flags.Count, flags.Count] = (2, 5)  # Of the Gaussians above them; published: 2 6, 3 x 3 positions
-    seeds: flags.Seeds = 3  # Number of seeds, 0, 1, ...; each draws first patches and the order of images anew
-    first_seed: flags.Seed = 0  # The first of them, to go on where an earlier run stopped
-    epochs: flags.Count = 6  # Of learning, for each layer
-    shown: flags.Count = 10_000  # Images that are learned from
-    patches: flags.Count = 32  # Patches of each image that a step looks at
-    batch: flags.Count = 200  # Images per step
-    rate: flags.Rate = 0.3  # First rate, which falls linearly from epoch to epoch
     sigma: flags.Rate = 0.6  # Width of the kernel
     whitening_images: flags.Count = 9000  # Images that ZCA is fitted to
     epsilon: flags.Rate = 0.1  # Added to its eigenvalues
     penalties: tuple[flags.Rate, ...] = (0.1, 1.0, 10.0, 30.0, 100.0)  # Of ridge regression, to choose from
-    flips: bool = True  # Learn from mirror images as well, and let answers be means of both
-    validation: flags.Part = 1 / 10  # Share of the training data that the penalty is chosen on
-    images: flags.Count | None = None  # Training images used; left out: all. Fewer are for trying things out
-    data_dir: pathlib.Path | None = None  # Where data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, ~/tensorflow_datasets
-    weights: pathlib.Path | None = None  # Folder for the weights of every network, ROW_SEED.safetensors
-    json: pathlib.Path | None = None  # File for all results, with configuration and versions
-    figure: pathlib.Path | None = None  # File for a picture of the first layer's filters, first seed (png, pdf, svg)
-
-    dataset = 'cifar10'
 
 
 def flatten(maps: jax.Array) -> jax.Array:
@@ -77,57 +56,29 @@ def make_network(config: Config, pre: tuple, count: int) -> tuple[Layer, ...]:
     """Build the two layers; `pre` prepares images, `count` of them are learned from."""
     net = []
     for number, (features, size, stride) in enumerate(zip(config.neurons, config.windows, config.strides)):
-        rate = transforms.linear_by_epoch(config.rate, config.epochs, count // config.batch)
         send = layers.gauss_pool(stride), layers.Decorrelate(config.sigma)
-        net.append(
-            Layer(
-                features,
-                rules.instar(1, metric='cosine', reduce=rules.mean_over_credit),
-                optax.chain(transforms.scale_by_rate(rate), transforms.project_unit_rows()),
-                Window(size, 1, size // 2),
-                pre=() if number else pre,
-                patch_transform=layers.raw,  # its length is sent on, and lets long ones teach more
-                output=layers.AngleKernel(config.sigma),
-                post=(*send, layers.standardise, flatten) if number else send,
-                patches_per_image=config.patches,
-            )
-        )
+        how = {'pre': () if number else pre, 'output': layers.AngleKernel(config.sigma)}
+        how |= {'post': (*send, layers.standardise, flatten) if number else send}
+        how |= {'patch_transform': layers.raw}  # its length is sent on, and lets long ones teach more
+        net.append(winners.winner_layer(config, features, count, Window(size, 1, size // 2), **how))
     return tuple(net)
 
 
-def build_entries(config: Config, train) -> dict[str, comparison.Entry]:
+def build_entries(config: Config, train) -> dict:
     """Build the network that learns, and its controls; whitening is fitted to the first images."""
-    shape, count = train[0].shape[1:], min(config.shown, len(train[1]))
-    if config.batch > count:
-        raise ValueError(f'--batch {config.batch} is larger than the {count} images learned from; use {count} at most.')
-    common.check_fits(make_network(config, (layers.standardise,), count), shape)
+    count = config.count_shown(train)
+    common.check_fits(make_network(config, (layers.standardise,), count), train[0].shape[1:])
     common.tell_status('whitening')
     prepare = jax.jit(lambda images: layers.standardise(layers.to_intensities(images)))
     zca = data.fit_whitening(prepare(train[0][: config.whitening_images]), epsilon=config.epsilon)
     net = make_network(config, (layers.standardise, functools.partial(data.whiten, zca)), count)
-    entry = comparison.Entry(
-        net,
-        readout.ridge_probe(config.penalties, mesh=config.mesh(), flips=config.flips),
-        tuple(Stage(config.epochs, (number,)) for number in range(len(net))),
-        config.batch,
-        controls.patch_rows,
-        count,
-        paper=PAPER.get(config.neurons),
-    )
-    return controls.with_controls(entry, config.rows)
+    return winners.beside_controls(config, net, count, paper=PAPER.get(config.neurons))
 
 
 def experiment(config: Config) -> bool:
-    """Train every row on every seed, then read the test split, report, and say whether the user ended it early."""
-    train, validation = common.load_train('cifar10', config.validation, config.data_dir, config.images)
-    entries = build_entries(config, train)
-    title = f'CIFAR-10, {config.neurons[0]} and {config.neurons[1]} neurons, accuracy in percent'
-    trained, _, interrupted = common.run_entries(config, entries, train, validation, title)
-    filters = {row: np.asarray(network.probe.layers[0].w) for (row, seed), network in trained.items() if not seed}
-    if filters:
-        figure = plots.filters_side_by_side(filters, (*[config.windows[0]] * 2, 3))
-        common.write_figure(config.figure, figure)
-    return interrupted
+    """Compare the network with its controls; say whether the user ended it early."""
+    title = '{} and {} neurons'.format(*config.neurons)
+    return winners.compare(config, build_entries, title, config.windows[0])
 
 
 def main(argv=None) -> int:

@@ -27,18 +27,16 @@ import common
 import jax
 import kernel_cifar10
 import numpy as np
-import optax
+import winners
 
-from hebbjax import Layer, Window, data, init, interop, layers, plots, readout, rules, transforms
-from hebbjax.cli import flags, launch
+from hebbjax import Window, data, init, interop, layers, plots, readout
+from hebbjax.cli import flags
 from hebbjax.layers import initializers
-from hebbjax.training import Stage, comparison, controls, presets
-
-KINDS = 'learned', 'patches', 'gaussian'
+from hebbjax.training import comparison, controls, presets
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(launch.OnDevices):
+class Config(winners.Settings):
     """Where learning pays: learned filters beside copied patches and Gaussian ones on CIFAR-10."""
 
     axis: flags.choice('neurons', 'depth', 'labels') = 'neurons'  # What accuracy is measured against
@@ -48,38 +46,22 @@ class Config(launch.OnDevices):
     twin_steps: flags.Count = 2000  # Gradient steps of the twin, of 50 images at most
     weights: pathlib.Path | None = None  # Folder of KIND_SEED.safetensors, for --axis depth
     features: tuple[flags.Count, flags.Count, flags.Count] = (96, 384, 1536)  # Neurons of the network in that folder
-    rows: tuple[flags.choice(*controls.CONTROLS), ...] = KINDS  # How filters are made; backprop: of --axis labels
-    seeds: flags.Seeds = 3  # Number of seeds, 0, 1, ...
-    epochs: flags.Count = 6  # Of learning
-    shown: flags.Count = 10_000  # Images that are learned from
-    patches: flags.Count = 32  # Patches of each image that a step looks at
-    batch: flags.Count = 200  # Images per step
-    rate: flags.Rate = 0.3  # First rate, which falls linearly from epoch to epoch
-    penalties: tuple[flags.Rate, ...] = (1.0, 10.0, 100.0, 1000.0)  # Of ridge regression, to choose from
-    validation: flags.Part = 1 / 10  # Share of the training data that the penalty is chosen on
-    images: flags.Count | None = None  # Training images used; left out: all. Fewer are for trying things out
-    data_dir: pathlib.Path | None = None  # Where data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, ~/tensorflow_datasets
-    json: pathlib.Path | None = None  # File for all results, with configuration and versions
+    rows: tuple[flags.choice(*controls.CONTROLS), ...] = (
+        winners.KINDS
+    )  # How filters are made; backprop: of --axis labels
+    flips: bool = False  # Learn from mirror images as well, and let answers be means of both, for --axis neurons
     figure: pathlib.Path | None = None  # File for the picture of accuracies (png, pdf, svg)
-
-    dataset = 'cifar10'
 
 
 def over_neurons(config: Config, train) -> dict[str, comparison.Entry]:
     """Build a layer of every size, and its controls."""
     whitening = data.fit_whitening(layers.standardise(layers.to_intensities(train[0][:9000])), epsilon=1e-2)
     pre = layers.standardise, functools.partial(data.whiten, whitening)
-    count, entries = min(config.shown, len(train[1])), {}
+    count, entries = config.count_shown(train), {}
+    how = {'pre': pre, 'patch_transform': layers.raw, 'post': layers.triangle}
     for size in config.neurons:
-        rate = transforms.linear_by_epoch(config.rate, config.epochs, count // config.batch)
-        rule = rules.instar(1, metric='cosine', reduce=rules.mean_over_credit)
-        tx = optax.chain(transforms.scale_by_rate(rate), transforms.project_unit_rows())
-        how = {'pre': pre, 'patch_transform': layers.raw, 'post': layers.triangle, 'patches_per_image': config.patches}
-        entry = comparison.Entry(
-            (Layer(size, rule, tx, Window(6), **how),), readout.ridge_probe(config.penalties),
-            (Stage(config.epochs),), config.batch, controls.patch_rows, shown=count,
-        )  # fmt: skip
-        entries |= {f'{kind}, {size}': one for kind, one in controls.with_controls(entry, config.rows).items()}
+        net = (winners.winner_layer(config, size, count, Window(6), **how),)
+        entries |= {f'{kind}, {size}': one for kind, one in winners.beside_controls(config, net, count).items()}
     return entries
 
 
@@ -89,7 +71,7 @@ def over_depth(config: Config, train, validation) -> tuple[dict, dict]:
     like = init(net, jax.random.key(0), train[0].shape[1:]).layers
     entries, trained = {}, {}
     for kind in config.rows:
-        for seed in range(config.seeds):
+        for seed in range(config.first_seed, config.first_seed + config.seeds):
             states = interop.load_weights(config.weights / f'{kind}_{seed}.safetensors', net, like)
             for depth in range(1, len(net) + 1):
                 row = f'{kind}, {depth}'
@@ -105,7 +87,9 @@ def over_labels(config: Config, train, validation) -> tuple[dict, dict]:
     """Read the kernel network out with some labels, beside a twin that learns from these alone."""
     data.labelled_subset(train[1], max(config.labels), seed=0)  # there are as many, or it is said before the first hour
     own = {name: getattr(config, name) for name in ('epochs', 'shown', 'patches', 'batch', 'rate')}
-    settings = kernel_cifar10.Config(config.kernel, rows=tuple(row for row in config.rows if row != 'backprop'), **own)
+    settings = kernel_cifar10.Config(
+        neurons=config.kernel, rows=tuple(row for row in config.rows if row != 'backprop'), **own
+    )
     entries, trained = kernel_cifar10.build_entries(settings, train), {}
     twin = presets.softhebb_network(config.kernel, powers=(1.0, 1.0), init=initializers.fan_in)
     head = readout.linear_head(10, norm=False, power=None, dropout=0.5, maps=False)
@@ -121,7 +105,7 @@ def over_labels(config: Config, train, validation) -> tuple[dict, dict]:
         common.tell_trained(row, seed, trained[row, seed])
 
     rows: dict = {}
-    for seed in range(config.seeds):
+    for seed in range(config.first_seed, config.first_seed + config.seeds):
         layer_key, probe_key, twin_key = jax.random.split(jax.random.key(seed), 3)
         learned = {}
         for kind, entry in entries.items():
@@ -151,13 +135,12 @@ def experiment(config: Config) -> bool:
     if config.axis == 'depth' and (config.weights is None or not config.weights.is_dir()):
         raise FileNotFoundError('--axis depth reads the weights of a folder; give one that softhebb_cifar10.py wrote.')
     train, validation = common.load_train('cifar10', config.validation, config.data_dir, config.images)
-    if config.batch > min(config.shown, len(train[1])):
-        raise ValueError(f'--batch {config.batch} is larger than the images learned from; use fewer.')
     if config.axis != 'neurons':
         entries, trained = {'depth': over_depth, 'labels': over_labels}[config.axis](config, train, validation)
         test, interrupted = common.load('cifar10', 'test', config.data_dir), False
     else:
-        entries, how = over_neurons(config, train), {'on_trained': common.tell_trained, 'mesh': config.mesh()}
+        entries = over_neurons(config, train)
+        how = {'on_trained': common.tell_trained, 'mesh': config.mesh(), 'first': config.first_seed}
         trained, interrupted = comparison.train_entries(entries, config.seeds, train, validation, **how)
         if not trained:
             raise KeyboardInterrupt

@@ -1,6 +1,8 @@
 """Layers and networks: windows and patches, what stands around the synapses, states, one layer's update."""
 
-from hebbjax.layers.activations import identity, relu, repu, send_credit, triangle, triangle_to  # noqa: I001
+from hebbjax.layers.activations import (  # noqa: I001
+    both_signs, identity, nearest, relu, repu, send_credit, triangle, triangle_to,
+)  # fmt: skip
 from hebbjax.layers.chain import PartState, apply_chain
 from hebbjax.layers.homeostasis import Homeostasis
 from hebbjax.layers.kernel import AngleKernel, Decorrelate
@@ -16,10 +18,10 @@ from hebbjax.layers.settling import recall, send_down, settled_activations
 from hebbjax.layers.update import accumulate_layer, update_layer
 
 __all__ = [
-    'AngleKernel', 'BatchNorm', 'Decorrelate', 'Homeostasis', 'Lateral', 'Layer', 'LayerState', 'Network', 'PartState',
-    'TrainState', 'Window', 'accumulate_layer', 'activations_of', 'apply_chain', 'avg_pool', 'centred', 'centred_l2',
-    'check_network', 'check_states', 'contrast', 'drives', 'extract_patches', 'features', 'forward', 'from_patches',
-    'gauss_pool', 'identity', 'init', 'init_layer', 'layer_patches', 'max_pool', 'raw', 'recall', 'relu', 'repu',
-    'sample_patches', 'send_credit', 'send_down', 'settled_activations', 'standardise', 'to_intensities', 'triangle',
-    'triangle_to', 'update_layer',
+    'AngleKernel', 'BatchNorm', 'Decorrelate', 'Homeostasis', 'Lateral', 'Layer', 'LayerState', 'Network',
+    'PartState', 'TrainState', 'Window', 'accumulate_layer', 'activations_of', 'apply_chain', 'avg_pool',
+    'both_signs', 'centred', 'centred_l2', 'check_network', 'check_states', 'contrast', 'drives', 'extract_patches',
+    'features', 'forward', 'from_patches', 'gauss_pool', 'identity', 'init', 'init_layer', 'layer_patches',
+    'max_pool', 'nearest', 'raw', 'recall', 'relu', 'repu', 'sample_patches', 'send_credit', 'send_down',
+    'settled_activations', 'standardise', 'to_intensities', 'triangle', 'triangle_to', 'update_layer',
 ]  # fmt: skip

@@ -1,14 +1,18 @@
-"""The kernel network on a few random images: its rows, its JSON, its picture, and what does not fit."""
+"""The kernel network and the dictionary on a few images: rows, JSON, pictures, and what does not fit."""
 
 import json
 
+import dictionary_cifar10
 import jax.numpy as jnp
 import kernel_cifar10 as script
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from hebbjax import data
 
 TINY = '--seeds 1 --epochs 1 --neurons 6 8 --batch 10 --shown 30 --patches 8 --whitening-images 30'
+DICTIONARY = '--seeds 1 --epochs 1 --neurons 8 --batch 10 --shown 30 --patches 8'
 
 
 @pytest.fixture(autouse=True)
@@ -50,3 +54,32 @@ def test_what_does_not_fit_is_refused(flags, says, small_data, refused):
 def test_a_gaussian_larger_than_the_maps_is_refused(small_data, refused):
     said = refused(script.main, [*TINY.split(), '--data-dir', str(small_data), '--strides', '2', '6'])
     assert 'layer 2: gauss_pool(6) looks at 13 x 13 positions, and maps are 12 x 12; use a smaller one' in said
+
+
+@pytest.mark.parametrize('send', ['sigmoid', 'nearest'])
+def test_a_dictionary_is_learned_read_out_and_drawn(send, small_data, tmp_path, monkeypatch):
+    monkeypatch.undo()  # patches are whitened
+    files = '--json', str(tmp_path / 'r.json'), '--figure', str(tmp_path / 'f.png'), '--weights', str(tmp_path)
+    flags = [*DICTIONARY.split(), '--data-dir', str(small_data), '--rows', 'learned', 'patches', '--send', send, *files]
+    assert dictionary_cifar10.main(flags) == 0
+    rows = {row['row']: row for row in json.loads((tmp_path / 'r.json').read_text())['rows']}
+    assert [*rows] == ['learned', 'patches'] and all(row['test_accuracy'][0] > 60 for row in rows.values())
+    assert (tmp_path / 'f.png').read_bytes().startswith(b'\x89PNG')
+    w, cut = (load_file(tmp_path / f'{row}_0.safetensors')['layer_0.kernel'] for row in rows)
+    assert w.shape == (6, 6, 3, 8) and np.abs(w - cut).max() > 0.01
+    np.testing.assert_allclose(np.sqrt((w**2).sum((0, 1, 2))), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'flags, says',
+    [
+        ('--share 1', '--share=1.0 is out of range'),
+        ('--send relu', '--send'),
+        ('--block 20', 'avg_pool(20) does not fit maps of 19 x 19; use a smaller one'),
+        ('--batch 500', '--batch 500 is larger than the 30 images learned from; use 30 at most'),
+    ],
+)
+def test_a_dictionary_that_does_not_fit_is_refused(flags, says, small_data, refused):
+    assert says in refused(
+        dictionary_cifar10.main, [*DICTIONARY.split(), '--data-dir', str(small_data), *flags.split()]
+    )

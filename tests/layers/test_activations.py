@@ -41,6 +41,18 @@ def test_the_triangle_to_a_power_has_a_finite_slope_where_it_is_flat():
     assert np.isfinite(slope).all() and slope[0, 2] > 0
 
 
+@pytest.mark.parametrize('neurons, share', [(50, 0.4), (7, 0.01), (3, 0.9)])
+def test_as_many_of_the_nearest_as_are_asked_for_send(neurons, share):
+    u = jnp.asarray(np.random.default_rng(0).normal(size=(4, 5, neurons)), jnp.float32)
+    count, sent = max(1, round(share * neurons)), np.asarray(jax.jit(activations.nearest(share))(u))
+    assert np.isin(sent, (0, 1)).all() and (np.abs(sent.sum(2) - count - 0.5) <= 0.5).all()  # of near ones, one more
+    assert (np.where(sent, u, np.inf).min(2) > np.where(sent, -np.inf, u).max(2)).all()
+    softly = activations.nearest(share, 1.0)(u)
+    assert ((softly >= 0.5) == (sent > 0)).all() and 0 < softly.min() < softly.max() < 1
+    np.testing.assert_array_equal(activations.both_signs(u)[..., neurons:], -u)
+    assert not activations.nearest(share)(jnp.zeros((2, neurons))).any()  # none is nearer than another
+
+
 @pytest.mark.parametrize('n', [0.5, 0, -1])
 def test_a_power_below_1_is_refused(n):
     with pytest.raises(ValueError, match=rf'n={n} is out of range; use a finite number >= 1'):
@@ -56,6 +68,8 @@ def test_a_power_below_1_is_refused(n):
         activations.triangle,
         activations.triangle_to(0.7),
         activations.send_credit(k_wta(2)),
+        activations.nearest(0.4),
+        activations.nearest(0.4, 0.5),
     ],
 )
 def test_activations_keep_shape_and_dtype(send):

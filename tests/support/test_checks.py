@@ -362,6 +362,8 @@ SETTINGS = {
     'scale floor': lambda value: transforms.scale_by_max_abs(floor=value),
     'repu': layers.repu,
     'triangle_to': layers.triangle_to,
+    'nearest share': layers.nearest,
+    'nearest temperature': lambda value: layers.nearest(0.4, 0 if value is None else value),
     'scaled_normal': initializers.scaled_normal,
     'pruned': initializers.pruned,
     'max_pool': layers.max_pool,

@@ -1,0 +1,84 @@
+"""What the networks of winner-take-all by the angle share: settings, the layer, its controls, going through them."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+
+import common
+import numpy as np
+import optax
+
+from hebbjax import Layer, Window, plots, readout, rules, transforms
+from hebbjax.cli import flags, launch
+from hebbjax.training import Stage, comparison, controls
+
+KINDS = 'learned', 'patches', 'gaussian'
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(launch.OnDevices):
+    """What a network that winner-take-all learns on CIFAR-10, and its controls, can be told."""
+
+    rows: tuple[flags.choice(*KINDS), ...] = KINDS  # How filters are made
+    seeds: flags.Seeds = 3  # Number of seeds, 0, 1, ...; each draws first patches and the order of images anew
+    first_seed: flags.Seed = 0  # The first of them, to go on where an earlier run stopped
+    epochs: flags.Count = 6  # Of learning, for each layer
+    shown: flags.Count = 10_000  # Images that are learned from
+    patches: flags.Count = 32  # Patches of each image that a step looks at
+    batch: flags.Count = 200  # Images per step
+    rate: flags.Rate = 0.3  # First rate, which falls linearly from epoch to epoch
+    penalties: tuple[flags.Rate, ...] = (1.0, 10.0, 100.0, 1000.0)  # Of ridge regression, to choose from
+    flips: bool = True  # Learn from mirror images as well, and let answers be means of both
+    validation: flags.Part = 1 / 10  # Share of the training data that the penalty is chosen on
+    images: flags.Count | None = None  # Training images used; left out: all. Fewer are for trying things out
+    data_dir: pathlib.Path | None = None  # Where data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, ~/tensorflow_datasets
+    weights: pathlib.Path | None = None  # Folder for the weights of every network, ROW_SEED.safetensors
+    json: pathlib.Path | None = None  # File for all results, with configuration and versions
+    figure: pathlib.Path | None = None  # File for a picture of the first layer's filters, first seed (png, pdf, svg)
+
+    dataset = 'cifar10'
+
+    def count_shown(self, train) -> int:
+        """Give the number of images learned from, or refuse batches that are larger."""
+        count = min(self.shown, len(train[1]))
+        if self.batch > count:
+            least = f'--batch {self.batch} is larger than the {count} images learned from'
+            raise ValueError(f'{least}; use {count} at most.')
+        return count
+
+
+def winner_layer(settings: Settings, features: int, count: int, window: Window, **how) -> Layer:
+    """Build a layer whose neuron at the smallest angle moves towards what it won, and whose rows have length 1.
+
+    `count` images are learned from; `how` is the rest of the layer.
+    """
+    rate = transforms.linear_by_epoch(settings.rate, settings.epochs, count // settings.batch)
+    rule = rules.instar(1, metric='cosine', reduce=rules.mean_over_credit)
+    tx = optax.chain(transforms.scale_by_rate(rate), transforms.project_unit_rows())
+    return Layer(features, rule, tx, window, patches_per_image=settings.patches, **how)
+
+
+def beside_controls(
+    settings: Settings, net: tuple[Layer, ...], count: int, block: int = 1000, paper: float | None = None
+) -> Mapping[str, comparison.Entry]:
+    """Make the network's entry, layer after layer from image patches, and those of its controls, read out by ridge
+    regression on features of `block` images at once.
+    """
+    probe = readout.ridge_probe(settings.penalties, block, mesh=settings.mesh(), flips=settings.flips)
+    stages = tuple(Stage(settings.epochs, (number,)) for number in range(len(net)))
+    entry = comparison.Entry(net, probe, stages, settings.batch, controls.patch_rows, count, paper=paper)
+    return controls.with_controls(entry, settings.rows)
+
+
+def compare(settings: Settings, build: Callable, title: str, side: int) -> bool:
+    """Train every row on every seed, then read the test split, report, and say whether the user ended it early.
+
+    `build`: (settings, images and labels of training) -> entries; `side`: of the filters that are drawn.
+    """
+    train, validation = common.load_train('cifar10', settings.validation, settings.data_dir, settings.images)
+    entries, title = build(settings, train), f'CIFAR-10, {title}, accuracy in percent'
+    trained, _, interrupted = common.run_entries(settings, entries, train, validation, title)
+    filters = {row: np.asarray(network.probe.layers[0].w) for (row, seed), network in trained.items() if not seed}
+    if filters:
+        common.write_figure(settings.figure, plots.filters_side_by_side(filters, (side, side, 3)))
+    return interrupted
