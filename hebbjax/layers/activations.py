@@ -10,7 +10,7 @@ from jax import lax
 from hebbjax.base import Array, Scalar
 from hebbjax.support import checks
 
-HALVINGS = 14  # of twice the range of drives, until a threshold is known
+HALVINGS = 10  # of twice the range of drives, until a threshold is known
 
 
 def identity(u: Array) -> Array:
@@ -63,7 +63,7 @@ def both_signs(u: Array) -> Array:
 
 def nearest(share: float, temperature: Scalar | None = None) -> Callable[[Array], Array]:
     """Let the share of neurons with the largest drives, at least one, send 1: `1 if u > theta else 0`, theta what so
-    many exceed, to an 8,192th of their range. Of a temperature T softly: `1 / (1 + exp((theta - u) / T))`.
+    many exceed, to a 512th of their range. Of a temperature T softly: `1 / (1 + exp((theta - u) / T))`.
 
     Above `both_signs`, as many send as are nearest to a patch or to its negative (Thiry et al. 2021).
 
