@@ -3,9 +3,9 @@
     python experiments/margins.py --json margins_neurons.json --figure margins_neurons.png
     python experiments/margins.py --axis depth --weights FOLDER --json margins_depth.json
 
---axis neurons: one layer of 8, 16, ..., 512 neurons with windows of 6 x 6 on whitened images. The neuron at the
-smallest angle moves towards what it won, from image patches on; what exceeds the mean over neurons is sent, and means
-of the quadrants are read out by ridge regression. Seeds and kinds of filters share a program for each size.
+--axis neurons: one layer of 8, 16, ..., 512 neurons with windows of 6 x 6 at every second pixel of whitened images. The
+neuron at the smallest angle moves towards what it won, from image patches on; what exceeds the mean over neurons is
+sent, and means of the quadrants are read out by ridge regression. Seeds and kinds of filters share each size's program.
 
 --axis depth: every layer of SoftHebb's network, whose weights `softhebb_cifar10.py --weights FOLDER` has written, by
 means of its quadrants, read out by ridge regression: do accuracies rise from layer to layer?
@@ -19,9 +19,9 @@ Choices are made on validation images, test images are read once.
 """
 
 import dataclasses
-import functools
 import pathlib
 import sys
+from collections.abc import Callable
 
 import common
 import jax
@@ -41,6 +41,7 @@ class Config(winners.Settings):
 
     axis: flags.choice('neurons', 'depth', 'labels') = 'neurons'  # What accuracy is measured against
     neurons: tuple[flags.Count, ...] = (8, 16, 32, 64, 128, 256, 512)  # Sizes of the layer, for --axis neurons
+    stride: flags.Count = 2  # Of its windows
     labels: tuple[flags.Count, ...] = (10, 50, 100, 500)  # Labelled images of each class, for --axis labels
     kernel: tuple[flags.Count, flags.Count] = (64, 256)  # Neurons of the kernel network and of its twin
     twin_steps: flags.Count = 2000  # Gradient steps of the twin, of 50 images at most
@@ -53,16 +54,26 @@ class Config(winners.Settings):
     figure: pathlib.Path | None = None  # File for the picture of accuracies (png, pdf, svg)
 
 
-def over_neurons(config: Config, train) -> dict[str, comparison.Entry]:
-    """Build a layer of every size, and its controls."""
-    whitening = data.fit_whitening(layers.standardise(layers.to_intensities(train[0][:9000])), epsilon=1e-2)
-    pre = layers.standardise, functools.partial(data.whiten, whitening)
+def over_neurons(config: Config, train, validation) -> tuple[dict, dict, bool, Callable]:
+    """Train a layer of every size, and its controls. -> entries, networks, whether ended early, preparation."""
+    see = lambda images: layers.standardise(layers.to_intensities(images))  # noqa: E731
+    common.tell_status('whitening')
+    zca = data.fit_whitening(see(train[0][:9000]), epsilon=1e-2)
+    white = jax.jit(lambda images: data.whiten(zca, see(images)))
+
+    def prepare(side):  # once for all networks: it takes longer than a small one's features
+        images, labels = side
+        blocks = [np.asarray(white(images[start : start + 1000])) for start in range(0, len(images), 1000)]
+        return jax.device_put(np.concatenate(blocks)), labels
+
     count, entries = config.count_shown(train), {}
-    how = {'pre': pre, 'patch_transform': layers.raw, 'post': layers.triangle}
+    how = {'patch_transform': layers.raw, 'post': layers.triangle}
     for size in config.neurons:
-        net = (winners.winner_layer(config, size, count, Window(6), **how),)
+        net = (winners.winner_layer(config, size, count, Window(6, config.stride), **how),)
         entries |= {f'{kind}, {size}': one for kind, one in winners.beside_controls(config, net, count).items()}
-    return entries
+    told = {'on_trained': common.tell_trained, 'mesh': config.mesh(), 'first': config.first_seed}
+    sides = map(prepare, (train, validation))
+    return entries, *comparison.train_entries(entries, config.seeds, *sides, **told), prepare
 
 
 def over_depth(config: Config, train, validation) -> tuple[dict, dict]:
@@ -135,17 +146,15 @@ def experiment(config: Config) -> bool:
     if config.axis == 'depth' and (config.weights is None or not config.weights.is_dir()):
         raise FileNotFoundError('--axis depth reads the weights of a folder; give one that softhebb_cifar10.py wrote.')
     train, validation = common.load_train('cifar10', config.validation, config.data_dir, config.images)
-    if config.axis != 'neurons':
-        entries, trained = {'depth': over_depth, 'labels': over_labels}[config.axis](config, train, validation)
-        test, interrupted = common.load('cifar10', 'test', config.data_dir), False
-    else:
-        entries = over_neurons(config, train)
-        how = {'on_trained': common.tell_trained, 'mesh': config.mesh(), 'first': config.first_seed}
-        trained, interrupted = comparison.train_entries(entries, config.seeds, train, validation, **how)
+    interrupted, prepare = False, lambda side: side
+    if config.axis == 'neurons':
+        entries, trained, interrupted, prepare = over_neurons(config, train, validation)
         if not trained:
             raise KeyboardInterrupt
-        test = common.load('cifar10', 'test', config.data_dir)
-    rows = comparison.score_entries(entries, trained, tuple(map(jax.device_put, test)))
+    else:
+        entries, trained = {'depth': over_depth, 'labels': over_labels}[config.axis](config, train, validation)
+    test = prepare(tuple(map(jax.device_put, common.load('cifar10', 'test', config.data_dir))))
+    rows = comparison.score_entries(entries, trained, test)
     for row in rows:
         kind, at = row.row.split(', ')
         row.more |= {'kind': kind, 'axis': config.axis, 'at': int(at)}
