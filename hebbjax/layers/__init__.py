@@ -1,9 +1,8 @@
 """Layers and networks: windows and patches, what stands around the synapses, states, one layer's update."""
 
-from hebbjax.layers.activations import (  # noqa: I001
-    both_signs, identity, nearest, relu, repu, send_credit, triangle, triangle_to,
-)  # fmt: skip
+from hebbjax.layers.activations import identity, relu, repu, send_credit, triangle, triangle_to  # noqa: I001
 from hebbjax.layers.chain import PartState, apply_chain
+from hebbjax.layers.codes import both_signs, nearest
 from hebbjax.layers.homeostasis import Homeostasis
 from hebbjax.layers.kernel import AngleKernel, Decorrelate
 from hebbjax.layers.lateral import Lateral

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hebbjax.layers import activations
+from hebbjax.layers import activations, codes
 from hebbjax.rules import k_wta
 
 U = jnp.array([[-2.0, 0.0, 0.5], [3.0, 1.0, -1.0]])
@@ -44,13 +44,13 @@ def test_the_triangle_to_a_power_has_a_finite_slope_where_it_is_flat():
 @pytest.mark.parametrize('neurons, share', [(50, 0.4), (7, 0.01), (3, 0.9)])
 def test_as_many_of_the_nearest_as_are_asked_for_send(neurons, share):
     u = jnp.asarray(np.random.default_rng(0).normal(size=(4, 5, neurons)), jnp.float32)
-    count, sent = max(1, round(share * neurons)), np.asarray(jax.jit(activations.nearest(share))(u))
+    count, sent = max(1, round(share * neurons)), np.asarray(jax.jit(codes.nearest(share))(u))
     assert np.isin(sent, (0, 1)).all() and (np.abs(sent.sum(2) - count - 1) <= 1).all()  # of near ones some more
     assert (np.where(sent, u, np.inf).min(2) > np.where(sent, -np.inf, u).max(2)).all()
-    softly = activations.nearest(share, 1.0)(u)
+    softly = codes.nearest(share, 1.0)(u)
     assert ((softly >= 0.5) == (sent > 0)).all() and 0 < softly.min() < softly.max() < 1
-    np.testing.assert_array_equal(activations.both_signs(u)[..., neurons:], -u)
-    assert not activations.nearest(share)(jnp.zeros((2, neurons))).any()  # none is nearer than another
+    np.testing.assert_array_equal(codes.both_signs(u)[..., neurons:], -u)
+    assert not codes.nearest(share)(jnp.zeros((2, neurons))).any()  # none is nearer than another
 
 
 @pytest.mark.parametrize('n', [0.5, 0, -1])
@@ -68,8 +68,8 @@ def test_a_power_below_1_is_refused(n):
         activations.triangle,
         activations.triangle_to(0.7),
         activations.send_credit(k_wta(2)),
-        activations.nearest(0.4),
-        activations.nearest(0.4, 0.5),
+        codes.nearest(0.4),
+        codes.nearest(0.4, 0.5),
     ],
 )
 def test_activations_keep_shape_and_dtype(send):
