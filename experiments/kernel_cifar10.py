@@ -1,7 +1,7 @@
 """Mairal 2016: two layers of an unsupervised kernel network on CIFAR-10, learned by winner-take-all; 77.5 and 82.0 %.
 
     python experiments/kernel_cifar10.py --json FILE                                  # 64 and 256 neurons
-    python experiments/kernel_cifar10.py --neurons 256 1024 --seeds 1 --rows learned             # an hour
+    python experiments/kernel_cifar10.py --neurons 256 1024 --seeds 1 --rows learned             # half an hour
     python experiments/kernel_cifar10.py --seeds 1 --images 5000 --no-flips           # a look at it
 
 The network: images, normalised and whitened (ZCA) -> 64 neurons of 3 x 3 -> 256 of 3 x 3. A neuron sends the patch's
