@@ -32,6 +32,7 @@ import winners
 from hebbjax import Window, data, init, interop, layers, plots, readout
 from hebbjax.cli import flags
 from hebbjax.layers import initializers
+from hebbjax.readout.blocks import over_blocks
 from hebbjax.training import comparison, controls, presets
 
 
@@ -56,24 +57,22 @@ class Config(winners.Settings):
 
 def over_neurons(config: Config, train, validation) -> tuple[dict, dict, bool, Callable]:
     """Train a layer of every size, and its controls. -> entries, networks, whether ended early, preparation."""
+    count, entries = config.count_shown(train), {}
     see = lambda images: layers.standardise(layers.to_intensities(images))  # noqa: E731
     common.tell_status('whitening')
     zca = data.fit_whitening(see(train[0][:9000]), epsilon=1e-2)
     white = jax.jit(lambda images: data.whiten(zca, see(images)))
 
     def prepare(side):  # once for all networks: it takes longer than a small one's features
-        images, labels = side
-        blocks = [np.asarray(white(images[start : start + 1000])) for start in range(0, len(images), 1000)]
-        return jax.device_put(np.concatenate(blocks)), labels
+        return jax.device_put(over_blocks(white, side[0], 1000)), side[1]
 
-    count, entries = config.count_shown(train), {}
     how = {'patch_transform': layers.raw, 'post': layers.triangle}
     for size in config.neurons:
         net = (winners.winner_layer(config, size, count, Window(6, config.stride), **how),)
         entries |= {f'{kind}, {size}': one for kind, one in winners.beside_controls(config, net, count).items()}
-    told = {'on_trained': common.tell_trained, 'mesh': config.mesh(), 'first': config.first_seed}
     sides = map(prepare, (train, validation))
-    return entries, *comparison.train_entries(entries, config.seeds, *sides, **told), prepare
+    run = {'on_trained': common.tell_trained, 'mesh': config.mesh(), 'first': config.first_seed}
+    return entries, *comparison.train_entries(entries, config.seeds, *sides, **run), prepare
 
 
 def over_depth(config: Config, train, validation) -> tuple[dict, dict]:
