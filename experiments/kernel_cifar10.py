@@ -2,6 +2,7 @@
 
     python experiments/kernel_cifar10.py --json FILE                                  # 64 and 256 neurons
     python experiments/kernel_cifar10.py --neurons 256 1024 --seeds 1 --rows learned             # half an hour
+    python experiments/kernel_cifar10.py --head softmax --penalties 3 10 30 --json FILE          # 2 points more
     python experiments/kernel_cifar10.py --seeds 1 --images 5000 --no-flips           # a look at it
 
 The network: images, normalised and whitened (ZCA) -> 64 neurons of 3 x 3 -> 256 of 3 x 3. A neuron sends the patch's
@@ -14,10 +15,10 @@ begin. Rows:
     patches    image patches, as learning starts from them
     gaussian   normal rows of length 1
 
-All 4 x 4 positions of the last layer, of mean 0 and deviation 1 in every image, are read out by ridge regression, whose
-penalty is chosen on a validation split; images and their mirror images are learned from, and answers are means of both.
-The test split is read when all networks are finished. Published are a linear SVM's on 3 x 3 positions, without mirror
-images. Strides and `--epsilon` were chosen on validation images.
+All 4 x 4 positions of the last layer, of mean 0 and deviation 1 in every image, are read out by ridge regression, or
+softmax regression, whose penalty is chosen on a validation split; images and their mirror images are learned from, and
+answers are means of both. The test split is read when all networks are finished. Published are a linear SVM's on 3 x 3
+positions, without mirror images. Strides and `--epsilon` were chosen on validation images.
 """
 
 import dataclasses
@@ -44,7 +45,7 @@ class Config(winners.Settings):
     sigma: flags.Rate = 0.6  # Width of the kernel
     whitening_images: flags.Count = 9000  # Images that ZCA is fitted to
     epsilon: flags.Rate = 0.1  # Added to its eigenvalues
-    penalties: tuple[flags.Rate, ...] = (0.1, 1.0, 10.0, 30.0, 100.0)  # Of ridge regression, to choose from
+    penalties: tuple[flags.Rate, ...] = (0.1, 1.0, 10.0, 30.0, 100.0)  # Of the head, to choose from
 
 
 def flatten(maps: jax.Array) -> jax.Array:

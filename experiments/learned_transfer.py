@@ -142,7 +142,7 @@ def score(config: Config, w, train, *others) -> list[float]:
     x = of(train[0])
     scale = np.sqrt(x.var(0).mean()) + 1e-12
     model = readout.fit_ridge([(x / scale, train[1])], 10, config.penalty * len(x))
-    return [100 * readout.ridge_accuracy(model, [(of(images) / scale, labels)]) for images, labels in others]
+    return [100 * readout.linear_accuracy(model, [(of(images) / scale, labels)]) for images, labels in others]
 
 
 def candidates(config: Config, theta) -> dict[str, list[tuple]]:

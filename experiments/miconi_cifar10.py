@@ -264,7 +264,7 @@ def read_out(net, states, penalty: float, train: data.Split, test: data.Split) -
     def accuracy(split):
         right = np.zeros(len(net))
         for features, labels in batches(split):
-            answers = [np.asarray(readout.predict_ridge(model, x)) for model, x in zip(models, features)]
+            answers = [np.asarray(readout.predict_linear(model, x)) for model, x in zip(models, features)]
             right += [np.sum(answer == labels) for answer in answers]
         return 100 * right / len(split.labels)
 

@@ -129,7 +129,7 @@ def read(settings: Config, states, train, way: Way, upto: int = 1):
 
     learned_from = features(train[0], way.steps if way.learned else 0)
     model = readout.fit_ridge([(learned_from, train[1])], 10, settings.penalty)
-    return lambda images, labels: 100 * readout.ridge_accuracy(model, [(features(images), labels)])
+    return lambda images, labels: 100 * readout.linear_accuracy(model, [(features(images), labels)])
 
 
 def choose(settings: Config, states, train, held, key: jax.Array) -> Way:

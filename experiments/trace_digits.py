@@ -113,7 +113,7 @@ def accuracies(answer: Callable, train: data.Split, turned: np.ndarray, labels: 
     ridge = readout.fit_ridge([(x, train.labels)], int(train.labels.max()) + 1, PENALTY)
     for images in turned:
         z = rows(jnp.asarray(images))
-        found['ridge'].append(100 * readout.ridge_accuracy(ridge, [(z, labels)]))
+        found['ridge'].append(100 * readout.linear_accuracy(ridge, [(z, labels)]))
         found['nearest'].append(100 * np.mean(train.labels[(z @ x.T).argmax(1)] == labels))
     return {name: np.array(values) for name, values in found.items()}
 

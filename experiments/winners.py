@@ -13,6 +13,7 @@ from hebbjax.cli import flags, launch
 from hebbjax.training import Stage, comparison, controls
 
 KINDS = 'learned', 'patches', 'gaussian'
+HEADS = {'ridge': readout.ridge_probe, 'softmax': readout.softmax_probe}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,10 @@ class Settings(launch.OnDevices):
     patches: flags.Count = 32  # Patches of each image that a step looks at
     batch: flags.Count = 200  # Images per step
     rate: flags.Rate = 0.3  # First rate, which falls linearly from epoch to epoch
-    penalties: tuple[flags.Rate, ...] = (1.0, 10.0, 100.0, 1000.0)  # Of ridge regression, to choose from
+    head: flags.choice(*HEADS) = (
+        'ridge'  # Classifier: ridge regression, or softmax, which takes longer and reads better
+    )
+    penalties: tuple[flags.Rate, ...] = (1.0, 10.0, 100.0, 1000.0)  # Of the head, to choose from
     flips: bool = True  # Learn from mirror images as well, and let answers be means of both
     validation: flags.Part = 1 / 10  # Share of the training data that the penalty is chosen on
     images: flags.Count | None = None  # Training images used; left out: all. Fewer are for trying things out
@@ -61,10 +65,10 @@ def winner_layer(settings: Settings, features: int, count: int, window: Window, 
 def beside_controls(
     settings: Settings, net: tuple[Layer, ...], count: int, block: int = 1000, paper: float | None = None
 ) -> Mapping[str, comparison.Entry]:
-    """Make the network's entry, layer after layer from image patches, and those of its controls, read out by ridge
-    regression on features of `block` images at once.
+    """Make the network's entry, layer after layer from image patches, and those of its controls, read out by the head
+    on features of `block` images at once.
     """
-    probe = readout.ridge_probe(settings.penalties, block, mesh=settings.mesh(), flips=settings.flips)
+    probe = HEADS[settings.head](settings.penalties, block, mesh=settings.mesh(), flips=settings.flips)
     stages = tuple(Stage(settings.epochs, (number,)) for number in range(len(net)))
     entry = comparison.Entry(net, probe, stages, settings.batch, controls.patch_rows, count, paper=paper)
     return controls.with_controls(entry, settings.rows)

@@ -120,7 +120,7 @@ def by_ridge(features, labels):
     """Weights and held-out accuracy of ridge regression on features of all images."""
     learn, held_out = zip(halves(features), labels)
     ridge = readout.fit_ridge([learn], CLASSES)
-    return {'w': ridge.w, 'accuracy': readout.ridge_accuracy(ridge, [held_out])}
+    return {'w': ridge.w, 'accuracy': readout.linear_accuracy(ridge, [held_out])}
 
 
 def krotov(features, window=Window(), k=2, delta=0.4, p=2.0, per='layer', **more):

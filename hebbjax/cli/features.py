@@ -137,4 +137,4 @@ def probe(arrays: Mapping[str, np.ndarray], share: float) -> str:
         (features, labels), (arrays['test_features'], arrays['test_labels'])
     )  # fmt: skip
     model = readout.fit_ridge([train], classes=int(labels.max()) + 1)
-    return f'{100 * readout.ridge_accuracy(model, [test]):.2f} % of {len(test[1])} held-out images'
+    return f'{100 * readout.linear_accuracy(model, [test]):.2f} % of {len(test[1])} held-out images'

@@ -17,7 +17,7 @@ import numpy as np
 from jax.scipy import linalg
 
 from hebbjax.base import AnyArray, Array, Scalar
-from hebbjax.readout import ridge
+from hebbjax.readout import linear
 from hebbjax.rules.products import matmul
 from hebbjax.support import checks
 from hebbjax.support.checks import check_count, check_labels, check_number, require, show
@@ -56,7 +56,7 @@ def check_gram(count: int) -> None:
 
 def fit_dual(
     blocks: Columns, labels: AnyArray, classes: int, penalty: float | tuple[float, ...] = 1.0, held_out: int = 0
-) -> ridge.RidgeChoice:
+) -> linear.PenaltyChoice:
     """Fit ridge regression to features of n images that come in blocks of columns, [n, f] each, such as of neurons.
 
     Args:
@@ -68,10 +68,10 @@ def fit_dual(
     Example:
         >>> features, labels = np.eye(4, 6, dtype=np.float32), [0, 1, 0, 1]
         >>> found = fit_dual([features[:, :3], features[:, 3:]], labels, 2)
-        >>> found.model.w.shape, ridge.predict_ridge(found.model, features).tolist()
+        >>> found.model.w.shape, linear.predict_linear(found.model, features).tolist()
         ((6, 2), [0, 1, 0, 1])
     """
-    penalties = ridge.check_penalties(penalty, above=0)
+    penalties = linear.check_penalties(penalty, above=0)
     check_count('classes', classes)
     labels = np.asarray(check_labels(labels, classes))
     count = len(labels)
@@ -96,10 +96,12 @@ def fit_dual(
     del gram, own
     best, accuracies = 0, ()
     if held_out:
-        best, accuracies = ridge.choose_best(penalties, np.stack(hits), [a is not None for a in alphas])
-    alpha = ridge.require_solved(alphas[best], penalties[best])
+        best, accuracies = linear.choose_best(penalties, np.stack(hits), [a is not None for a in alphas])
+    alpha = linear.require_solved(alphas[best], penalties[best])
     w = np.concatenate([_products(x[:fitted], alpha) for x, _ in _centred(blocks, count, fitted)])
-    return ridge.RidgeChoice(ridge.Ridge(w, level - np.concatenate(means) @ w), penalties[best], accuracies)
+    return linear.PenaltyChoice(
+        linear.LinearClassifier(w, level - np.concatenate(means) @ w), penalties[best], accuracies
+    )
 
 
 def _centred(blocks, count, fitted) -> Iterator[tuple[Any, np.ndarray]]:
@@ -117,7 +119,7 @@ def _centred(blocks, count, fitted) -> Iterator[tuple[Any, np.ndarray]]:
         for _ in range(2):  # the second time, of what the rounding of the first left
             part = np.asarray(x[:fitted].mean(0, dtype=None if is_on_device() else np.float64), np.float64)
             x, mean = x - xp.asarray(part[None], xp.float32), mean + part.astype(np.float32).astype(np.float64)
-        require(bool(xp.isfinite(x).all()), ridge.NOT_FINITE)
+        require(bool(xp.isfinite(x).all()), linear.NOT_FINITE)
         yield x, mean
 
 

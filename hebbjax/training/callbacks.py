@@ -46,7 +46,7 @@ def evaluate(
     The classifier is a `probe`, `readout.ridge_probe(mesh=mesh)` (None) or `readout.gradient_probe(head, schedule)`.
     Never judge by the test set: its turn comes once, at the end.
     """
-    from hebbjax.readout.probe import probe_accuracy, ridge_probe  # late: steps need no readout
+    from hebbjax.readout import probe_accuracy, ridge_probe  # late: steps need no readout
 
     whole = [] if isinstance(train, Shards) else [('train', train)]  # parts are read when their turn comes
     for split, pair in (*whole, ('validation', validation)):

@@ -22,9 +22,10 @@ def unwhitened(monkeypatch):
     monkeypatch.setattr(data, 'whiten', lambda zca, x: x)
 
 
-def test_rows_are_printed_written_and_drawn(small_data, tmp_path, capsys):
+@pytest.mark.parametrize('head', ['ridge', 'softmax'])
+def test_rows_are_printed_written_and_drawn(head, small_data, tmp_path, capsys):
     files = '--json', str(tmp_path / 'r.json'), '--figure', str(tmp_path / 'f.png')
-    flags = [*TINY.split(), '--data-dir', str(small_data), '--rows', 'learned', 'patches', *files]
+    flags = [*TINY.split(), '--data-dir', str(small_data), '--rows', 'learned', 'patches', '--head', head, *files]
     assert script.main(flags) == 0
     report = json.loads((tmp_path / 'r.json').read_text())
     rows = {row['row']: row for row in report['rows']}

@@ -28,7 +28,7 @@ def test_the_ridge_regression_is_that_of_readout(halves, penalty, x64):
     )
     np.testing.assert_allclose(objectives.ridge_outputs(fitted[0], np.eye(3)[fitted[1]], others, penalty), outputs)
     np.testing.assert_allclose(error, np.mean(np.sum((outputs - np.eye(3)[labels]) ** 2, 1)), rtol=1e-10)
-    np.testing.assert_allclose(accuracy, readout.ridge_accuracy(model, [(others, labels)]))
+    np.testing.assert_allclose(accuracy, readout.linear_accuracy(model, [(others, labels)]))
     assert 1 / 3 < accuracy < 1
 
 

@@ -28,6 +28,8 @@ from hebbjax.readout import (
     probe_features,
     ridge_probe,
     ridge_stats,
+    softmax,
+    softmax_probe,
 )  # fmt: skip
 from hebbjax.readout.gradient import Carry, gradient_epoch
 from hebbjax.readout.hybrid import NetworkModel, lower_answers
@@ -191,6 +193,23 @@ def test_a_ridge_probe_is_that_of_one_device(mesh, bars):
     states = layers.init(NET[:1], jax.random.key(0), (6, 6, 1)).layers
     one, many = (ridge_probe(1e-3, 25, m)(NET[:1], states, None, bars, bars) for m in (None, mesh))
     np.testing.assert_array_equal(one.predict(bars[0]), many.predict(bars[0]))
+
+
+def test_softmax_regression_divides_rows_and_sums_once_a_step(mesh, bars, rng):
+    states = layers.init(NET[:1], jax.random.key(0), (6, 6, 1)).layers
+    one, many = (softmax_probe(1e-2, 25, m)(NET[:1], states, None, bars, bars) for m in (None, mesh))
+    np.testing.assert_array_equal(one.predict(bars[0]), many.predict(bars[0]))
+    x = rng.normal(size=(500, 40)) * np.logspace(-2, 1, 40) + 3
+    labels = ((x - 3) @ rng.normal(size=(40, 4)) + rng.normal(size=(500, 4))).argmax(1)
+    one, many = (softmax.fit_softmax(x, labels, 4, 1.0, mesh=m).model for m in (None, mesh))
+    np.testing.assert_allclose(one.w, many.w, atol=1e-2 * np.abs(one.w).max())
+    rows = softmax.stack_rows(
+        [(np.float32(rng.random((64, 12))), np.arange(64) % 4, slice(64))] * 2, 2, 12, devices.check_mesh(mesh)
+    )
+    assert {shard.data.shape for shard in rows.x.addressable_shards} == {(2, 8, 12)}
+    unit, products = softmax._products(rows.x, softmax.plan_columns(12))
+    program = softmax._solve.lower(rows.x, rows.labels, unit, products, jnp.zeros((12, 4)), jnp.zeros(4), 1.0).compile()
+    assert {*collectives(program)} == {'all-reduce'}
 
 
 def test_an_accelerator_adds_up_by_one_program_and_reads_alike(bars, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hebbjax import readout
-from hebbjax.readout import dual, ridge
+from hebbjax.readout import dual, linear
 from hebbjax.support import checks, moments
 from hebbjax.support.moments import solve_refined
 
@@ -105,7 +105,7 @@ def test_few_features_are_judged_at_small_penalties_in_float64(rng):
     stats = readout.ridge_stats([(x[:200], labels[:200])], 4)
     found = readout.choose_ridge(stats, (1e-9, 10.0), [(x[200:], labels[200:])])
     for penalty, share in found.accuracies:
-        assert share == readout.ridge_accuracy(readout.solve_ridge(stats, penalty), [(x[200:], labels[200:])])
+        assert share == readout.linear_accuracy(readout.solve_ridge(stats, penalty), [(x[200:], labels[200:])])
 
 
 # In jnp
@@ -171,7 +171,7 @@ def test_settings_that_do_not_fit_are_refused(rng):
         (lambda: readout.fit_dual([x], labels, 4, (1.0, 2.0)), 'held_out=0 is out of range; use a whole number from 1'),
         (lambda: readout.fit_dual([x], labels, 4, ()), r'penalty=\(\) chooses among none'),
         (lambda: readout.choose_ridge(stats, (1.0, 2.0), []), 'at least one batch of held-out'),
-        (lambda: ridge.check_penalties([1.0]), r'penalty=\[1.0\] is out of range'),
+        (lambda: linear.check_penalties([1.0]), r'penalty=\[1.0\] is out of range'),
     ):
         with pytest.raises(ValueError, match=says):
             call()

@@ -41,6 +41,13 @@ def test_ridge_sums_up_parts(states):
     assert probe_accuracy(fit(readout.ridge_probe(), states, data.open_shards(late)), IMAGES, LABELS) > 25
 
 
+def test_softmax_regression_reads_parts(states):
+    probe = readout.softmax_probe(0.1, 10)
+    whole, four = (fit(probe, states, of) for of in ((IMAGES, LABELS), parts(4)))
+    np.testing.assert_array_equal(whole.predict(IMAGES), four.predict(IMAGES))
+    assert probe_accuracy(four, IMAGES, LABELS) > 90
+
+
 def test_a_head_descends_over_parts_and_one_part_is_an_array(states, relaxed):
     probe = readout.gradient_probe(HEAD, SCHEDULE)
     whole, one, four = (fit(probe, states, of) for of in ((IMAGES, LABELS), parts(1), parts(4)))

@@ -13,12 +13,12 @@ from hebbjax.readout import (
     fit_ridge,
     gradient_probe,
     linear_head,
+    linear_probe,
     probe_accuracy,
     probe_confusion,
     probe_features,
     ridge_probe,
 )
-from hebbjax.readout import probe as probes
 from hebbjax.support import checks, moments
 
 NET = (layers.Layer(6, rules.oja(), transforms.scale_by_rate(0.1), layers.Window(3), post=()),)
@@ -93,7 +93,7 @@ def test_what_the_memory_cannot_hold_is_refused_before_features_are_learned(monk
     refuse(2501, features, flips=True)
     refuse(4941, features, (1.0, 2.0))
     fewer = {'flips': True, 'penalty': (1.0, 2.0)}
-    assert ridge_probe(**fewer).check((layer,), state, (images[:2470], labels[:2470]), bars) == (5001, True)
+    assert ridge_probe(**fewer).check((layer,), state, (images[:2470], labels[:2470]), bars) == (5001, 4940, 60)
     monkeypatch.setattr(checks, 'host_memory', lambda: 8 * 4000**2)
     says = r'the Gram matrix of 4001 images takes 0 GiB and the machine has 0; use 4000 of them at most, or pool'
     refuse(4001, says)
@@ -114,7 +114,7 @@ def test_validation_images_choose_among_several_penalties_in_either_form(flips, 
     percents = [probe_accuracy(probe, *held_out) for probe in each]
     best = each[int(np.argmax(percents))]
     monkeypatch.setattr(moments, 'WIDE', 100)
-    monkeypatch.setattr(probes, 'host_memory', lambda: 8 * 4 * 3500)
+    monkeypatch.setattr(linear_probe, 'host_memory', lambda: 8 * 4 * 3500)
     blocks, centred = [], dual._centred
     monkeypatch.setattr(dual, '_centred', lambda *how: (blocks.append(x.shape) or (x, m) for x, m in centred(*how)))
     found = fit(penalties)

@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 
 from hebbjax import data
 from hebbjax.layers import activations
-from hebbjax.readout import add_batch, fit_ridge, predict_ridge, ridge_accuracy
+from hebbjax.readout import add_batch, fit_ridge, linear_accuracy, predict_linear
 
 
 def problem(rng, count=500, inputs=12, classes=4):
@@ -43,7 +43,7 @@ def test_batches_add_up(size, rng):
     x, labels = problem(rng)
     whole, streamed = (fit_ridge(parts(x, labels, n), 4) for n in (500, size))
     np.testing.assert_allclose(streamed.w, whole.w, atol=1e-4)
-    np.testing.assert_array_equal(predict_ridge(streamed, x), predict_ridge(whole, x))
+    np.testing.assert_array_equal(predict_linear(streamed, x), predict_linear(whole, x))
 
 
 def test_a_common_level_costs_no_digits(rng):
@@ -58,9 +58,9 @@ def test_it_reads_digits():
     images, labels = data.load('digits', 'train')
     x, labels = jnp.asarray(images.reshape(len(images), -1) / 255, jnp.float32), jnp.asarray(labels)
     found = fit_ridge(parts(x[:1000], labels[:1000], 300), 10)
-    reached = ridge_accuracy(found, parts(x[1000:], labels[1000:], 64))
+    reached = linear_accuracy(found, parts(x[1000:], labels[1000:], 64))
     assert 0.85 < reached < 1
-    assert reached == np.mean(np.asarray(predict_ridge(found, x[1000:]) == labels[1000:]))
+    assert reached == np.mean(np.asarray(predict_linear(found, x[1000:]) == labels[1000:]))
 
 
 def test_the_number_of_classes_is_kept_where_one_never_occurs(rng):
@@ -73,7 +73,7 @@ def test_what_cannot_be_fitted_is_refused(rng):
     with pytest.raises(ValueError, match='at least one batch'):
         fit_ridge([], 4)
     with pytest.raises(ValueError, match='at least one batch'):
-        ridge_accuracy(fit_ridge([(x, labels)], 4), [])
+        linear_accuracy(fit_ridge([(x, labels)], 4), [])
     with pytest.raises(ValueError, match='labels run from 0 to 3 and there are 3 classes; use 0 to 2'):
         fit_ridge([(x, labels)], 3)
     with pytest.raises(ValueError, match='499 labels do not fit 500 images'):
@@ -144,7 +144,7 @@ def test_drawn_problems_have_the_answer_of_float64_or_are_refused(rng):
         w, b = in_float64(x[:half], labels[:half], 4, penalty)
         assert np.linalg.norm(found.w - w) <= 1e-3 * np.linalg.norm(w)
         right = np.mean((x[half:] @ w + b).argmax(1) == labels[half:])
-        assert abs(ridge_accuracy(found, [(x[half:].astype(np.float32), labels[half:])]) - right) <= 3e-3
+        assert abs(linear_accuracy(found, [(x[half:].astype(np.float32), labels[half:])]) - right) <= 3e-3
     assert 0 < refused < 10
 
 
@@ -153,7 +153,7 @@ def test_powers_of_large_drives_read_digits_as_those_of_small_ones_do(scale, rng
     images, labels = data.load('digits')
     drives = images.reshape(-1, 64) * np.float32(scale) @ rng.normal(size=(50, 64)).astype('f4').T
     x = activations.repu(4.5)(jnp.asarray(drives))
-    found = ridge_accuracy(fit_ridge([(x[:600], labels[:600])], 10), [(x[600:], labels[600:])])
+    found = linear_accuracy(fit_ridge([(x[:600], labels[:600])], 10), [(x[600:], labels[600:])])
     assert abs(found - (0.687 if scale < 1 else 0.693)) <= 2e-3
 
 
@@ -164,7 +164,7 @@ def test_scales_at_the_ends_of_float32_have_an_answer(scale, rng):
     x = np.asarray(x - 30, np.float32)
     one, other = (fit_ridge([(s * x, labels)], 4, 0.1 * float(s) ** 2) for s in (np.float32(1), np.float32(scale)))
     np.testing.assert_allclose(other.w * scale, one.w, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(predict_ridge(other, np.float32(scale) * x), predict_ridge(one, x))
+    np.testing.assert_array_equal(predict_linear(other, np.float32(scale) * x), predict_linear(one, x))
 
 
 def test_what_is_beyond_float64_is_refused(rng):
@@ -186,7 +186,7 @@ def test_what_is_beyond_float64_is_refused(rng):
 )
 def test_features_that_a_model_does_not_know_are_refused(features, says, rng):
     model = fit_ridge([problem(rng)], 4)
-    for call in (lambda: predict_ridge(model, features), lambda: ridge_accuracy(model, [(features, [0, 1])])):
+    for call in (lambda: predict_linear(model, features), lambda: linear_accuracy(model, [(features, [0, 1])])):
         with pytest.raises(ValueError, match=says):
             call()
 
@@ -195,7 +195,7 @@ def test_what_is_no_setting_or_batch_is_refused(rng):
     x, labels = problem(rng)
     with pytest.raises(ValueError, match=r'batches are pairs .* give a single one as \[\(features, labels\)\]'):
         fit_ridge((x, labels), 4)
-    with pytest.raises(ValueError, match='in float64 on the host; call it outside of jit'):
-        jax.jit(lambda x: predict_ridge(fit_ridge([(x, labels)], 4), x))(x)
+    with pytest.raises(ValueError, match='on the host; call them outside of jit'):
+        jax.jit(lambda x: predict_linear(fit_ridge([(x, labels)], 4), x))(x)
     with pytest.raises(ValueError, match=r'ridge regression on 10000000 features takes \d+ GiB .* pool the features'):
         fit_ridge([(np.zeros((1, 10_000_000), np.float32), [0])], 4)

@@ -406,6 +406,9 @@ SETTINGS = {
     'ridge penalty': lambda value: readout.fit_ridge([(np.eye(3), np.arange(3))], 3, value),
     'ridge classes': lambda value: readout.fit_ridge([(np.eye(3), np.arange(3))], value),
     'probe penalty': readout.ridge_probe,
+    'softmax penalty': lambda value: readout.softmax_probe((1.0, value)),
+    'softmax block': lambda value: readout.softmax_probe(1.0, value),
+    'softmax classes': lambda value: readout.fit_softmax(np.eye(3), np.arange(3), value),
     'probe penalties': lambda value: readout.ridge_probe((1.0, value)),
     'probe flips': lambda value: readout.ridge_probe(flips='no' if isinstance(value, bool) else value),
     'dual penalty': lambda value: readout.fit_dual([np.eye(3)], np.arange(3), 3, value),
@@ -436,7 +439,7 @@ COUNTS = {
     'settling steps', 'settling upto', 'recall steps', 'trace winners', 'lateral steps', 'evolve generations',
     'mlp_params hidden', 'fit_rule steps', 'fit_rule every', 'evolve at_once', 'gaussian population', 'search terms',
     'search population', 'resize', 'shape', 'gauss_pool', 'dual held_out', 'labelled per_class', 'max_pool stride',
-    *(name for name in SETTINGS if 'classes' in name or 'groups' in name),
+    'softmax block', *(name for name in SETTINGS if 'classes' in name or 'groups' in name),
 }  # fmt: skip
 MAY_BE_ZERO = {
     'krotov delta', 'krotov_ranks delta', 'rate', 'linear rate', 'dropout', 'momentum', 'homeostasis', 'groups common',

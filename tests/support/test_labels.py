@@ -68,10 +68,13 @@ def doors(data):
         return result.gradient.curve[0][:3]
 
     ridge_probe, gradient_probe = readout.ridge_probe(), readout.gradient_probe(HEAD, SCHEDULE)
+    softmax_probe = readout.softmax_probe()
     return {
         'fit_ridge': (lambda y: readout.fit_ridge([(flat, y)], CLASSES).w, True),
-        'ridge_accuracy': (lambda y: readout.ridge_accuracy(ridge, [(flat, y)]), False),
+        'linear_accuracy': (lambda y: readout.linear_accuracy(ridge, [(flat, y)]), False),
         'ridge_probe': (lambda y: ridge_probe(NET, state.layers, key(), (images, y), pair).predict(images), False),
+        'fit_softmax': (lambda y: readout.fit_softmax(flat, y, CLASSES).model.w, True),
+        'softmax_probe': (lambda y: softmax_probe(NET, state.layers, key(), (images, y), pair).predict(images), False),
         'gradient_probe': (lambda y: gradient_probe(NET, state.layers, key(), (images, y), pair).curve[0][:3], True),
         'probe_accuracy': (lambda y: readout.probe_accuracy(probe, images, y), False),
         'probe_confusion': (lambda y: readout.probe_confusion(probe, images, y, CLASSES), True),
@@ -80,8 +83,8 @@ def doors(data):
     }
 
 
-NAMES = ['fit_ridge', 'ridge_accuracy', 'ridge_probe', 'gradient_probe', 'probe_accuracy', 'probe_confusion',
-         'fit_hybrid', 'fit_hybrid, validation']  # fmt: skip
+NAMES = ['fit_ridge', 'linear_accuracy', 'ridge_probe', 'fit_softmax', 'softmax_probe', 'gradient_probe',
+         'probe_accuracy', 'probe_confusion', 'fit_hybrid', 'fit_hybrid, validation']  # fmt: skip
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -102,12 +105,12 @@ def test_accuracies_are_shares_whatever_the_form(classes, seed):
     """Ninety percent as a column once were 6008.67, or 10.01."""
     labels, predicted = np.random.default_rng(seed).integers(0, classes, (2, 20))
     x = np.eye(classes)[predicted]
-    model = readout.Ridge(np.eye(classes), np.zeros(classes))
+    model = readout.LinearClassifier(np.eye(classes), np.zeros(classes))
     share, counts = np.mean(labels == predicted), np.zeros((classes, classes), int)
     np.add.at(counts, (labels, predicted), 1)
     probe = Probe(lambda images: jnp.asarray(predicted))
     for form in (labels, labels[:, None], labels.astype(float), labels.tolist(), np.eye(classes, dtype=bool)[labels]):
-        assert readout.ridge_accuracy(model, [(x, form)]) == share
+        assert readout.linear_accuracy(model, [(x, form)]) == share
         assert readout.probe_accuracy(probe, x[:, None, :, None], form) == pytest.approx(100 * share)
         np.testing.assert_array_equal(readout.probe_confusion(probe, x[:, None, :, None], form, classes), counts)
 

@@ -8,8 +8,8 @@ import pytest
 import hebbjax
 from hebbjax import layers, rules, training, transforms
 from hebbjax.data import load
+from hebbjax.readout import gradient_probe, probe_accuracy, probe_confusion, ridge_probe
 from hebbjax.readout.head import linear_head
-from hebbjax.readout.probe import gradient_probe, probe_accuracy, probe_confusion, ridge_probe
 from hebbjax.readout.schedules import Schedule
 from hebbjax.training import Stage
 

@@ -1,0 +1,179 @@
+"""Linear classifiers on what a network answers: ridge and softmax regression, without rates, batches and epochs."""
+
+import dataclasses
+import functools
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from hebbjax.base import Array
+from hebbjax.readout import dual, linear, ridge, softmax
+from hebbjax.readout.blocks import cut_blocks, over_blocks
+from hebbjax.readout.probe import Probe, ProbeFit, check_input, one_image, probe_features
+from hebbjax.support import devices
+from hebbjax.support.checks import check_count, check_flag, check_labels, host_memory
+from hebbjax.support.moments import add_moments, is_wide
+from hebbjax.support.shards import Shards, parts_of
+
+AT_ONCE = 8  # one by this is the share of the memory that features of all images fill
+
+
+def ridge_probe(
+    penalty: float | tuple[float, ...] = 1.0, block: int = 1000, mesh: Mesh | None = None, *, flips: bool = False
+) -> ProbeFit:
+    """Read out by ridge regression in closed form; validation images are looked at to choose one of several penalties.
+
+    Of more than 4,000 features products are of float32, their sums of float64. Where features are more than images as
+    well, products of images are added up in place of theirs (`fit_dual`): the same classifier of fewer numbers.
+
+    Args:
+        penalty: see `ridge.solve_ridge`; or a tuple, such as `(1.0, 10.0, 100.0)`.
+        block: images whose features are computed in one call.
+        mesh: devices, such as `jax.make_mesh((jax.device_count(),), ('data',))`, that divide these.
+        flips: fit to every image and its mirror image, and read out the mean of both.
+    """
+    mesh = devices.check_mesh(mesh)
+    penalties = linear.check_penalties(penalty, least=0)
+
+    def is_dual(width, count):
+        return is_wide(width) and width > count and devices.host_count(mesh) == 1
+
+    def check(width, count, held):
+        dual.check_gram(count + held) if is_dual(width, count + held) else ridge.check_width(width)
+
+    def choose(sides, width, count, held):
+        if is_dual(width, count + held):
+            labels, blocks = sides.columns(width)
+            return dual.fit_dual(blocks, labels, sides.classes, penalties, held)
+        stats = None
+        for x, labels, new in sides.learned():
+            stats = add_moments(stats, x, np.eye(sides.classes)[labels], mesh, new)
+        return ridge.choose_ridge(stats, penalties, sides.held_out())
+
+    return _linear_probe(check, choose, len(penalties) > 1, block, mesh, flips)
+
+
+def softmax_probe(
+    penalty: float | tuple[float, ...] = 10.0, block: int = 1000, mesh: Mesh | None = None, *, flips: bool = False
+) -> ProbeFit:
+    """Read out by softmax regression, see `softmax`: features of all images are held in float32 while it is fitted.
+
+    Args:
+        penalty: above 0, see `softmax`; or a tuple, from which validation images choose.
+        block, mesh, flips: those of `ridge_probe`; the mesh of one process.
+    """
+    mesh = softmax.check_one_process(mesh)
+    penalties = linear.check_penalties(penalty, above=0)
+    check = lambda width, count, held: softmax.check_rows(count, width, mesh)  # noqa: E731
+
+    def choose(sides, width, count, held):
+        sizes = [sides.size(images) for _, images, _ in sides.views()]
+        number = sum(-(-len(labels) // max(sizes)) for *_, labels in sides.views())
+        rows = softmax.stack_rows(sides.learned(max(sizes)), number, width, mesh)
+        return softmax.choose_softmax(rows, sides.classes, penalties, sides.held_out() if held else None)
+
+    return _linear_probe(check, choose, len(penalties) > 1, block, mesh, flips)
+
+
+def _linear_probe(
+    check_size: Callable, choose: Callable, chooses: bool, block: int, mesh: Any, flips: bool
+) -> ProbeFit:
+    """Make a probe of `choose`: (sides, features, images learned from, images that choose) -> PenaltyChoice."""
+    check_count('block', block)
+    check_flag('flips', flips)
+
+    def check(net, states, train, validation) -> tuple[int, int, int]:
+        images, labels = parts_of(train)[0]
+        check_input(net, states, images)
+        check_labels(labels, count=len(images))
+        width = jax.eval_shape(functools.partial(probe_features, tuple(net)), tuple(states), one_image(images)).shape[1]
+        counts = (1 + flips) * len(images) * len(parts_of(train)), len(validation[0]) if chooses else 0
+        check_size(width, *counts)
+        return width, *counts
+
+    def fit(net, states, key, train, validation) -> Probe:
+        started = time.perf_counter()
+        sizes = check(net, states, train, validation)
+        known = train.count_classes() if isinstance(train, Shards) else np.asarray(check_labels(train[1])).max() + 1
+        known = int(devices.from_hosts(known, mesh).max())
+        features = functools.partial(probe_features, tuple(net), devices.lay(tuple(states), mesh), mesh=mesh)
+        sides = Sides(features, flips, block, devices.local_count(mesh), train, validation if chooses else None, known)
+        choice = choose(sides, *sizes)
+        classes = lambda rows: linear.predict_linear(choice.model, sides.answers(rows))  # noqa: E731
+        predict = lambda images: jax.device_put(over_blocks(classes, images, sides.size(images)))  # noqa: E731
+        tried = tuple((penalty, 100 * right) for penalty, right in choice.accuracies)
+        return Probe(predict, tuple(states), seconds=time.perf_counter() - started, penalties=tried)
+
+    fit.check = check
+    return fit
+
+
+@dataclasses.dataclass(frozen=True)
+class Sides:
+    """Blocks of features: of images that are learned from, as they are and mirrored, and of those that choose."""
+
+    features: Callable  # images -> [b, F]
+    flips: bool  # mirror images are learned from, too, and an answer is the mean of both
+    block: int  # images at once
+    share: int  # devices that these divide over
+    train: Any
+    validation: Any  # None: nothing is chosen
+    classes: int
+
+    @property
+    def mirrors(self) -> tuple[Callable, ...]:
+        return (lambda rows: rows, lambda rows: rows[:, :, ::-1])[: 1 + self.flips]
+
+    def answers(self, rows) -> Any:  # [b, F]
+        """Give the mean of what an image's views answer."""
+        found = [self.features(mirror(rows)) for mirror in self.mirrors]
+        return sum(found) / len(found) if self.flips else found[0]
+
+    def size(self, images) -> int:
+        """Say of how many of these images features are computed at once."""
+        return -(-min(self.block, len(images) or 1) // self.share) * self.share
+
+    def views(self) -> Iterator[tuple[Callable, Any, np.ndarray]]:
+        """Give what sees images of training as they are, or mirrored, and these images and labels."""
+        for images, labels in parts_of(self.train):
+            labels = np.asarray(check_labels(labels, self.classes, len(images)))
+            yield from ((lambda x, mirror=mirror: self.features(mirror(x)), images, labels) for mirror in self.mirrors)
+
+    def learned(self, size: int | None = None) -> Iterator[tuple[Array, np.ndarray, slice]]:
+        """Give blocks of features to learn from, labels of the rows that are new, and which these are."""
+        for see, images, labels in self.views():
+            yield from self._blocks(see, images, labels, size or self.size(images))
+
+    def chosen_by(self) -> Iterator[tuple[Callable, Any, np.ndarray]]:
+        """Give the same of images that choose, if there are any."""
+        if self.validation is not None:
+            images, labels = self.validation
+            yield self.answers, images, np.asarray(check_labels(labels))
+
+    def held_out(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Give features and labels that choose, block by block."""
+        for see, images, labels in self.chosen_by():
+            for x, truth, new in self._blocks(see, images, labels, self.size(images)):
+                yield np.asarray(x)[new], truth
+
+    def columns(self, width: int) -> tuple[np.ndarray, Callable | list]:
+        """Give all labels, those that choose last, and all features in blocks of columns."""
+        every = lambda: itertools.chain(self.views(), self.chosen_by())  # noqa: E731
+        labels = np.concatenate([labels for *_, labels in every()])
+        step = max(1, host_memory() // (AT_ONCE * 4 * len(labels)))  # every so many need all layers once more
+
+        def blocks() -> Iterator[np.ndarray]:
+            for cut in (slice(first, first + step) for first in range(0, width, step)):
+                cut_of = lambda see: lambda rows: np.asarray(see(rows))[:, cut]  # noqa: B023, E731
+                yield np.concatenate([over_blocks(cut_of(see), x, self.size(x)) for see, x, _ in every()])
+
+        return labels, [*blocks()] if step >= width else blocks
+
+    def _blocks(self, see, images, labels, size) -> Iterator[tuple[Array, np.ndarray, slice]]:
+        for number, (rows, new) in enumerate(cut_blocks(images, size)):
+            yield see(rows), labels[number * size :][:size], new

@@ -1,0 +1,206 @@
+"""Softmax regression on the features of all images: where features are many it reads more images than ridge regression.
+
+    min over w, b:  - sum over images of log softmax(x w + b)[y] + penalty |w|^2 / 2
+
+is convex, so that all images together lead to its least, without rate, batches and epochs: by L-BFGS in `v = L' w`,
+where `L L' = X' X / 4 + penalty I` is about the largest curvature there is (Böhning 1992), by blocks of 4,096 features.
+A step goes through the features twice, and some twenty suffice. They lie on the device in float32, or on a mesh.
+"""
+
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.scipy import linalg
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from hebbjax.base import AnyArray, Array, Labelled, Scalar
+from hebbjax.readout import linear
+from hebbjax.support import checks, devices
+from hebbjax.support.checks import check_count, check_labels, require
+
+BLOCK_COLUMNS = 4096  # features whose products are known to each other
+STEPS, LEFT = 200, 1e-5  # at most so many; until half the squared slope, in units of L, is so small beside the loss
+JITTER = 1e-6  # of a feature's own square, added to it: what float32 can just factor
+ROWS = PartitionSpec(None, devices.DATA)  # rows of each block are divided over devices
+
+
+class Rows(NamedTuple):
+    """Features that lie on their device, in blocks of rows."""
+
+    x: Array  # [blocks, b, F], less their mean; zeros where a row does not count, and in columns that fill up
+    labels: Array  # [blocks, b]; -1 where a row does not count
+    mean: Array  # [F]
+    width: int  # F without columns that fill up
+
+
+def plan_columns(width: int) -> tuple[int, int]:
+    """Give the number of blocks of columns, and the width of each."""
+    blocks = -(-width // BLOCK_COLUMNS)
+    return blocks, -(-width // blocks)
+
+
+def check_rows(count: int, width: int, mesh: Mesh | None = None) -> None:
+    """Refuse so many images and features as the memory cannot hold: once, one block of columns again, and products."""
+    blocks, columns = plan_columns(width)
+    size = 4 * (count * columns * (blocks + 1) + 4 * blocks * columns**2)
+    way = f'use {max(1, int(count * checks.device_memory() * devices.local_count(mesh) / size))} images at most'
+    what = f'softmax regression on {width} features of {count} images'
+    checks.check_memory(size, what, f'{way}, or pool the features', checks.device_memory() * devices.local_count(mesh))
+
+
+def stack_rows(
+    parts: Iterable[tuple[Any, np.ndarray, slice]], blocks: int, width: int, mesh: Mesh | None = None
+) -> Rows:
+    """Lay blocks of features [b, F], all of one size, on their device; of each the slice counts that has labels."""
+    columns = int(np.prod(plan_columns(width)))
+    x, every = None, []
+    for number, (features, labels, new) in enumerate(parts):
+        if x is None:
+            x = _empty((blocks, len(features), columns), mesh)
+        x = _put(x, features, number)
+        every.append(np.full(len(features), -1, np.int32))
+        every[-1][new] = labels
+    require(x is not None, 'softmax regression needs at least one image.')
+    labels = devices.lay(jnp.asarray(np.stack(every)), mesh, ROWS)
+    x, mean = _centre(x, labels)
+    require(bool(jnp.isfinite(mean).all()), linear.NOT_FINITE)
+    return Rows(x, labels, mean, width)
+
+
+def solve_softmax(rows: Rows, classes: int, penalties: Sequence[float]) -> list[linear.LinearClassifier]:
+    """Fit a classifier for each penalty, beginning with that of the next larger one."""
+    unit, products = _products(rows.x, plan_columns(rows.width))
+    beyond = 'squares of these features are beyond float32; divide them by their largest value.'
+    require(bool(jnp.isfinite(products).all()), beyond)
+    models: dict = {}
+    w, b = jnp.zeros((rows.x.shape[2], classes)), jnp.zeros(classes)
+    for penalty in sorted(set(penalties), reverse=True):
+        w, b = _solve(rows.x, rows.labels, unit, products, w, b, penalty)
+        own, level, mean = (np.asarray(part, np.float64) for part in (w, b, rows.mean))
+        own, mean = own[: rows.width], mean[: rows.width]
+        models[penalty] = linear.LinearClassifier(own, level - mean @ own)
+    return [models[penalty] for penalty in penalties]
+
+
+def fit_softmax(
+    features: AnyArray,
+    labels: AnyArray,
+    classes: int,
+    penalty: float | tuple[float, ...] = 10.0,
+    held_out: Labelled | None = None,
+    mesh: Mesh | None = None,
+) -> linear.PenaltyChoice:
+    """Fit softmax regression to features [n, F] and labels [n] of 0 .. classes - 1.
+
+    Args:
+        penalty: above 0, see this module; of a tuple, held-out features and labels choose one.
+        held_out: (features, labels) that are not fitted to, and tell the accuracies.
+        mesh: devices over which rows are divided, of one process.
+
+    Example:
+        >>> features = np.array([[0.0, 1.0], [1.0, 0.0], [0.1, 0.9], [0.9, 0.2]])
+        >>> found = fit_softmax(features, [0, 1, 0, 1], 2, penalty=0.1)
+        >>> linear.predict_linear(found.model, features).tolist()
+        [0, 1, 0, 1]
+    """
+    penalties = linear.check_penalties(penalty, above=0)
+    check_count('classes', classes)
+    mesh = check_one_process(mesh)
+    x = linear.check_features(features, None)
+    labels = np.asarray(check_labels(labels, classes, len(x)))
+    check_rows(*x.shape, mesh)
+    more = -len(x) % devices.local_count(mesh)
+    rows = stack_rows([(np.pad(x, ((0, more), (0, 0))), labels, slice(len(x)))], 1, x.shape[1], mesh)
+    return choose_softmax(rows, classes, penalties, None if held_out is None else [held_out])
+
+
+def choose_softmax(
+    rows: Rows, classes: int, penalties: tuple[float, ...], held_out: Iterable[Labelled] | None
+) -> linear.PenaltyChoice:
+    """Fit a classifier for each of the penalties, and choose the one by which most held-out images are read right."""
+    require(len(penalties) == 1 or held_out is not None, 'of several penalties held-out images choose; give some.')
+    models = solve_softmax(rows, classes, penalties)
+    best, accuracies = (0, ()) if len(penalties) == 1 else linear.choose(models, penalties, held_out or ())
+    return linear.PenaltyChoice(models[best], penalties[best], accuracies)
+
+
+def check_one_process(mesh: Any) -> Mesh | None:
+    """Return a mesh, or None, or refuse one of several processes, whose features no device sees all of."""
+    mesh = devices.check_mesh(mesh)
+    way = 'use ridge regression, or a mesh of jax.local_devices()'
+    require(devices.host_count(mesh) == 1, f'softmax regression has no form for several processes; {way}.')
+    return mesh
+
+
+def _empty(shape, mesh) -> Array:
+    sharding = None if mesh is None else NamedSharding(mesh, ROWS)
+    return jax.jit(lambda: jnp.zeros(shape), out_shardings=sharding)()
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _put(x, features, number) -> Array:
+    return x.at[number, :, : features.shape[1]].set(features.astype(x.dtype))
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _centre(x, labels) -> tuple[Array, Array]:
+    counts = (labels >= 0)[..., None]
+    mean = jnp.where(counts, x, 0).sum((0, 1)) / counts.sum(dtype=x.dtype)
+    return jnp.where(counts, x - mean[None, None], 0), mean
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _products(x, columns) -> tuple[Array, Array]:
+    """Give the length of each feature over all rows, [blocks, f], and products in these units, [blocks, f, f]."""
+    blocks, width = columns
+
+    def of_block(number):
+        part = lax.dynamic_slice_in_dim(x, number * width, width, 2)
+        return jnp.einsum('kbi,kbj->ij', part, part, precision='highest')
+
+    sums = lax.map(of_block, jnp.arange(blocks))
+    unit = jnp.sqrt(jnp.diagonal(sums, axis1=1, axis2=2))  # [blocks, f]
+    unit = jnp.where(unit > 0, unit, 1)
+    return unit, sums / unit[:, :, None] / unit[:, None]
+
+
+@jax.jit
+def _solve(x, labels, unit, products, w, b, penalty: Scalar) -> tuple[Array, Array]:
+    counts, classes = labels >= 0, len(b)
+    bias_unit = 2 / jnp.sqrt(counts.sum(dtype=x.dtype))
+    # in units of features, and so that the loss is a sum over images
+    diagonal = penalty / unit**2 + JITTER
+    factor = lambda part: jnp.linalg.cholesky(part[0] / 4 + jnp.diag(part[1]))  # noqa: E731
+    factors = lax.map(factor, (products, diagonal))  # one at a time: two side by side may wait forever in jaxlib 0.10.2
+    by_block = lambda a: a.reshape(*unit.shape, classes)  # noqa: E731
+
+    def weights(v):  # w = L'^-1 v
+        back = lambda part: linalg.solve_triangular(part[0], part[1], lower=True, trans=1)  # noqa: E731
+        return (lax.map(back, (factors, by_block(v))) / unit[..., None]).reshape(v.shape)
+
+    def loss(point):
+        w = weights(point[0])
+        outputs = jnp.einsum('kbf,fc->kbc', x, w, precision='highest') + (bias_unit * point[1])[None, None]
+        each = optax.softmax_cross_entropy_with_integer_labels(outputs, jnp.maximum(labels, 0))
+        return jnp.where(counts, each, 0).sum() + penalty / 2 * (w**2).sum()
+
+    def step(carry):
+        point, state, number, _ = carry
+        value, slope = value_and_slope(point, state=state)
+        change, state = search.update(slope, state, point, value=value, grad=slope, value_fn=loss)
+        slope: Any = optax.tree.get(state, 'grad')
+        left = sum((part**2).sum() for part in slope) / 2 / optax.tree.get(state, 'value')
+        return optax.apply_updates(point, change), state, number + 1, left
+
+    search, value_and_slope = optax.lbfgs(), optax.value_and_grad_from_state(loss)
+    v = jnp.einsum('kij,kic->kjc', factors, by_block(w) * unit[..., None]).reshape(w.shape)
+    point = v, b / bias_unit
+    again = lambda carry: (carry[2] < STEPS) & (carry[3] > LEFT)  # noqa: E731
+    last: Any = lax.while_loop(again, step, (point, search.init(point), 0, jnp.inf))
+    return weights(last[0][0]), bias_unit * last[0][1]
