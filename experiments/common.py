@@ -142,6 +142,7 @@ class Settings(launch.OnDevices):
     backprop_rate: flags.Rate = 3e-4  # Adam's first rate in the end-to-end twin
     backprop_seeds: flags.Seeds = 1  # Seeds of the end-to-end twin at most
 
+    weights: pathlib.Path | None = None  # Folder for the weights of every network, ROW_SEED.safetensors
     json: pathlib.Path | None = None  # File for all results, with configuration, versions and learning curves
     figure: pathlib.Path | None = None  # File for a picture of the first seed's filters (png, pdf, svg)
     curves: pathlib.Path | None = None  # File for a picture of accuracy over head epochs, first seed
@@ -230,7 +231,7 @@ def tell_trained(row: str, seed: int, network: comparison.Trained) -> None:
 
 def run_entries(settings, entries: Mapping[str, comparison.Entry], train, validation, title: str):
     """Train all networks on all seeds, then read the test split, and report. -> networks, rows, whether ended early."""
-    folder = getattr(settings, 'weights', None)
+    folder = settings.weights
     if folder is not None and not folder.is_dir():
         raise FileNotFoundError(f'--weights {folder} is no folder; make it first, or name another.')
 

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from jax import lax
 from jax.scipy import linalg
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from hebbjax.base import AnyArray, Array, Labelled, Scalar
 from hebbjax.readout import linear
@@ -27,14 +27,13 @@ from hebbjax.support.checks import check_count, check_labels, require
 BLOCK_COLUMNS = 4096  # features whose products are known to each other
 STEPS, LEFT = 200, 1e-5  # at most so many; until half the squared slope, in units of L, is so small beside the loss
 JITTER = 1e-6  # of a feature's own square, added to it: what float32 can just factor
-ROWS = PartitionSpec(None, devices.DATA)  # rows of each block are divided over devices
 
 
 class Rows(NamedTuple):
-    """Features that lie on their device, in blocks of rows."""
+    """Features that lie on their device, those of a block [b, F] beside each other, so that devices divide each."""
 
-    x: Array  # [blocks, b, F], less their mean; zeros where a row does not count, and in columns that fill up
-    labels: Array  # [blocks, b]; -1 where a row does not count
+    x: Array  # [b, blocks, F], less their mean; zeros where a row does not count, and in columns that fill up
+    labels: Array  # [b, blocks]; -1 where a row does not count
     mean: Array  # [F]
     width: int  # F without columns that fill up
 
@@ -48,7 +47,7 @@ def plan_columns(width: int) -> tuple[int, int]:
 def check_rows(count: int, width: int, mesh: Mesh | None = None) -> None:
     """Refuse so many images and features as the memory cannot hold: once, one block of columns again, and products."""
     blocks, columns = plan_columns(width)
-    size = 4 * (count * columns * (blocks + 1) + 4 * blocks * columns**2)
+    size = 4 * (count * columns * (blocks + 1) + 6 * blocks * columns**2)
     way = f'use {max(1, int(count * checks.device_memory() * devices.local_count(mesh) / size))} images at most'
     what = f'softmax regression on {width} features of {count} images'
     checks.check_memory(size, what, f'{way}, or pool the features', checks.device_memory() * devices.local_count(mesh))
@@ -62,12 +61,12 @@ def stack_rows(
     x, every = None, []
     for number, (features, labels, new) in enumerate(parts):
         if x is None:
-            x = _empty((blocks, len(features), columns), mesh)
+            x = _empty((len(features), blocks, columns), mesh)
         x = _put(x, features, number)
         every.append(np.full(len(features), -1, np.int32))
         every[-1][new] = labels
     require(x is not None, 'softmax regression needs at least one image.')
-    labels = devices.lay(jnp.asarray(np.stack(every)), mesh, ROWS)
+    labels = devices.lay(jnp.asarray(np.stack(every, 1)), mesh, devices.ROWS)
     x, mean = _centre(x, labels)
     require(bool(jnp.isfinite(mean).all()), linear.NOT_FINITE)
     return Rows(x, labels, mean, width)
@@ -79,11 +78,11 @@ def solve_softmax(rows: Rows, classes: int, penalties: Sequence[float]) -> list[
     beyond = 'squares of these features are beyond float32; divide them by their largest value.'
     require(bool(jnp.isfinite(products).all()), beyond)
     models: dict = {}
-    w, b = jnp.zeros((rows.x.shape[2], classes)), jnp.zeros(classes)
+    w, b = jnp.zeros((classes, rows.x.shape[2])), jnp.zeros(classes)
     for penalty in sorted(set(penalties), reverse=True):
         w, b = _solve(rows.x, rows.labels, unit, products, w, b, penalty)
         own, level, mean = (np.asarray(part, np.float64) for part in (w, b, rows.mean))
-        own, mean = own[: rows.width], mean[: rows.width]
+        own, mean = own[:, : rows.width].T, mean[: rows.width]
         models[penalty] = linear.LinearClassifier(own, level - mean @ own)
     return [models[penalty] for penalty in penalties]
 
@@ -139,13 +138,13 @@ def check_one_process(mesh: Any) -> Mesh | None:
 
 
 def _empty(shape, mesh) -> Array:
-    sharding = None if mesh is None else NamedSharding(mesh, ROWS)
+    sharding = None if mesh is None else NamedSharding(mesh, devices.ROWS)
     return jax.jit(lambda: jnp.zeros(shape), out_shardings=sharding)()
 
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _put(x, features, number) -> Array:
-    return x.at[number, :, : features.shape[1]].set(features.astype(x.dtype))
+    return x.at[:, number, : features.shape[1]].set(features.astype(x.dtype))
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -161,8 +160,8 @@ def _products(x, columns) -> tuple[Array, Array]:
     blocks, width = columns
 
     def of_block(number):
-        part = lax.dynamic_slice_in_dim(x, number * width, width, 2)
-        return jnp.einsum('kbi,kbj->ij', part, part, precision='highest')
+        part = lax.dynamic_slice_in_dim(x, number * width, width, 2).reshape(-1, width)
+        return jnp.matmul(part.T, part, precision='highest')
 
     sums = lax.map(of_block, jnp.arange(blocks))
     unit = jnp.sqrt(jnp.diagonal(sums, axis1=1, axis2=2))  # [blocks, f]
@@ -172,21 +171,28 @@ def _products(x, columns) -> tuple[Array, Array]:
 
 @jax.jit
 def _solve(x, labels, unit, products, w, b, penalty: Scalar) -> tuple[Array, Array]:
-    counts, classes = labels >= 0, len(b)
-    bias_unit = 2 / jnp.sqrt(counts.sum(dtype=x.dtype))
-    # in units of features, and so that the loss is a sum over images
-    diagonal = penalty / unit**2 + JITTER
-    factor = lambda part: jnp.linalg.cholesky(part[0] / 4 + jnp.diag(part[1]))  # noqa: E731
-    factors = lax.map(factor, (products, diagonal))  # one at a time: two side by side may wait forever in jaxlib 0.10.2
-    by_block = lambda a: a.reshape(*unit.shape, classes)  # noqa: E731
+    """Give the best w [K, F] and b [K], beginning with these.
 
-    def weights(v):  # w = L'^-1 v
-        back = lambda part: linalg.solve_triangular(part[0], part[1], lower=True, trans=1)  # noqa: E731
-        return (lax.map(back, (factors, by_block(v))) / unit[..., None]).reshape(v.shape)
+    Rows of w and v are classes, so that slopes are products of rows: on a CPU in a quarter of the time.
+    """
+    x, labels, classes = x.reshape(-1, x.shape[2]), labels.reshape(-1), len(b)
+    counts = labels >= 0
+    bias_unit = 2 / jnp.sqrt(counts.sum(dtype=x.dtype))
+    by_block = lambda a: a.reshape(classes, *unit.shape).swapaxes(0, 1)  # noqa: E731  [blocks, K, f]
+    back = lambda a: a.swapaxes(0, 1).reshape(classes, -1)  # noqa: E731
+    times = functools.partial(jnp.einsum, 'kci,kij->kcj', precision='highest')
+
+    def factor(part):  # one at a time: two side by side may wait forever in jaxlib 0.10.2
+        lower = jnp.linalg.cholesky(part[0] / 4 + jnp.diag(part[1]))
+        return lower, linalg.solve_triangular(lower, jnp.eye(len(lower)), lower=True)
+
+    # in units of features, and so that the loss is a sum over images
+    factors, inverses = lax.map(factor, (products, penalty / unit**2 + JITTER))
+    weights = lambda v: back(times(by_block(v), inverses) / unit[:, None])  # noqa: E731  L'^-1 v, in rows
 
     def loss(point):
         w = weights(point[0])
-        outputs = jnp.einsum('kbf,fc->kbc', x, w, precision='highest') + (bias_unit * point[1])[None, None]
+        outputs = jnp.einsum('nf,cf->nc', x, w, precision='highest') + (bias_unit * point[1])[None]
         each = optax.softmax_cross_entropy_with_integer_labels(outputs, jnp.maximum(labels, 0))
         return jnp.where(counts, each, 0).sum() + penalty / 2 * (w**2).sum()
 
@@ -199,8 +205,7 @@ def _solve(x, labels, unit, products, w, b, penalty: Scalar) -> tuple[Array, Arr
         return optax.apply_updates(point, change), state, number + 1, left
 
     search, value_and_slope = optax.lbfgs(), optax.value_and_grad_from_state(loss)
-    v = jnp.einsum('kij,kic->kjc', factors, by_block(w) * unit[..., None]).reshape(w.shape)
-    point = v, b / bias_unit
+    point = back(times(by_block(w) * unit[:, None], factors)), b / bias_unit
     again = lambda carry: (carry[2] < STEPS) & (carry[3] > LEFT)  # noqa: E731
     last: Any = lax.while_loop(again, step, (point, search.init(point), 0, jnp.inf))
     return weights(last[0][0]), bias_unit * last[0][1]

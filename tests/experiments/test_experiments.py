@@ -34,7 +34,9 @@ def flags_of(folder, text, *more):
 def test_a_comparison_is_printed_written_and_drawn(script, rows, more, small_data, tmp_path, relaxed, capsys):
     files = {name: tmp_path / file for name, file in (('json', 'r.json'), ('figure', 'f.png'), ('curves', 'c.png'))}
     flags = flags_of(
-        small_data, f'{more} --rows {rows}', *(word for name in files for word in (f'--{name}', files[name]))
+        small_data,
+        f'{more} --rows {rows} --weights {tmp_path}',
+        *(word for name in files for word in (f'--{name}', files[name])),
     )
     assert script.main(flags) == 0
     report = json.loads(files['json'].read_text())
@@ -45,6 +47,8 @@ def test_a_comparison_is_printed_written_and_drawn(script, rows, more, small_dat
     assert all(files[name].read_bytes().startswith(b'\x89PNG') for name in ('figure', 'curves'))
     assert f'{rows.split()[-1]}, seed 0: validation' in capsys.readouterr().out
     assert len(tables.lay_out([report]).splitlines()) == len(accuracies) + 4
+    kept = {path.stem for path in tmp_path.glob('*.safetensors')}
+    assert kept == {f'{row}_0' for row in rows.split() if row != 'raw_pixels'}
 
 
 def test_rows_are_what_they_say():

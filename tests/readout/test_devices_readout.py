@@ -206,9 +206,9 @@ def test_softmax_regression_divides_rows_and_sums_once_a_step(mesh, bars, rng):
     rows = softmax.stack_rows(
         [(np.float32(rng.random((64, 12))), np.arange(64) % 4, slice(64))] * 2, 2, 12, devices.check_mesh(mesh)
     )
-    assert {shard.data.shape for shard in rows.x.addressable_shards} == {(2, 8, 12)}
+    assert {shard.data.shape for shard in rows.x.addressable_shards} == {(8, 2, 12)}
     unit, products = softmax._products(rows.x, softmax.plan_columns(12))
-    program = softmax._solve.lower(rows.x, rows.labels, unit, products, jnp.zeros((12, 4)), jnp.zeros(4), 1.0).compile()
+    program = softmax._solve.lower(rows.x, rows.labels, unit, products, jnp.zeros((4, 12)), jnp.zeros(4), 1.0).compile()
     assert {*collectives(program)} == {'all-reduce'}
 
 
