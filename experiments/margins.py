@@ -85,7 +85,7 @@ def over_depth(config: Config, train, validation) -> tuple[dict, dict]:
             states = interop.load_weights(config.weights / f'{kind}_{seed}.safetensors', net, like)
             for depth in range(1, len(net) + 1):
                 row = f'{kind}, {depth}'
-                entries[row] = comparison.Entry(net[:depth], readout.ridge_probe(config.penalties))
+                entries[row] = comparison.Entry(net[:depth], winners.HEADS[config.head](config.penalties))
                 common.tell_status(f'{row}, seed {seed}')
                 probe = entries[row].probe(net[:depth], states[:depth], jax.random.key(seed), train, validation)
                 trained[row, seed] = comparison.judge(probe, train, validation)
@@ -96,7 +96,7 @@ def over_depth(config: Config, train, validation) -> tuple[dict, dict]:
 def over_labels(config: Config, train, validation) -> tuple[dict, dict]:
     """Read the kernel network out with some labels, beside a twin that learns from these alone."""
     data.labelled_subset(train[1], max(config.labels), seed=0)  # there are as many, or it is said before the first hour
-    own = {name: getattr(config, name) for name in ('epochs', 'shown', 'patches', 'batch', 'rate')}
+    own = {name: getattr(config, name) for name in ('epochs', 'shown', 'patches', 'batch', 'rate', 'head')}
     settings = kernel_cifar10.Config(
         neurons=config.kernel, rows=tuple(row for row in config.rows if row != 'backprop'), **own
     )

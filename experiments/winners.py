@@ -28,9 +28,7 @@ class Settings(launch.OnDevices):
     patches: flags.Count = 32  # Patches of each image that a step looks at
     batch: flags.Count = 200  # Images per step
     rate: flags.Rate = 0.3  # First rate, which falls linearly from epoch to epoch
-    head: flags.choice(*HEADS) = (
-        'ridge'  # Classifier: ridge regression, or softmax, which takes longer and reads better
-    )
+    head: flags.choice(*HEADS) = 'ridge'  # Classifier: ridge or softmax regression; softmax takes longer
     penalties: tuple[flags.Rate, ...] = (1.0, 10.0, 100.0, 1000.0)  # Of the head, to choose from
     flips: bool = True  # Learn from mirror images as well, and let answers be means of both
     validation: flags.Part = 1 / 10  # Share of the training data that the penalty is chosen on

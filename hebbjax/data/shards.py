@@ -45,7 +45,7 @@ def open_shards(
         >>> len(shards), shards.shape, shards[0].labels[:4].tolist()
         (3, (90, 8, 8, 1), [0, 1, 2, 0])
     """
-    inspect.signature(datasets.read).bind(source, **how)  # whoever misspells a setting is told so at once
+    inspect.signature(datasets.read).bind(source, **how)  # a misspelt setting is refused at once
     if isinstance(source, list):
         fits = source and images_per_part is None and labels is None
         require(fits, 'a list holds parts, one or more, as they are; leave images_per_part and labels out.')

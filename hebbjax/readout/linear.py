@@ -74,9 +74,8 @@ def choose(
     models: Sequence[LinearClassifier | None], penalties: Sequence[float], held_out: Iterable[Labelled]
 ) -> tuple[int, tuple]:
     """Say which penalty's model reads most held-out images right, in one pass over these, and the accuracies of all."""
-    one = next(filter(None, models), None)
-    nothing = one and LinearClassifier(np.full(one.w.shape, np.nan), one.b)
-    one = require_solved(one, max(penalties))
+    one = require_solved(next(filter(None, models), None), max(penalties))
+    nothing = LinearClassifier(np.full(one.w.shape, np.nan), one.b)
     w, b = (np.stack(parts) for parts in zip(*(model or nothing for model in models)))  # [p, F, K], [p, K]
     hits = []
     for features, labels in pairs_of(held_out):

@@ -72,9 +72,9 @@ def softmax_probe(
     check = lambda width, count, held: softmax.check_rows(count, width, mesh)  # noqa: E731
 
     def choose(sides, width, count, held):
-        sizes = [sides.size(images) for _, images, _ in sides.views()]
-        number = sum(-(-len(labels) // max(sizes)) for *_, labels in sides.views())
-        rows = softmax.stack_rows(sides.learned(max(sizes)), number, width, mesh)
+        views = len(sides.mirrors) * len(parts_of(sides.train))  # each of as many images
+        blocks = views * -(-(count // views) // sides.size(range(count // views)))
+        rows = softmax.stack_rows(sides.learned(), blocks, width, mesh)
         return softmax.choose_softmax(rows, sides.classes, penalties, sides.held_out() if held else None)
 
     return _linear_probe(check, choose, len(penalties) > 1, block, mesh, flips)
@@ -104,6 +104,7 @@ def _linear_probe(
         features = functools.partial(probe_features, tuple(net), devices.lay(tuple(states), mesh), mesh=mesh)
         sides = Sides(features, flips, block, devices.local_count(mesh), train, validation if chooses else None, known)
         choice = choose(sides, *sizes)
+        sides = dataclasses.replace(sides, train=None, validation=None)  # a probe does not keep them in memory
         classes = lambda rows: linear.predict_linear(choice.model, sides.answers(rows))  # noqa: E731
         predict = lambda images: jax.device_put(over_blocks(classes, images, sides.size(images)))  # noqa: E731
         tried = tuple((penalty, 100 * right) for penalty, right in choice.accuracies)
@@ -144,10 +145,10 @@ class Sides:
             labels = np.asarray(check_labels(labels, self.classes, len(images)))
             yield from ((lambda x, mirror=mirror: self.features(mirror(x)), images, labels) for mirror in self.mirrors)
 
-    def learned(self, size: int | None = None) -> Iterator[tuple[Array, np.ndarray, slice]]:
+    def learned(self) -> Iterator[tuple[Array, np.ndarray, slice]]:
         """Give blocks of features to learn from, labels of the rows that are new, and which these are."""
         for see, images, labels in self.views():
-            yield from self._blocks(see, images, labels, size or self.size(images))
+            yield from self._blocks(see, images, labels)
 
     def chosen_by(self) -> Iterator[tuple[Callable, Any, np.ndarray]]:
         """Give the same of images that choose, if there are any."""
@@ -158,7 +159,7 @@ class Sides:
     def held_out(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Give features and labels that choose, block by block."""
         for see, images, labels in self.chosen_by():
-            for x, truth, new in self._blocks(see, images, labels, self.size(images)):
+            for x, truth, new in self._blocks(see, images, labels):
                 yield np.asarray(x)[new], truth
 
     def columns(self, width: int) -> tuple[np.ndarray, Callable | list]:
@@ -174,6 +175,7 @@ class Sides:
 
         return labels, [*blocks()] if step >= width else blocks
 
-    def _blocks(self, see, images, labels, size) -> Iterator[tuple[Array, np.ndarray, slice]]:
+    def _blocks(self, see, images, labels) -> Iterator[tuple[Array, np.ndarray, slice]]:
+        size = self.size(images)
         for number, (rows, new) in enumerate(cut_blocks(images, size)):
             yield see(rows), labels[number * size :][:size], new

@@ -21,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from hebbjax.base import AnyArray, Array, Labelled, Scalar
 from hebbjax.readout import linear
+from hebbjax.rules.products import matmul
 from hebbjax.support import checks, devices
 from hebbjax.support.checks import check_count, check_labels, require
 
@@ -61,7 +62,8 @@ def stack_rows(
     x, every = None, []
     for number, (features, labels, new) in enumerate(parts):
         if x is None:
-            x = _empty((len(features), blocks, columns), mesh)
+            sharding = None if mesh is None else NamedSharding(mesh, devices.ROWS)
+            x = jnp.zeros((len(features), blocks, columns), device=sharding)
         x = _put(x, features, number)
         every.append(np.full(len(features), -1, np.int32))
         every[-1][new] = labels
@@ -137,11 +139,6 @@ def check_one_process(mesh: Any) -> Mesh | None:
     return mesh
 
 
-def _empty(shape, mesh) -> Array:
-    sharding = None if mesh is None else NamedSharding(mesh, devices.ROWS)
-    return jax.jit(lambda: jnp.zeros(shape), out_shardings=sharding)()
-
-
 @functools.partial(jax.jit, donate_argnums=0)
 def _put(x, features, number) -> Array:
     return x.at[:, number, : features.shape[1]].set(features.astype(x.dtype))
@@ -161,7 +158,7 @@ def _products(x, columns) -> tuple[Array, Array]:
 
     def of_block(number):
         part = lax.dynamic_slice_in_dim(x, number * width, width, 2).reshape(-1, width)
-        return jnp.matmul(part.T, part, precision='highest')
+        return matmul(part.T, part)
 
     sums = lax.map(of_block, jnp.arange(blocks))
     unit = jnp.sqrt(jnp.diagonal(sums, axis1=1, axis2=2))  # [blocks, f]
