@@ -31,6 +31,7 @@ class Settings(launch.OnDevices):
     head: flags.choice(*HEADS) = 'ridge'  # Classifier: ridge or softmax regression; softmax takes longer
     penalties: tuple[flags.Rate, ...] = (1.0, 10.0, 100.0, 1000.0)  # Of the head, to choose from
     flips: bool = True  # Learn from mirror images as well, and let answers be means of both
+    crops: flags.CountOrZero = 0  # And from images moved so far to each corner, in pixels; 0: not
     validation: flags.Part = 1 / 10  # Share of the training data that the penalty is chosen on
     images: flags.Count | None = None  # Training images used; left out: all. Fewer are for trying things out
     data_dir: pathlib.Path | None = None  # Where data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, ~/tensorflow_datasets
@@ -66,7 +67,9 @@ def beside_controls(
     """Make the network's entry, layer after layer from image patches, and those of its controls, read out by the head
     on features of `block` images at once.
     """
-    probe = HEADS[settings.head](settings.penalties, block, mesh=settings.mesh(), flips=settings.flips)
+    probe = HEADS[settings.head](
+        settings.penalties, block, mesh=settings.mesh(), flips=settings.flips, crops=settings.crops
+    )
     stages = tuple(Stage(settings.epochs, (number,)) for number in range(len(net)))
     entry = comparison.Entry(net, probe, stages, settings.batch, controls.patch_rows, count, paper=paper)
     return controls.with_controls(entry, settings.rows)

@@ -55,7 +55,7 @@ def check_gram(count: int) -> None:
 
 
 def fit_dual(
-    blocks: Columns, labels: AnyArray, classes: int, penalty: float | tuple[float, ...] = 1.0, held_out: int = 0
+    blocks: Columns, labels: AnyArray, classes: int, penalty: linear.Penalty = 1.0, held_out: int = 0
 ) -> linear.PenaltyChoice:
     """Fit ridge regression to features of n images that come in blocks of columns, [n, f] each, such as of neurons.
 

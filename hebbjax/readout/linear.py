@@ -10,6 +10,7 @@ import numpy as np
 from hebbjax.base import AnyArray, Array, Labelled
 from hebbjax.support.checks import check_labels, check_number, is_traced, require
 
+Penalty = float | tuple[float, ...]  # one, or several, of which images choose one
 NOT_FINITE = 'features hold NaN or infinite values, which no classifier can take; check the images.'
 
 
@@ -54,7 +55,7 @@ def check_features(features, inputs: int | None, stay: bool = False) -> Any:
     return x
 
 
-def check_penalties(penalty: float | tuple[float, ...], **bounds: float) -> tuple[float, ...]:
+def check_penalties(penalty: Penalty, **bounds: float) -> tuple[float, ...]:
     """Give one penalty, or several, as a tuple."""
     penalties = penalty if isinstance(penalty, tuple) else (penalty,)
     require(penalties, 'penalty=() chooses among none; give a number, or a tuple of some.')

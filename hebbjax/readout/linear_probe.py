@@ -4,19 +4,20 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from hebbjax.base import Array
+from hebbjax.base import AnyArray, Array
 from hebbjax.readout import dual, linear, ridge, softmax
 from hebbjax.readout.blocks import cut_blocks, over_blocks
+from hebbjax.readout.linear import Penalty
 from hebbjax.readout.probe import Probe, ProbeFit, check_input, one_image, probe_features
 from hebbjax.support import devices
-from hebbjax.support.checks import check_count, check_flag, check_labels, host_memory
+from hebbjax.support.checks import check_count, check_flag, check_labels, host_memory, require
 from hebbjax.support.moments import add_moments, is_wide
 from hebbjax.support.shards import Shards, parts_of
 
@@ -24,7 +25,7 @@ AT_ONCE = 8  # one by this is the share of the memory that features of all image
 
 
 def ridge_probe(
-    penalty: float | tuple[float, ...] = 1.0, block: int = 1000, mesh: Mesh | None = None, *, flips: bool = False
+    penalty: Penalty = 1.0, block: int = 1000, mesh: Mesh | None = None, *, flips: bool = False, crops: int = 0
 ) -> ProbeFit:
     """Read out by ridge regression in closed form; validation images are looked at to choose one of several penalties.
 
@@ -36,6 +37,8 @@ def ridge_probe(
         block: images whose features are computed in one call.
         mesh: devices, such as `jax.make_mesh((jax.device_count(),), ('data',))`, that divide these.
         flips: fit to every image and its mirror image, and read out the mean of both.
+        crops: fit as well to each view moved by so many pixels to each corner, reflected at the edges, and read out the
+            mean of all: with flips the ten crops of Krizhevsky et al. 2012 (4.1), as large as the image; 0: none.
     """
     mesh = devices.check_mesh(mesh)
     penalties = linear.check_penalties(penalty, least=0)
@@ -55,44 +58,48 @@ def ridge_probe(
             stats = add_moments(stats, x, np.eye(sides.classes)[labels], mesh, new)
         return ridge.choose_ridge(stats, penalties, sides.held_out())
 
-    return _linear_probe(check, choose, len(penalties) > 1, block, mesh, flips)
+    return _linear_probe(check, choose, len(penalties) > 1, block, mesh, flips, crops)
 
 
 def softmax_probe(
-    penalty: float | tuple[float, ...] = 10.0, block: int = 1000, mesh: Mesh | None = None, *, flips: bool = False
+    penalty: Penalty = 10.0, block: int = 1000, mesh: Mesh | None = None, *, flips: bool = False, crops: int = 0
 ) -> ProbeFit:
     """Read out by softmax regression, see `softmax`: features of all images are held in float32 while it is fitted.
 
     Args:
         penalty: above 0, see `softmax`; or a tuple, from which validation images choose.
-        block, mesh, flips: those of `ridge_probe`; the mesh of one process.
+        block, mesh, flips, crops: those of `ridge_probe`; the mesh of one process.
     """
     mesh = softmax.check_one_process(mesh)
     penalties = linear.check_penalties(penalty, above=0)
     check = lambda width, count, held: softmax.check_rows(count, width, mesh)  # noqa: E731
 
     def choose(sides, width, count, held):
-        views = len(sides.mirrors) * len(parts_of(sides.train))  # each of as many images
+        views = len(sides.moves) * len(parts_of(sides.train))  # each of as many images
         blocks = views * -(-(count // views) // sides.size(range(count // views)))
         rows = softmax.stack_rows(sides.learned(), blocks, width, mesh)
         return softmax.choose_softmax(rows, sides.classes, penalties, sides.held_out() if held else None)
 
-    return _linear_probe(check, choose, len(penalties) > 1, block, mesh, flips)
+    return _linear_probe(check, choose, len(penalties) > 1, block, mesh, flips, crops)
 
 
-def _linear_probe(
-    check_size: Callable, choose: Callable, chooses: bool, block: int, mesh: Any, flips: bool
-) -> ProbeFit:
+def _linear_probe(check_size, choose, chooses: bool, block: int, mesh: Any, flips: bool, crops: int) -> ProbeFit:
     """Make a probe of `choose`: (sides, features, images learned from, images that choose) -> PenaltyChoice."""
     check_count('block', block)
     check_flag('flips', flips)
+    check_count('crops', crops, 0)
+    moves = [(0, 0), *(itertools.product((-crops, crops), repeat=2) if crops else ())]
+    moves = [(*move, step) for step in (1, -1)[: 1 + flips] for move in moves]
 
     def check(net, states, train, validation) -> tuple[int, int, int]:
         images, labels = parts_of(train)[0]
         check_input(net, states, images)
         check_labels(labels, count=len(images))
         width = jax.eval_shape(functools.partial(probe_features, tuple(net)), tuple(states), one_image(images)).shape[1]
-        counts = (1 + flips) * len(images) * len(parts_of(train)), len(validation[0]) if chooses else 0
+        side = min(np.shape(images)[1:3])
+        came = f'crops={crops} leaves nothing of images with a side of {side} pixels'
+        require(crops < side, f'{came}; use {side - 1} at most, 0 for none.')
+        counts = len(moves) * len(images) * len(parts_of(train)), len(validation[0]) if chooses else 0
         check_size(width, *counts)
         return width, *counts
 
@@ -102,7 +109,7 @@ def _linear_probe(
         known = train.count_classes() if isinstance(train, Shards) else np.asarray(check_labels(train[1])).max() + 1
         known = int(devices.from_hosts(known, mesh).max())
         features = functools.partial(probe_features, tuple(net), devices.lay(tuple(states), mesh), mesh=mesh)
-        sides = Sides(features, flips, block, devices.local_count(mesh), train, validation if chooses else None, known)
+        sides = Sides(features, moves, block, devices.local_count(mesh), train, validation if chooses else None, known)
         choice = choose(sides, *sizes)
         sides = dataclasses.replace(sides, train=None, validation=None)  # a probe does not keep them in memory
         classes = lambda rows: linear.predict_linear(choice.model, sides.answers(rows))  # noqa: E731
@@ -114,36 +121,40 @@ def _linear_probe(
     return fit
 
 
+def view(images: AnyArray, up: int, left: int, step: int) -> AnyArray:
+    """Move images up and to the left, reflected at the edges, and mirror them where `step` is -1."""
+    height, width = images.shape[1:3]
+    # 0 1 2 3 moved by 2: 2 3 2 1
+    rows, columns = (side - 1 - abs(side - 1 - abs(np.arange(side) + by)) for side, by in ((height, up), (width, left)))
+    return (images[:, rows][:, :, columns] if up or left else images)[:, :, ::step]
+
+
 @dataclasses.dataclass(frozen=True)
 class Sides:
-    """Blocks of features: of images that are learned from, as they are and mirrored, and of those that choose."""
+    """Blocks of features: of images that are learned from, as they are, moved, mirrored, and of those that choose."""
 
     features: Callable  # images -> [b, F]
-    flips: bool  # mirror images are learned from, too, and an answer is the mean of both
+    moves: Sequence[tuple[int, int, int]]  # pixels up, to the left, and -1: mirrored; an answer is the mean of all
     block: int  # images at once
     share: int  # devices that these divide over
     train: Any
     validation: Any  # None: nothing is chosen
     classes: int
 
-    @property
-    def mirrors(self) -> tuple[Callable, ...]:
-        return (lambda rows: rows, lambda rows: rows[:, :, ::-1])[: 1 + self.flips]
-
     def answers(self, rows) -> Any:  # [b, F]
         """Give the mean of what an image's views answer."""
-        found = [self.features(mirror(rows)) for mirror in self.mirrors]
-        return sum(found) / len(found) if self.flips else found[0]
+        found = [self.features(view(rows, *move)) for move in self.moves]
+        return sum(found) / len(found) if len(found) > 1 else found[0]
 
     def size(self, images) -> int:
         """Say of how many of these images features are computed at once."""
         return -(-min(self.block, len(images) or 1) // self.share) * self.share
 
     def views(self) -> Iterator[tuple[Callable, Any, np.ndarray]]:
-        """Give what sees images of training as they are, or mirrored, and these images and labels."""
+        """Give what sees images of training as they are, or moved, or mirrored, and these images and labels."""
         for images, labels in parts_of(self.train):
             labels = np.asarray(check_labels(labels, self.classes, len(images)))
-            yield from ((lambda x, mirror=mirror: self.features(mirror(x)), images, labels) for mirror in self.mirrors)
+            yield from ((lambda x, move=move: self.features(view(x, *move)), images, labels) for move in self.moves)
 
     def learned(self) -> Iterator[tuple[Array, np.ndarray, slice]]:
         """Give blocks of features to learn from, labels of the rows that are new, and which these are."""

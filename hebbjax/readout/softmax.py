@@ -93,7 +93,7 @@ def fit_softmax(
     features: AnyArray,
     labels: AnyArray,
     classes: int,
-    penalty: float | tuple[float, ...] = 10.0,
+    penalty: linear.Penalty = 10.0,
     held_out: Labelled | None = None,
     mesh: Mesh | None = None,
 ) -> linear.PenaltyChoice:

@@ -88,32 +88,27 @@ def recipe(name: str, images: Array, **settings: Any) -> Recipe:
     """
     checks.check_choice('name', name, RECIPES)
     count, image_shape = len(checks.check_images(images)), tuple(images.shape[1:])
-    if name == 'softhebb':
-        chosen = {'epochs': 1, 'batch': min(10, count)}
-        unknown = settings.keys() - chosen.keys() - inspect.signature(softhebb_network).parameters.keys()
-    elif name == 'miconi':
-        chosen = {'epochs': 20, 'batch': min(100, count)}
-        unknown = settings.keys() - chosen.keys() - {'features', 'rate', 'burn_in', 'whitening_images'}
-    else:
-        window = settings.get('window', min(image_shape[:2]) // 5)
+    augment, build = None, softhebb_network
+    if name == 'krotov':
+        window, build = settings.get('window', min(image_shape[:2]) // 5), krotov_layer
         chosen = settings_by_size('cnn' if window else 'dense', image_shape, count)
-        unknown = settings.keys() - chosen.keys()
+    elif name == 'miconi':
+        chosen, augment, build = {'epochs': 20, 'batch': min(100, count)}, data.random_flip, miconi_network
+    else:
+        chosen = {'epochs': 1, 'batch': min(10, count)}
+    unknown = settings.keys() - ({*chosen, *inspect.signature(build).parameters} - {'steps', 'images'})
     checks.require(not unknown, f'{name} has no setting {", ".join(sorted(unknown))}; leave it out.')
     full = chosen | settings
     checks.check_count('epochs', full['epochs'])
     checks.check_count('batch', full['batch'], 1, count)
-    steps = full['epochs'] * (count // full['batch'])
-    if name == 'softhebb':
-        return Recipe(softhebb_network(**settings_of(softhebb_network, settings)), full['epochs'], full['batch'])
-    if name == 'miconi':
-        net = miconi_network(steps, images, **settings_of(miconi_network, settings))
-        return Recipe(net, full['epochs'], full['batch'], data.random_flip)
-    layer = krotov_layer(steps=count // full['batch'], **settings_of(krotov_layer, full))
-    return Recipe((layer,), full['epochs'], full['batch'], start=from_patches if full['start'] == 'patches' else None)
+    steps = count // full['batch'] * (1 if name == 'krotov' else full['epochs'])  # of an epoch, or of all
+    net = build(**settings_of(build, full | {'steps': steps, 'images': images}))
+    start = from_patches if full.get('start') == 'patches' else None
+    return Recipe(net if isinstance(net, tuple) else (net,), full['epochs'], full['batch'], augment, start)
 
 
 def settings_of(build: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Take the settings of `krotov_layer` or `miconi_network` out of many."""
+    """Take the settings of what builds a network out of many."""
     return {name: given[name] for name in inspect.signature(build).parameters if name in given}
 
 

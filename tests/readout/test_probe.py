@@ -91,6 +91,8 @@ def test_what_the_memory_cannot_hold_is_refused_before_features_are_learned(monk
     features = 'ridge regression on 5001 features takes 1 GiB and the machine has 1; pool the features'
     refuse(5001, features)
     refuse(2501, features, flips=True)
+    refuse(1001, features, crops=1)
+    refuse(60, 'crops=6 leaves nothing of images with a side of 6 pixels; use 5 at most, 0 for none', crops=6)
     refuse(4941, features, (1.0, 2.0))
     fewer = {'flips': True, 'penalty': (1.0, 2.0)}
     assert ridge_probe(**fewer).check((layer,), state, (images[:2470], labels[:2470]), bars) == (5001, 4940, 60)

@@ -64,18 +64,21 @@ def test_it_goes_by_the_units_of_features(rng):
         np.testing.assert_allclose(other.w * scale, one.w, atol=0.03 * np.abs(one.w).max())
 
 
-@pytest.mark.parametrize('flips', [False, True])
-def test_a_probe_is_a_fit_to_features_in_blocks_of_any_size(flips, bars):
+@pytest.mark.parametrize('flips, crops', [(False, 0), (True, 0), (True, 1)])
+def test_a_probe_is_a_fit_to_features_in_blocks_of_any_size(flips, crops, bars):
     states = layers.init(NET, jax.random.key(0), (6, 6, 1)).layers
-    views = (bars[0], bars[0][:, :, ::-1])[: 1 + flips]
+    padded = np.pad(bars[0], ((0, 0), (crops, crops), (crops, crops), (0, 0)), mode='reflect')
+    corners = [(1, 1), (0, 0), (0, 2), (2, 0), (2, 2)] if crops else [(0, 0)]
+    views = [padded[:, i : i + 6, j : j + 6] for i, j in corners]
+    views += [moved[:, :, ::-1] for moved in views] * flips
     features = [np.asarray(readout.probe_features(NET, states, view)) for view in views]
     one = readout.fit_softmax(np.concatenate(features), np.tile(bars[1], len(views)), 3, 0.01).model
     expected = readout.predict_linear(one, np.mean(features, axis=0))
     for block in (60, 25, 100):
-        probe = readout.softmax_probe(0.01, block, flips=flips)(NET, states, None, bars, bars)
+        probe = readout.softmax_probe(0.01, block, flips=flips, crops=crops)(NET, states, None, bars, bars)
         np.testing.assert_array_equal(probe.predict(bars[0]), expected)
         assert probe.penalties == ()
-    assert readout.probe_accuracy(probe, *bars) > 95
+    assert readout.probe_accuracy(probe, *bars) > 90
 
 
 def test_a_probe_chooses_by_validation_images(bars):

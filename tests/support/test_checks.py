@@ -411,6 +411,7 @@ SETTINGS = {
     'softmax classes': lambda value: readout.fit_softmax(np.eye(3), np.arange(3), value),
     'probe penalties': lambda value: readout.ridge_probe((1.0, value)),
     'probe flips': lambda value: readout.ridge_probe(flips='no' if isinstance(value, bool) else value),
+    'probe crops': lambda value: readout.ridge_probe(crops=1.5 if value == 0 else value),
     'dual penalty': lambda value: readout.fit_dual([np.eye(3)], np.arange(3), 3, value),
     'dual classes': lambda value: readout.fit_dual([np.eye(3)], np.arange(3), value),
     'dual held_out': lambda value: readout.fit_dual([np.eye(3)], np.arange(3), 3, held_out=3 if value == 0 else value),
