@@ -65,6 +65,11 @@ def make_network(config: Config, pre: tuple, count: int) -> tuple[Layer, ...]:
     return tuple(net)
 
 
+def sent(layer: Layer) -> tuple:
+    """Give the parts of a layer's `post` that make what it sends, without those that prepare it for a classifier."""
+    return layer.post[:2]
+
+
 def build_entries(config: Config, train) -> dict:
     """Build the network that learns, and its controls; whitening is fitted to the first images."""
     count = config.count_shown(train)

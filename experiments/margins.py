@@ -1,27 +1,29 @@
 """Where learning pays on CIFAR-10: learned filters beside copied patches and Gaussian ones, everything else alike.
 
     python experiments/margins.py --json margins_neurons.json --figure margins_neurons.png
-    python experiments/margins.py --axis depth --weights FOLDER --json margins_depth.json
+    python experiments/margins.py --axis depth --json margins_depth.json
 
 --axis neurons: one layer of 8, 16, ..., 512 neurons with windows of 6 x 6 at every second pixel of whitened images. The
 neuron at the smallest angle moves towards what it won, from image patches on; what exceeds the mean over neurons is
 sent, and means of the quadrants are read out by ridge regression. Seeds and kinds of filters share each size's program.
 
---axis depth: every layer of SoftHebb's network, whose weights `softhebb_cifar10.py --weights FOLDER` has written, by
-means of its quadrants, read out by ridge regression: do accuracies rise from layer to layer?
+--axis depth: both layers of the kernel network of `kernel_cifar10.py`, or the three of SoftHebb's, which
+`softhebb_cifar10.py --weights FOLDER` wrote and `--weights FOLDER` reads. Each is read out by ridge regression on the
+means of its quadrants: do accuracies rise from layer to layer?
 
---axis labels: the two-layer kernel network of `kernel_cifar10.py`, learned without labels, read out with 10, 50, 100
-and 500 labelled images of each class, beside a network of as many neurons that learns end to end from these (batch
-norm, 3 x 3 convolutions, overlapping maxima; images flipped and shifted). As many more images of each class, where
-there are, choose the penalty, and the epoch of the twin.
+--axis labels: the kernel network, learned without labels, read out with 10, 50, 100 and 500 labelled images of each
+class, beside a network of as many neurons that learns end to end from these (batch norm, 3 x 3 convolutions,
+overlapping maxima; images flipped and shifted). As many more images of each class, where there are, choose the penalty,
+and the epoch of the twin.
 
 Choices are made on validation images, test images are read once.
 """
 
 import dataclasses
+import itertools
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import common
 import jax
@@ -44,9 +46,12 @@ class Config(winners.Settings):
     neurons: tuple[flags.Count, ...] = (8, 16, 32, 64, 128, 256, 512)  # Sizes of the layer, for --axis neurons
     stride: flags.Count = 2  # Of its windows
     labels: tuple[flags.Count, ...] = (10, 50, 100, 500)  # Labelled images of each class, for --axis labels
-    kernel: tuple[flags.Count, flags.Count] = (64, 256)  # Neurons of the kernel network and of its twin
+    kernel: tuple[flags.Count, flags.Count] = (
+        64,
+        256,
+    )  # Neurons of the kernel network, and of its twin for --axis labels
     twin_steps: flags.Count = 2000  # Gradient steps of the twin, of 50 images at most
-    weights: pathlib.Path | None = None  # Folder of KIND_SEED.safetensors, for --axis depth
+    weights: pathlib.Path | None = None  # Folder of SoftHebb's KIND_SEED.safetensors, for --axis depth
     features: tuple[flags.Count, flags.Count, flags.Count] = (96, 384, 1536)  # Neurons of the network in that folder
     rows: tuple[flags.choice(*controls.CONTROLS), ...] = (
         winners.KINDS
@@ -75,32 +80,43 @@ def over_neurons(config: Config, train, validation) -> tuple[dict, dict, bool, C
     return entries, *comparison.train_entries(entries, config.seeds, *sides, **run), prepare
 
 
-def over_depth(config: Config, train, validation) -> tuple[dict, dict]:
-    """Read every layer of stored networks out. -> entries and networks, as `comparison` has them."""
+def kernel_networks(config: Config, train) -> Iterator[tuple]:
+    """Let the kernel network of `kernel_cifar10.py` and its controls learn. -> kind, seed, entry, layers' states."""
+    own = {name: getattr(config, name) for name in ('epochs', 'shown', 'patches', 'batch', 'rate', 'head')}
+    rows = tuple(row for row in config.rows if row != 'backprop')
+    entries = kernel_cifar10.build_entries(kernel_cifar10.Config(neurons=config.kernel, rows=rows, **own), train)
+    for seed, kind in itertools.product(config.all_seeds, entries):
+        common.tell_status(f'{kind}, seed {seed}')
+        key, _ = jax.random.split(jax.random.key(seed))
+        yield kind, seed, entries[kind], comparison.learn(entries[kind], key, train)[0].layers
+
+
+def stored_networks(config: Config, train) -> Iterator[tuple]:
+    """Read SoftHebb's network and its controls. -> kind, seed, entry, layers' states."""
     net = presets.softhebb_network(config.features)
     like = init(net, jax.random.key(0), train[0].shape[1:]).layers
-    entries, trained = {}, {}
-    for kind in config.rows:
-        for seed in range(config.first_seed, config.first_seed + config.seeds):
-            states = interop.load_weights(config.weights / f'{kind}_{seed}.safetensors', net, like)
-            for depth in range(1, len(net) + 1):
-                row = f'{kind}, {depth}'
-                entries[row] = comparison.Entry(net[:depth], winners.HEADS[config.head](config.penalties))
-                common.tell_status(f'{row}, seed {seed}')
-                probe = entries[row].probe(net[:depth], states[:depth], jax.random.key(seed), train, validation)
-                trained[row, seed] = comparison.judge(probe, train, validation)
-                common.tell_trained(row, seed, trained[row, seed])
-    return entries, trained
+    for seed, kind in itertools.product(config.all_seeds, config.rows):
+        states = interop.load_weights(config.weights / f'{kind}_{seed}.safetensors', net, like)
+        yield kind, seed, comparison.Entry(net, None), states
 
 
-def over_labels(config: Config, train, validation) -> tuple[dict, dict]:
+def over_depth(config: Config, train, validation, keep: Callable) -> None:
+    """Read out every layer of networks, by the quadrants of its maps."""
+    probe = winners.HEADS[config.head](config.penalties)
+    networks = kernel_networks if config.weights is None else stored_networks
+    for kind, seed, entry, states in networks(config, train):
+        for depth in range(1, len(entry.net) + 1):
+            net, below = entry.net[:depth], states[:depth]
+            if config.weights is None:  # what is sent, every image by its own mean and deviation
+                post = (*kernel_cifar10.sent(net[-1]), layers.standardise)
+                net = (*net[:-1], dataclasses.replace(net[-1], post=post))
+                below = (*below[:-1], below[-1]._replace(post=(layers.PartState(),) * len(post)))
+            keep(kind, depth, seed, net, probe(net, below, jax.random.key(seed), train, validation), train)
+
+
+def over_labels(config: Config, train, validation, keep: Callable) -> None:
     """Read the kernel network out with some labels, beside a twin that learns from these alone."""
     data.labelled_subset(train[1], max(config.labels), seed=0)  # there are as many, or it is said before the first hour
-    own = {name: getattr(config, name) for name in ('epochs', 'shown', 'patches', 'batch', 'rate', 'head')}
-    settings = kernel_cifar10.Config(
-        neurons=config.kernel, rows=tuple(row for row in config.rows if row != 'backprop'), **own
-    )
-    entries, trained = kernel_cifar10.build_entries(settings, train), {}
     twin = presets.softhebb_network(config.kernel, powers=(1.0, 1.0), init=initializers.fan_in)
     head = readout.linear_head(10, norm=False, power=None, dropout=0.5, maps=False)
 
@@ -108,50 +124,49 @@ def over_labels(config: Config, train, validation) -> tuple[dict, dict]:
         flip_key, shift_key = jax.random.split(key)
         return data.random_shift(4)(shift_key, data.random_flip(flip_key, images))
 
-    def keep(kind, seed, net, states, probe, few):
-        row = f'{kind}, {len(few[1]) // 10}'
-        trained[row, seed] = comparison.judge(probe, few, validation)
-        rows[row] = comparison.Entry(net, None)
-        common.tell_trained(row, seed, trained[row, seed])
+    def some(count, seed):
+        """Give images with so many labels of each class, and as many that choose, where there are."""
+        held = min(count, int(np.bincount(validation[1]).min()))
+        sides = (train, count), (validation, held)
+        return [tuple(part[data.labelled_subset(side[1], least, seed)] for part in side) for side, least in sides]
 
-    rows: dict = {}
-    for seed in range(config.first_seed, config.first_seed + config.seeds):
-        layer_key, probe_key, twin_key = jax.random.split(jax.random.key(seed), 3)
-        learned = {}
-        for kind, entry in entries.items():
-            learned[kind] = comparison.learn(entry, jax.random.clone(layer_key), train)[0].layers
+    for kind, seed, entry, states in kernel_networks(config, train):
+        key = jax.random.split(jax.random.key(seed))[1]
         for count in config.labels:
-            held = min(count, int(np.bincount(validation[1]).min()))
-            few, chosen = (
-                tuple(part[data.labelled_subset(side[1], least, seed)] for part in side)
-                for side, least in ((train, count), (validation, held))
-            )
-            for kind, states in learned.items():
-                probe = entries[kind].probe(entries[kind].net, states, probe_key, few, chosen)
-                keep(kind, seed, entries[kind].net, states, probe, few)
-            if 'backprop' in config.rows:
-                batch = min(50, len(few[1]))
-                epochs = max(1, config.twin_steps * batch // len(few[1]))
-                schedule = readout.Schedule(epochs, batch, 1e-3, patience=max(1, epochs // 10), stop_after=epochs)
-                fit = readout.gradient_probe(head, schedule, 0, augment=augment)
-                init_key, fit_key = jax.random.split(jax.random.fold_in(twin_key, count))
-                states = init(twin, init_key, train[0].shape[1:]).layers
-                keep('backprop', seed, twin, states, fit(twin, states, fit_key, few, chosen), few)
-    return rows, trained
+            few, chosen = some(count, seed)
+            keep(kind, count, seed, entry.net, entry.probe(entry.net, states, key, few, chosen), few)
+    for seed, count in itertools.product(config.all_seeds, config.labels if 'backprop' in config.rows else ()):
+        few, chosen = some(count, seed)
+        batch = min(50, len(few[1]))
+        epochs = max(1, config.twin_steps * batch // len(few[1]))
+        schedule = readout.Schedule(epochs, batch, 1e-3, patience=max(1, epochs // 10), stop_after=epochs)
+        fit = readout.gradient_probe(head, schedule, 0, augment=augment)
+        init_key, fit_key = jax.random.split(jax.random.fold_in(jax.random.split(jax.random.key(seed), 3)[2], count))
+        states = init(twin, init_key, train[0].shape[1:]).layers
+        keep('backprop', count, seed, twin, fit(twin, states, fit_key, few, chosen), few)
 
 
 def experiment(config: Config) -> bool:
     """Measure accuracies along the axis, and report; say whether the user ended it early."""
-    if config.axis == 'depth' and (config.weights is None or not config.weights.is_dir()):
-        raise FileNotFoundError('--axis depth reads the weights of a folder; give one that softhebb_cifar10.py wrote.')
+    if config.axis == 'depth' and config.weights is not None and not config.weights.is_dir():
+        raise FileNotFoundError(f'--weights {config.weights} is no folder; give one that softhebb_cifar10.py wrote.')
     train, validation = common.load_train('cifar10', config.validation, config.data_dir, config.images)
-    interrupted, prepare = False, lambda side: side
+    entries, trained, interrupted, prepare = {}, {}, False, lambda side: side
+
+    def keep(kind, at, seed, net, probe, seen):
+        row = f'{kind}, {at}'
+        entries[row], trained[row, seed] = comparison.Entry(net, None), comparison.judge(probe, seen, validation)
+        common.tell_trained(row, seed, trained[row, seed])
+
     if config.axis == 'neurons':
         entries, trained, interrupted, prepare = over_neurons(config, train, validation)
-        if not trained:
-            raise KeyboardInterrupt
     else:
-        entries, trained = {'depth': over_depth, 'labels': over_labels}[config.axis](config, train, validation)
+        try:
+            {'depth': over_depth, 'labels': over_labels}[config.axis](config, train, validation, keep)
+        except KeyboardInterrupt:
+            interrupted = True
+    if not trained:
+        raise KeyboardInterrupt
     test = prepare(tuple(map(jax.device_put, common.load('cifar10', 'test', config.data_dir))))
     rows = comparison.score_entries(entries, trained, test)
     for row in rows:

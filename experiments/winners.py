@@ -41,6 +41,11 @@ class Settings(launch.OnDevices):
 
     dataset = 'cifar10'
 
+    @property
+    def all_seeds(self) -> range:
+        """The seeds, one by one."""
+        return range(self.first_seed, self.first_seed + self.seeds)
+
     def count_shown(self, train) -> int:
         """Give the number of images learned from, or refuse batches that are larger."""
         count = min(self.shown, len(train[1]))

@@ -56,12 +56,17 @@ def test_margins_over_neurons(small_data, tmp_path, monkeypatch):
     assert all(len(row['test_accuracy']) == 2 for row in report['rows'])
 
 
-def test_margins_over_labels(small_data, relaxed, tmp_path, monkeypatch):
+def test_margins_over_labels_and_depth_of_a_kernel_network(small_data, relaxed, tmp_path, monkeypatch):
     monkeypatch.setattr(data, 'fit_whitening', lambda x, **how: data.Whitening(np.zeros(x.shape[1:]), np.eye(1)))
     monkeypatch.setattr(data, 'whiten', lambda zca, x: x)
-    flags = ['--axis', 'labels', '--labels', '15', '--kernel', '4', '6', '--seeds', '1', '--epochs', '1']
-    flags += ['--batch', '10', '--validation', '0.2', '--twin-steps', '2', '--rows', 'learned', 'backprop']
-    flags += ['--data-dir', str(small_data)]
+    shared = ['--kernel', '4', '6', '--seeds', '1', '--epochs', '1', '--batch', '10', '--validation', '0.2']
+    shared += ['--data-dir', str(small_data), '--rows', 'learned']
+    flags = ['--axis', 'depth', *shared, 'gaussian', '--json', str(tmp_path / 'd.json')]
+    assert margins.main(flags) == 0
+    report = json.loads((tmp_path / 'd.json').read_text())
+    places = [(row['kind'], row['axis'], row['at']) for row in report['rows']]
+    assert places == [(kind, 'depth', depth) for kind in ('learned', 'gaussian') for depth in (1, 2)]
+    flags = [*shared, 'backprop', '--axis', 'labels', '--labels', '15', '--twin-steps', '2']
     assert margins.main([*flags, '--json', str(tmp_path / 'l.json'), '--figure', str(tmp_path / 'l.png')]) == 0
     report = json.loads((tmp_path / 'l.json').read_text())
     assert [(row['kind'], row['axis']) for row in report['rows']] == [('learned', 'labels'), ('backprop', 'labels')]
@@ -75,7 +80,7 @@ def test_margins_over_labels(small_data, relaxed, tmp_path, monkeypatch):
         (softhebb, '--rows random', '--rows'),
         (softhebb, '--weights nowhere', '--weights nowhere is no folder; make it first'),
         (softhebb, '--dataset imagenet', '--dataset'),
-        (margins, '--axis depth', 'give one that softhebb_cifar10.py wrote'),
+        (margins, '--axis depth --weights nowhere', 'give one that softhebb_cifar10.py wrote'),
         (margins, '--axis width', '--axis'),
         (margins, '--axis labels --labels 500 --validation 0.2 --batch 10', 'per_class=500 is more labels than class'),
     ],
