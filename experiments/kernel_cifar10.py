@@ -3,6 +3,7 @@
     python experiments/kernel_cifar10.py --json FILE                                  # 64 and 256 neurons
     python experiments/kernel_cifar10.py --neurons 256 1024 --seeds 1 --rows learned             # half an hour
     python experiments/kernel_cifar10.py --head softmax --penalties 3 10 30 --json FILE          # 1.4 points more
+    python experiments/kernel_cifar10.py --neurons 256 1024 --rows learned --beside FILE         # with SoftHebb's
     python experiments/kernel_cifar10.py --seeds 1 --images 5000 --no-flips           # a look at it
 
 The network: images, normalised and whitened (ZCA) -> 64 neurons of 3 x 3 -> 256 of 3 x 3. A neuron sends the patch's
@@ -17,20 +18,24 @@ begin. Rows:
 
 All 4 x 4 positions of the last layer, of mean 0 and deviation 1 in every image, are read out by ridge regression, or
 softmax regression, whose penalty is chosen on a validation split; images and their mirror images are learned from, and
-answers are means of both. The test split is read when all networks are finished. Published are a linear SVM's on 3 x 3
-positions, without mirror images. Strides and `--epsilon` were chosen on validation images.
+answers are means of both; with `--beside FILE` the quadrants of SoftHebb's third layer are read out as well. The test
+split is read when all networks are finished. Published are a linear SVM's on 3 x 3 positions, without mirror images.
+Strides and `--epsilon` were chosen on validation images.
 """
 
 import dataclasses
 import functools
+import pathlib
 import sys
+from collections.abc import Callable
 
 import common
 import jax
 import winners
 
-from hebbjax import Layer, Window, data, layers
+from hebbjax import Layer, Window, data, init, interop, layers, readout
 from hebbjax.cli import flags
+from hebbjax.training import presets
 
 PAPER = {(64, 256): 77.5, (256, 1024): 82.0, (512, 8192): 84.0}  # neurons -> percent
 
@@ -45,6 +50,7 @@ class Config(winners.Settings):
     sigma: flags.Rate = 0.6  # Width of the kernel
     whitening_images: flags.Count = 9000  # Images that ZCA is fitted to
     epsilon: flags.Rate = 0.1  # Added to its eigenvalues
+    beside: pathlib.Path | None = None  # Weights that softhebb_cifar10.py wrote: its highest layer is read out as well
     penalties: tuple[flags.Rate, ...] = (0.1, 1.0, 10.0, 30.0, 100.0)  # Of the head, to choose from
 
 
@@ -78,7 +84,18 @@ def build_entries(config: Config, train) -> dict:
     prepare = jax.jit(lambda images: layers.standardise(layers.to_intensities(images)))
     zca = data.fit_whitening(prepare(train[0][: config.whitening_images]), epsilon=config.epsilon)
     net = make_network(config, (layers.standardise, functools.partial(data.whiten, zca)), count)
-    return winners.beside_controls(config, net, count, paper=PAPER.get(config.neurons))
+    if config.beside is None:
+        return winners.beside_controls(config, net, count, paper=PAPER.get(config.neurons))
+    return winners.beside_controls(config, net, count, beside=read_softhebb(config, train[0].shape[1:]))
+
+
+def read_softhebb(config: Config, shape: tuple[int, ...]) -> Callable:
+    """Give what SoftHebb's highest layer answers to images, each by its own mean and deviation, by quadrants."""
+    net = presets.softhebb_network()
+    states = interop.load_weights(config.beside, net, init(net, jax.random.key(0), shape).layers)
+    net = (*net[:-1], dataclasses.replace(net[-1], post=(*net[-1].post, layers.standardise)))
+    states = (*states[:-1], states[-1]._replace(post=(*states[-1].post, layers.PartState())))
+    return functools.partial(readout.probe_features, net, states, mesh=config.mesh())
 
 
 def experiment(config: Config) -> bool:

@@ -67,14 +67,13 @@ def winner_layer(settings: Settings, features: int, count: int, window: Window, 
 
 
 def beside_controls(
-    settings: Settings, net: tuple[Layer, ...], count: int, block: int = 1000, paper: float | None = None
+    settings: Settings, net: tuple[Layer, ...], count: int, block: int = 1000, paper: float | None = None, beside=None
 ) -> Mapping[str, comparison.Entry]:
     """Make the network's entry, layer after layer from image patches, and those of its controls, read out by the head
-    on features of `block` images at once.
+    on features of `block` images at once, and on what is `beside` them.
     """
-    probe = HEADS[settings.head](
-        settings.penalties, block, mesh=settings.mesh(), flips=settings.flips, crops=settings.crops
-    )
+    views = {'flips': settings.flips, 'crops': settings.crops, 'beside': beside}
+    probe = HEADS[settings.head](settings.penalties, block, mesh=settings.mesh(), **views)
     stages = tuple(Stage(settings.epochs, (number,)) for number in range(len(net)))
     entry = comparison.Entry(net, probe, stages, settings.batch, controls.patch_rows, count, paper=paper)
     return controls.with_controls(entry, settings.rows)
