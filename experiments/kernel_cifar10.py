@@ -33,7 +33,7 @@ import common
 import jax
 import winners
 
-from hebbjax import Layer, Window, data, init, interop, layers, readout
+from hebbjax import Layer, Window, init, interop, layers, readout
 from hebbjax.cli import flags
 from hebbjax.training import presets
 
@@ -71,22 +71,14 @@ def make_network(config: Config, pre: tuple, count: int) -> tuple[Layer, ...]:
     return tuple(net)
 
 
-def sent(layer: Layer) -> tuple:
-    """Give the parts of a layer's `post` that make what it sends, without those that prepare it for a classifier."""
-    return layer.post[:2]
-
-
 def build_entries(config: Config, train) -> dict:
     """Build the network that learns, and its controls; whitening is fitted to the first images."""
     count = config.count_shown(train)
     common.check_fits(make_network(config, (layers.standardise,), count), train[0].shape[1:])
-    common.tell_status('whitening')
-    prepare = jax.jit(lambda images: layers.standardise(layers.to_intensities(images)))
-    zca = data.fit_whitening(prepare(train[0][: config.whitening_images]), epsilon=config.epsilon)
-    net = make_network(config, (layers.standardise, functools.partial(data.whiten, zca)), count)
-    if config.beside is None:
-        return winners.beside_controls(config, net, count, paper=PAPER.get(config.neurons))
-    return winners.beside_controls(config, net, count, beside=read_softhebb(config, train[0].shape[1:]))
+    net = make_network(config, winners.whitened(train[0][: config.whitening_images], config.epsilon), count)
+    beside = None if config.beside is None else read_softhebb(config, train[0].shape[1:])
+    paper = PAPER.get(config.neurons) if beside is None else None
+    return winners.beside_controls(config, net, count, paper=paper, beside=beside)
 
 
 def read_softhebb(config: Config, shape: tuple[int, ...]) -> Callable:

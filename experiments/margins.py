@@ -53,9 +53,7 @@ class Config(winners.Settings):
     twin_steps: flags.Count = 2000  # Gradient steps of the twin, of 50 images at most
     weights: pathlib.Path | None = None  # Folder of SoftHebb's KIND_SEED.safetensors, for --axis depth
     features: tuple[flags.Count, flags.Count, flags.Count] = (96, 384, 1536)  # Neurons of the network in that folder
-    rows: tuple[flags.choice(*controls.CONTROLS), ...] = (
-        winners.KINDS
-    )  # How filters are made; backprop: of --axis labels
+    rows: tuple[flags.choice(*controls.CONTROLS), ...] = winners.KINDS  # Kinds of filters; backprop: for labels alone
     flips: bool = False  # Learn from mirror images as well, and let answers be means of both, for --axis neurons
     figure: pathlib.Path | None = None  # File for the picture of accuracies (png, pdf, svg)
 
@@ -63,10 +61,8 @@ class Config(winners.Settings):
 def over_neurons(config: Config, train, validation) -> tuple[dict, dict, bool, Callable]:
     """Train a layer of every size, and its controls. -> entries, networks, whether ended early, preparation."""
     count, entries = config.count_shown(train), {}
-    see = lambda images: layers.standardise(layers.to_intensities(images))  # noqa: E731
-    common.tell_status('whitening')
-    zca = data.fit_whitening(see(train[0][:9000]), epsilon=1e-2)
-    white = jax.jit(lambda images: data.whiten(zca, see(images)))
+    standardise, whiten = winners.whitened(train[0][:9000], epsilon=1e-2)
+    white = jax.jit(lambda images: whiten(standardise(layers.to_intensities(images))))
 
     def prepare(side):  # once for all networks: it takes longer than a small one's features
         return jax.device_put(over_blocks(white, side[0], 1000)), side[1]
@@ -107,10 +103,9 @@ def over_depth(config: Config, train, validation, keep: Callable) -> None:
     for kind, seed, entry, states in networks(config, train):
         for depth in range(1, len(entry.net) + 1):
             net, below = entry.net[:depth], states[:depth]
-            if config.weights is None:  # what is sent, every image by its own mean and deviation
-                post = (*kernel_cifar10.sent(net[-1]), layers.standardise)
-                net = (*net[:-1], dataclasses.replace(net[-1], post=post))
-                below = (*below[:-1], below[-1]._replace(post=(layers.PartState(),) * len(post)))
+            if config.weights is None:  # maps that are sent on, of every image by its own mean and deviation
+                net = (*net[:-1], dataclasses.replace(net[-1], post=(*net[-1].post[:2], layers.standardise)))
+                below = (*below[:-1], below[-1]._replace(post=(layers.PartState(),) * 3))
             keep(kind, depth, seed, net, probe(net, below, jax.random.key(seed), train, validation), train)
 
 
@@ -169,16 +164,14 @@ def experiment(config: Config) -> bool:
         raise KeyboardInterrupt
     test = prepare(tuple(map(jax.device_put, common.load('cifar10', 'test', config.data_dir))))
     rows = comparison.score_entries(entries, trained, test)
+    lines = {}
     for row in rows:
         kind, at = row.row.split(', ')
         row.more |= {'kind': kind, 'axis': config.axis, 'at': int(at)}
+        lines.setdefault(kind, {})[int(at)] = row.test_accuracy
     common.report(config, rows, f'CIFAR-10 over {config.axis}, accuracy in percent', {}, interrupted)
-    lines = {
-        kind: {row.more['at']: row.test_accuracy for row in rows if row.more['kind'] == kind} for kind in config.rows
-    }
     over = {'neurons': 'neurons', 'depth': 'layer', 'labels': 'labels per class'}[config.axis]
-    figure = plots.margin_curves({kind: line for kind, line in lines.items() if line}, over=over, title='CIFAR-10')
-    common.write_figure(config.figure, figure)
+    common.write_figure(config.figure, plots.margin_curves(lines, over=over, title='CIFAR-10'))
     return interrupted
 
 

@@ -1,14 +1,16 @@
 """What the networks of winner-take-all by the angle share: settings, the layer, its controls, going through them."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping
 
 import common
+import jax
 import numpy as np
 import optax
 
-from hebbjax import Layer, Window, plots, readout, rules, transforms
+from hebbjax import Layer, Window, data, layers, plots, readout, rules, transforms
 from hebbjax.cli import flags, launch
 from hebbjax.training import Stage, comparison, controls
 
@@ -64,6 +66,13 @@ def winner_layer(settings: Settings, features: int, count: int, window: Window, 
     rule = rules.instar(1, metric='cosine', reduce=rules.mean_over_credit)
     tx = optax.chain(transforms.scale_by_rate(rate), transforms.project_unit_rows())
     return Layer(features, rule, tx, window, patches_per_image=settings.patches, **how)
+
+
+def whitened(images, epsilon: float) -> tuple[Callable, Callable]:
+    """Fit ZCA to images, each by its own mean and deviation. -> the parts of `pre` that do the one, then the other."""
+    common.tell_status('whitening')
+    see = jax.jit(lambda images: layers.standardise(layers.to_intensities(images)))
+    return layers.standardise, functools.partial(data.whiten, data.fit_whitening(see(images), epsilon=epsilon))
 
 
 def beside_controls(

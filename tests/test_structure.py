@@ -141,7 +141,7 @@ def test_the_house_can_be_read():
     core = ['base', 'transforms', 'training.step', 'rules.competition', 'rules.top_k', 'rules.local', 'rules.hebbian']
     core += ['rules.products']
     core += [name for name in lines if name.split('.')[0] == 'layers' and name not in options]
-    assert sum(lines.values()) <= 12560
+    assert sum(lines.values()) <= 12570
     assert sum(lines[name] for name in core) <= 1990
     assert max(lines.values()) <= 400
     assert len([*ROOT.glob('*.py')]) <= 6

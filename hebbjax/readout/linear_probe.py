@@ -18,17 +18,16 @@ from hebbjax.readout.blocks import cut_blocks, over_blocks
 from hebbjax.readout.linear import Penalty
 from hebbjax.readout.probe import Probe, ProbeFit, check_input, one_image, probe_features
 from hebbjax.support import devices
-from hebbjax.support.checks import check_count, check_flag, check_labels, host_memory, require
+from hebbjax.support.checks import check_count, check_flag, check_labels, host_memory, require, show
 from hebbjax.support.moments import add_moments, is_wide
 from hebbjax.support.shards import Shards, parts_of
 
-Features = Callable[[AnyArray], Array]
 AT_ONCE = 8  # one by this is the share of the memory that features of all images fill
 
 
 def ridge_probe(
     penalty: Penalty = 1.0, block: int = 1000, mesh: Mesh | None = None, *,
-    flips: bool = False, crops: int = 0, beside: Features | None = None,
+    flips: bool = False, crops: int = 0, beside: Callable | None = None,
 ) -> ProbeFit:  # fmt: skip
     """Read out by ridge regression in closed form; validation images are looked at to choose one of several penalties.
 
@@ -42,8 +41,8 @@ def ridge_probe(
         flips: fit to every image and its mirror image, and read out the mean of both.
         crops: fit as well to each view moved by so many pixels to each corner, reflected at the edges, and read out the
             mean of all: with flips the ten crops of Krizhevsky et al. 2012 (4.1), as large as the image; 0: none.
-        beside: features that are read out beside the network's, images [b, H, W, C] -> [b, F'], such as those of
-            another network: `functools.partial(probe_features, net, states)`.
+        beside: features that are read out beside the network's, images [b, H, W, C] -> [b, F'], such as another
+            network's: `functools.partial(probe_features, net, states, mesh=mesh)`.
     """
     mesh = devices.check_mesh(mesh)
     penalties = linear.check_penalties(penalty, least=0)
@@ -68,7 +67,7 @@ def ridge_probe(
 
 def softmax_probe(
     penalty: Penalty = 10.0, block: int = 1000, mesh: Mesh | None = None, *,
-    flips: bool = False, crops: int = 0, beside: Features | None = None,
+    flips: bool = False, crops: int = 0, beside: Callable | None = None,
 ) -> ProbeFit:  # fmt: skip
     """Read out by softmax regression, see `softmax`: features of all images are held in float32 while it is fitted.
 
@@ -89,13 +88,12 @@ def softmax_probe(
     return _linear_probe(check, choose, len(penalties) > 1, block, mesh, flips, crops, beside)
 
 
-def _linear_probe(
-    check_size: Callable, choose: Callable, chooses: bool, block: int, mesh: Any, flips: bool, crops: int, beside: Any
-) -> ProbeFit:
+def _linear_probe(check_size, choose, chooses, block, mesh, flips, crops, beside) -> ProbeFit:
     """Make a probe of `choose`: (sides, features, images learned from, images that choose) -> PenaltyChoice."""
     check_count('block', block)
     check_flag('flips', flips)
     check_count('crops', crops, 0)
+    require(beside is None or callable(beside), f'beside={show(beside)} is no function of images; leave it out.')
     moves = [(0, 0), *(itertools.product((-crops, crops), repeat=2) if crops else ())]
     moves = [(*move, step) for step in (1, -1)[: 1 + flips] for move in moves]
 

@@ -3,13 +3,15 @@
 import json
 
 import dictionary_cifar10
+import jax
 import jax.numpy as jnp
 import kernel_cifar10 as script
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hebbjax import data
+from hebbjax import data, init, interop
+from hebbjax.training import presets
 
 TINY = '--seeds 1 --epochs 1 --neurons 6 8 --batch 10 --shown 30 --patches 8 --whitening-images 30'
 DICTIONARY = '--seeds 1 --epochs 1 --neurons 8 --batch 10 --shown 30 --patches 8'
@@ -39,12 +41,22 @@ def test_rows_are_printed_written_and_drawn(head, small_data, tmp_path, capsys):
     assert 'learned, seed 0: validation' in capsys.readouterr().out
 
 
+def test_features_of_softhebb_stand_beside(small_data, tmp_path):
+    net, path = presets.softhebb_network(), tmp_path / 'softhebb.safetensors'
+    interop.save_weights(path, net, init(net, jax.random.key(0), (24, 24, 3)).layers)
+    flags = [*TINY.split(), '--rows', 'learned', '--no-flips', '--data-dir', str(small_data), '--beside', str(path)]
+    assert script.main([*flags, '--json', str(tmp_path / 'r.json')]) == 0
+    (row,) = json.loads((tmp_path / 'r.json').read_text())['rows']
+    assert row['test_accuracy'][0] > 60 and row['paper'] is None  # the paper's is of one network
+
+
 @pytest.mark.parametrize(
     'flags, says',
     [
         ('--batch 500', '--batch 500 is larger than the 30 images learned from; use 30 at most'),
         ('--sigma 0', '--sigma=0.0 is out of range'),
         ('--rows backprop', '--rows'),
+        ('--beside nowhere.safetensors', 'nowhere.safetensors'),
         ('--neurons 0 8', '--neurons[0]=0 is out of range'),
     ],
 )

@@ -1,5 +1,7 @@
 """Softmax regression: against scikit-learn, in any blocks of rows and columns; what probes make of it, and refusals."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,6 +83,22 @@ def test_a_probe_is_a_fit_to_features_in_blocks_of_any_size(flips, crops, bars):
     assert readout.probe_accuracy(probe, *bars) > 90
 
 
+def test_features_of_another_network_are_read_out_beside(rng, bars):
+    states, others = (layers.init(NET, jax.random.key(seed), (6, 6, 1)).layers for seed in (0, 1))
+    noise = rng.uniform(size=(200, 6, 6, 1)).astype(np.float32)  # no easy ones
+    beside = functools.partial(readout.probe_features, NET, others)
+    both, of_noise = (np.hstack([readout.probe_features(NET, states, x), beside(x)]) for x in (bars[0], noise))
+    softmax_model = readout.fit_softmax(both, bars[1], 3, 0.01).model
+    ridge_model = readout.fit_ridge([(both, bars[1])], 3, 0.01)
+    for fit, model in (readout.softmax_probe, softmax_model), (readout.ridge_probe, ridge_model):
+        probe = fit(0.01, 25, beside=beside)(NET, states, None, bars, bars)
+        alone = fit(0.01, 25)(NET, states, None, bars, bars)
+        same, other = (
+            np.mean(np.asarray(one.predict(noise)) == readout.predict_linear(model, of_noise)) for one in (probe, alone)
+        )
+        assert same > 0.97 > other  # features of another block size differ in their last digit
+
+
 def test_a_probe_chooses_by_validation_images(bars):
     states = layers.init(NET, jax.random.key(0), (6, 6, 1)).layers
     few, held_out = (bars[0][:12], bars[1][:12]), (bars[0][12:], bars[1][12:])
@@ -115,6 +133,7 @@ def test_what_does_not_fit_is_refused(rng, bars, monkeypatch):
             lambda: jax.jit(lambda x: readout.fit_softmax(x, labels, 4).model.w)(jnp.asarray(x)),
             'call them outside of jit',
         ),
+        (lambda: readout.softmax_probe(beside=NET), 'is no function of images; leave it out'),
         (lambda: readout.softmax_probe(mesh=jax.make_mesh((1,), ('x',))), "has not the one axis 'data'"),
     ]
     for call, says in calls:
