@@ -8,13 +8,11 @@ neuron at the smallest angle moves towards what it won, from image patches on; w
 sent, and means of the quadrants are read out by ridge regression. Seeds and kinds of filters share each size's program.
 
 --axis depth: both layers of the kernel network of `kernel_cifar10.py`, or the three of SoftHebb's, which
-`softhebb_cifar10.py --weights FOLDER` wrote and `--weights FOLDER` reads. Each is read out by ridge regression on the
-means of its quadrants: do accuracies rise from layer to layer?
+`--weights FOLDER` of `softhebb_cifar10.py` wrote and here reads. Each is read out by means of quadrants: does it rise?
 
---axis labels: the kernel network, learned without labels, read out with 10, 50, 100 and 500 labelled images of each
-class, beside a network of as many neurons that learns end to end from these (batch norm, 3 x 3 convolutions,
-overlapping maxima; images flipped and shifted). As many more images of each class, where there are, choose the penalty,
-and the epoch of the twin.
+--axis labels: the same network, learned without labels, read out with 10, 50, 100 and 500 labels of each class, beside
+one of as many neurons that learns end to end from these images (batch norm, 3 x 3 convolutions, overlapping maxima;
+flips and shifts). As many more images of each class, where there are, choose the penalty, and the epoch of the twin.
 
 Choices are made on validation images, test images are read once.
 """
@@ -46,16 +44,17 @@ class Config(winners.Settings):
     neurons: tuple[flags.Count, ...] = (8, 16, 32, 64, 128, 256, 512)  # Sizes of the layer, for --axis neurons
     stride: flags.Count = 2  # Of its windows
     labels: tuple[flags.Count, ...] = (10, 50, 100, 500)  # Labelled images of each class, for --axis labels
-    kernel: tuple[flags.Count, flags.Count] = (
-        64,
-        256,
-    )  # Neurons of the kernel network, and of its twin for --axis labels
+    kernel: tuple[flags.Count, flags.Count] = (64, 256)  # Neurons of the kernel network and of its twin
     twin_steps: flags.Count = 2000  # Gradient steps of the twin, of 50 images at most
-    weights: pathlib.Path | None = None  # Folder of SoftHebb's KIND_SEED.safetensors, for --axis depth
-    features: tuple[flags.Count, flags.Count, flags.Count] = (96, 384, 1536)  # Neurons of the network in that folder
+    weights: pathlib.Path | None = None  # Folder of SoftHebb's KIND_SEED.safetensors, for --axis depth and labels
+    features: tuple[flags.Count, flags.Count, flags.Count] = (96, 384, 1536)  # Neurons of the network in there
     rows: tuple[flags.choice(*controls.CONTROLS), ...] = winners.KINDS  # Kinds of filters; backprop: for labels alone
     flips: bool = False  # Learn from mirror images as well, and let answers be means of both, for --axis neurons
     figure: pathlib.Path | None = None  # File for the picture of accuracies (png, pdf, svg)
+
+    def networks(self, train) -> Iterator[tuple]:
+        """Give those that are asked for. -> kind, seed, entry, layers' states."""
+        return (kernel_networks if self.weights is None else stored_networks)(self, train)
 
 
 def over_neurons(config: Config, train, validation) -> tuple[dict, dict, bool, Callable]:
@@ -77,7 +76,7 @@ def over_neurons(config: Config, train, validation) -> tuple[dict, dict, bool, C
 
 
 def kernel_networks(config: Config, train) -> Iterator[tuple]:
-    """Let the kernel network of `kernel_cifar10.py` and its controls learn. -> kind, seed, entry, layers' states."""
+    """Let the kernel network of `kernel_cifar10.py` and its controls learn."""
     own = {name: getattr(config, name) for name in ('epochs', 'shown', 'patches', 'batch', 'rate', 'head')}
     rows = tuple(row for row in config.rows if row != 'backprop')
     entries = kernel_cifar10.build_entries(kernel_cifar10.Config(neurons=config.kernel, rows=rows, **own), train)
@@ -88,19 +87,19 @@ def kernel_networks(config: Config, train) -> Iterator[tuple]:
 
 
 def stored_networks(config: Config, train) -> Iterator[tuple]:
-    """Read SoftHebb's network and its controls. -> kind, seed, entry, layers' states."""
+    """Read SoftHebb's network and its controls."""
     net = presets.softhebb_network(config.features)
     like = init(net, jax.random.key(0), train[0].shape[1:]).layers
-    for seed, kind in itertools.product(config.all_seeds, config.rows):
+    rows = [row for row in config.rows if row != 'backprop' or config.axis == 'depth']
+    for seed, kind in itertools.product(config.all_seeds, rows):
         states = interop.load_weights(config.weights / f'{kind}_{seed}.safetensors', net, like)
-        yield kind, seed, comparison.Entry(net, None), states
+        yield kind, seed, comparison.Entry(net, winners.HEADS[config.head](config.penalties)), states
 
 
 def over_depth(config: Config, train, validation, keep: Callable) -> None:
     """Read out every layer of networks, by the quadrants of its maps."""
     probe = winners.HEADS[config.head](config.penalties)
-    networks = kernel_networks if config.weights is None else stored_networks
-    for kind, seed, entry, states in networks(config, train):
+    for kind, seed, entry, states in config.networks(train):
         for depth in range(1, len(entry.net) + 1):
             net, below = entry.net[:depth], states[:depth]
             if config.weights is None:  # maps that are sent on, of every image by its own mean and deviation
@@ -110,9 +109,10 @@ def over_depth(config: Config, train, validation, keep: Callable) -> None:
 
 
 def over_labels(config: Config, train, validation, keep: Callable) -> None:
-    """Read the kernel network out with some labels, beside a twin that learns from these alone."""
+    """Read networks out with some labels, beside a twin that learns from these alone."""
     data.labelled_subset(train[1], max(config.labels), seed=0)  # there are as many, or it is said before the first hour
-    twin = presets.softhebb_network(config.kernel, powers=(1.0, 1.0), init=initializers.fan_in)
+    neurons = config.kernel if config.weights is None else config.features
+    twin = presets.softhebb_network(neurons, powers=(1.0,) * len(neurons), init=initializers.fan_in)
     head = readout.linear_head(10, norm=False, power=None, dropout=0.5, maps=False)
 
     def augment(key, images):
@@ -125,7 +125,7 @@ def over_labels(config: Config, train, validation, keep: Callable) -> None:
         sides = (train, count), (validation, held)
         return [tuple(part[data.labelled_subset(side[1], least, seed)] for part in side) for side, least in sides]
 
-    for kind, seed, entry, states in kernel_networks(config, train):
+    for kind, seed, entry, states in config.networks(train):
         key = jax.random.split(jax.random.key(seed))[1]
         for count in config.labels:
             few, chosen = some(count, seed)
@@ -143,7 +143,7 @@ def over_labels(config: Config, train, validation, keep: Callable) -> None:
 
 def experiment(config: Config) -> bool:
     """Measure accuracies along the axis, and report; say whether the user ended it early."""
-    if config.axis == 'depth' and config.weights is not None and not config.weights.is_dir():
+    if config.weights is not None and not config.weights.is_dir():
         raise FileNotFoundError(f'--weights {config.weights} is no folder; give one that softhebb_cifar10.py wrote.')
     train, validation = common.load_train('cifar10', config.validation, config.data_dir, config.images)
     entries, trained, interrupted, prepare = {}, {}, False, lambda side: side

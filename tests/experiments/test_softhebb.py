@@ -34,7 +34,7 @@ def test_rows_weights_and_margins_of_depth(small_data, relaxed, tmp_path, capsys
         lengths, before = (np.linalg.norm(state.w, axis=1) for state in (own, drawn))
         assert np.abs(lengths - 1).mean() < np.abs(before - 1).mean()  # rows shrink towards length 1
 
-    flags = ['--axis', 'depth', '--features', '4', '6', '8', '--rows', 'learned', '--seeds', '1']
+    flags = ['--axis', 'depth', '--rows', 'learned', '--features', '4', '6', '8', '--seeds', '1']
     flags += ['--weights', str(tmp_path), '--data-dir', str(small_data), '--validation', '0.2', '--batch', '5']
     assert margins.main([*flags, '--json', str(tmp_path / 'm.json'), '--figure', str(tmp_path / 'm.png')]) == 0
     report = json.loads((tmp_path / 'm.json').read_text())
@@ -42,6 +42,11 @@ def test_rows_weights_and_margins_of_depth(small_data, relaxed, tmp_path, capsys
     assert places == [('learned', depth) for depth in (1, 2, 3)]
     assert (tmp_path / 'm.png').read_bytes().startswith(b'\x89PNG')
     assert '| depth | learned, test % |' in tables.lay_out([report])
+
+    flags = [*flags[4:], '--axis', 'labels', '--labels', '15', '--twin-steps', '2', '--rows', 'learned', 'backprop']
+    assert margins.main([*flags, '--json', str(tmp_path / 'l.json')]) == 0
+    report = json.loads((tmp_path / 'l.json').read_text())
+    assert [(row['kind'], row['at']) for row in report['rows']] == [('learned', 15), ('backprop', 15)]
 
 
 def test_margins_over_neurons(small_data, tmp_path, monkeypatch):
