@@ -1,12 +1,13 @@
 """Write the tables of RESULTS.md and README.md from the JSON files in results/, so that no figure is typed by hand.
 
-python experiments/tables.py          # fills every `<!-- table: a.json b.json -->` ... `<!-- end -->`
+python experiments/tables.py     # fills every `<!-- table: a.json b.json -->`, or `CONTROLS`, ... `<!-- end -->`
 """
 
 import json
 import pathlib
 import re
 import sys
+from collections.abc import Callable
 from statistics import fmean
 
 from amato_cifar10 import tables as amato_tables
@@ -24,15 +25,52 @@ COLUMNS = {
     'nearest_cosine_median': ('median cosine', '{:.2f}'),
     'unit_convergence': ('converged', '{:.2f}'),
 }
+CONTROLS = {  # task -> files and row of each column: untrained, copied patches, learned, backprop
+    'digits, 32 filters, 1 maximum': ('digits untrained', 'digits patches', 'digits hebbian', 'digits backprop'),
+    'Fashion-MNIST, 400 filters, 6 x 6 maxima': (
+        'fashion_mnist_features untrained', 'fashion_mnist_patches patches', 'fashion_mnist_features hebbian',
+        'h200_fashion_mnist backprop'),
+    'Fashion-MNIST, 3 x 3 maxima': (
+        'fashion_mnist_coarse untrained', 'fashion_mnist_coarse_patches patches', 'fashion_mnist_coarse hebbian',
+        'h200_fashion_mnist_coarse backprop'),
+    'MNIST, 2000 dense units': ('', 'krotov_mnist untrained', 'krotov_mnist hebbian', 'h200_krotov_mnist backprop'),
+    'CIFAR-10, three layers (Miconi)': (
+        'miconi_triangle triangle_untrained', 'miconi_patches triangle_patches', 'miconi_triangle triangle_trained',
+        ''),
+    'CIFAR-10, three layers (SoftHebb)': (
+        'softhebb_0 initialised', 'softhebb_0 patches', 'softhebb_0 softhebb_1 softhebb_2 learned', ''),
+    'CIFAR-10, two layers (kernel network)': ('kernel_64 gaussian', 'kernel_64 patches', 'kernel_64 learned', ''),
+    'CIFAR-10, the same, four times as wide': ('', '', 'kernel_256 learned', ''),
+}  # fmt: skip
 
 
 def fill_tables(text: str, folder: pathlib.Path) -> str:
     """Make the tables of a document anew, from the JSON files in a folder that it names."""
 
+    def read(names) -> list[dict]:
+        return [json.loads((folder / name).read_text()) for name in names]
+
     def fill(mark: re.Match) -> str:
-        return mark[1] + lay_out([json.loads((folder / name).read_text()) for name in mark[2].split()]) + mark[3]
+        table = lay_out_controls(read) if mark[2] == 'CONTROLS' else lay_out(read(mark[2].split()))
+        return mark[1] + table + mark[3]
 
     return MARKED.sub(fill, text)
+
+
+def lay_out_controls(read: Callable) -> str:
+    """Lay out what learning is worth: a line for each task of `CONTROLS`."""
+
+    def find(place: str) -> dict:
+        *files, name = place.split()
+        return next(row for row in join_seeds(read(f'{file}.json' for file in files)) if row['row'] == name)
+
+    lines = []
+    for task, places in CONTROLS.items():
+        rows = [find(place) if place else None for place in places]
+        cells = [mean_std(row['test_accuracy']) if row else '' for row in rows]
+        lines.append([task, *cells, beside_paper(rows[2]['test_accuracy'], rows[2]['paper'])[1]])
+    head = ['test %', 'untrained', 'copied patches', 'Hebbian', 'backprop', 'paper, Hebbian']
+    return '\n'.join([*markdown(head, lines), ''])
 
 
 def lay_out(reports: list[dict]) -> str:
@@ -96,18 +134,7 @@ def lay_out_heads(rows: list[dict]) -> list[str]:
 
 def lay_out_miconi(rows: list[dict]) -> list[str]:
     """Lay out stacks of layers, every layer read out, with the paper's numbers beside ours."""
-    head = [
-        'row',
-        'L1 quadrants %',
-        'paper',
-        'L2 quadrants %',
-        'paper',
-        'final %',
-        'paper',
-        'train %',
-        'seeds',
-        'run s',
-    ]
+    head = ['row', *(part for name in ('L1 quadrants', 'L2 quadrants', 'final') for part in (f'{name} %', 'paper'))]
     lines = []
     for row in rows:
         cells = [row['row']]
@@ -117,7 +144,8 @@ def lay_out_miconi(rows: list[dict]) -> list[str]:
         cells.append(f'{row["compile_seconds"]:.1f}' if row['compile_seconds'] else '')  # not told apart
         lowest, _, highest = row['win_rates'][2]
         lines.append([*cells, f'{lowest:.4f} to {highest:.4f}', ' / '.join(f'{share:.2f}' for share in row['nonzero'])])
-    return markdown([*head, 'compile s', 'win rates, layer 3', 'non-zero answers'], lines)
+    told = 'train %', 'seeds', 'run s', 'compile s', 'win rates, layer 3', 'non-zero answers'
+    return markdown([*head, *told], lines)
 
 
 def main(argv: list[str]) -> int:
