@@ -69,6 +69,6 @@ def flag(name: str) -> str:
 
 
 def settings_json(settings: Any) -> dict:
-    """Give all settings of a dataclass but the names of files, as plain JSON values."""
-    values = {name: value for name, value in dataclasses.asdict(settings).items() if name not in PLACES}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    """Give all settings of a dataclass but those that say where, as plain JSON values; of a file its name."""
+    plain = lambda value: getattr(value, 'name', list(value) if isinstance(value, tuple) else value)  # noqa: E731
+    return {name: plain(value) for name, value in dataclasses.asdict(settings).items() if name not in PLACES}

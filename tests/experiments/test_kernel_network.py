@@ -46,7 +46,9 @@ def test_features_of_softhebb_stand_beside(small_data, tmp_path):
     interop.save_weights(path, net, init(net, jax.random.key(0), (24, 24, 3)).layers)
     flags = [*TINY.split(), '--rows', 'learned', '--no-flips', '--data-dir', str(small_data), '--beside', str(path)]
     assert script.main([*flags, '--json', str(tmp_path / 'r.json')]) == 0
-    (row,) = json.loads((tmp_path / 'r.json').read_text())['rows']
+    report = json.loads((tmp_path / 'r.json').read_text())
+    (row,) = report['rows']
+    assert report['config']['beside'] == path.name
     assert row['test_accuracy'][0] > 60 and row['paper'] is None  # the paper's is of one network
 
 
