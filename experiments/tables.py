@@ -41,6 +41,7 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
         'softhebb_0 initialised', 'softhebb_0 patches', 'softhebb_0 softhebb_1 softhebb_2 learned', ''),
     'CIFAR-10, two layers (kernel network)': ('kernel_64 gaussian', 'kernel_64 patches', 'kernel_64 learned', ''),
     'CIFAR-10, the same, four times as wide': ('', '', 'kernel_256 learned', ''),
+    "CIFAR-10, this beside SoftHebb's third layer": ('', '', 'kernel_256_beside learned', ''),
 }  # fmt: skip
 
 
