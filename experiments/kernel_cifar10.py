@@ -75,8 +75,8 @@ def build_entries(config: Config, train) -> dict:
     """Build the network that learns, and its controls; whitening is fitted to the first images."""
     count = config.count_shown(train)
     common.check_fits(make_network(config, (layers.standardise,), count), train[0].shape[1:])
+    beside = None if config.beside is None else read_softhebb(config, train[0].shape[1:])  # refused before whitening
     net = make_network(config, winners.whitened(train[0][: config.whitening_images], config.epsilon), count)
-    beside = None if config.beside is None else read_softhebb(config, train[0].shape[1:])
     paper = PAPER.get(config.neurons) if beside is None else None
     return winners.beside_controls(config, net, count, paper=paper, beside=beside)
 
