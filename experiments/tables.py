@@ -38,7 +38,8 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
         'miconi_triangle triangle_untrained', 'miconi_patches triangle_patches',
         'miconi_triangle triangle_trained', ''),
     'CIFAR-10, three layers (SoftHebb)': (
-        'softhebb_0 initialised', 'softhebb_centred_0 softhebb_centred_1 softhebb_centred_2 centred_patches',
+        'softhebb_0 softhebb_initialised_1 initialised',
+        'softhebb_centred_0 softhebb_centred_1 softhebb_centred_2 centred_patches',
         'softhebb_0 softhebb_1 softhebb_2 learned', ''),
     'CIFAR-10, two layers (kernel network)': ('kernel_64 gaussian', 'kernel_64 patches', 'kernel_64 learned', ''),
     'CIFAR-10, the same, four times as wide': ('', '', 'kernel_256 learned', ''),
@@ -66,12 +67,11 @@ def lay_out_controls(read: Callable) -> str:
         *files, name = place.split()
         return next(row for row in join_seeds(read(f'{file}.json' for file in files)) if row['row'] == name)
 
-    lines = []
+    lines, head = [], ['test %', 'untrained', 'copied patches', 'Hebbian', 'backprop', 'paper, Hebbian']
     for task, places in CONTROLS.items():
         rows = [find(place) if place else None for place in places]
         cells = [mean_std(row['test_accuracy']) if row else '' for row in rows]
         lines.append([task, *cells, beside_paper(rows[2]['test_accuracy'], rows[2]['paper'])[1]])
-    head = ['test %', 'untrained', 'copied patches', 'Hebbian', 'backprop', 'paper, Hebbian']
     return '\n'.join([*markdown(head, lines), ''])
 
 
