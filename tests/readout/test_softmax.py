@@ -80,7 +80,7 @@ def test_a_probe_is_a_fit_to_features_in_blocks_of_any_size(flips, crops, bars):
         probe = readout.softmax_probe(0.01, block, flips=flips, crops=crops)(NET, states, None, bars, bars)
         np.testing.assert_array_equal(probe.predict(bars[0]), expected)
         assert probe.penalties == ()
-    assert readout.probe_accuracy(probe, *bars) > 90
+    assert readout.probe_accuracy(probe, *bars) > (90 if crops else 95)  # bars that are moved are less alike
 
 
 def test_features_of_another_network_are_read_out_beside(rng, bars):
