@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import pathlib
 import sys
+import types
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
@@ -14,19 +15,22 @@ import jax
 import numpy as np
 import optax
 
-from hebbjax import Layer, Window, data, interop, plots, readout, rules, transforms
+from hebbjax import Layer, Window, data, interop, layers, plots, readout, rules, transforms
 from hebbjax.cli import flags, launch, main, output, tables
 from hebbjax.cli.compare import COLUMNS
 from hebbjax.cli.settings import check_fits
+from hebbjax.layers import initializers, patches
 from hebbjax.layers.layer import OUTPUTS, PRECISIONS
 from hebbjax.layers.patches import PATCH_TRANSFORMS
 from hebbjax.support import checks, files
-from hebbjax.training import comparison
+from hebbjax.training import Stage, comparison, controls
 
 __all__ = [
+    'Comparison',
     'Settings',
     'beside_paper',
     'check_fits',
+    'classifier_entries',
     'compare',
     'hebbian_layer',
     'load',
@@ -104,15 +108,30 @@ def load_train(name: str, validation: float, data_dir: pathlib.Path | None = Non
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(launch.OnDevices):
+class Comparison(launch.OnDevices):
+    """What any comparison of a network with its controls over seeds can be told."""
+
+    seeds: flags.Seeds = 3  # Number of seeds, 0, 1, ...; each draws weights, order and dropout anew
+    first_seed: flags.Seed = 0  # The first of them, to go on where an earlier run stopped
+    images: flags.Count | None = None  # Training images used; left out: all. Fewer are for trying things out
+    data_dir: pathlib.Path | None = None  # Where data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, ~/tensorflow_datasets
+    weights: pathlib.Path | None = None  # Folder for the weights of every network, ROW_SEED.safetensors
+    json: pathlib.Path | None = None  # File for all results, with configuration, versions and learning curves
+    figure: pathlib.Path | None = None  # File for a picture of the first layer's filters, first seed (png, pdf, svg)
+
+    @property
+    def all_seeds(self) -> range:
+        """The seeds, one by one."""
+        return range(self.first_seed, self.first_seed + self.seeds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(Comparison):
     """What a comparison of Krotov-Hopfield features under a trained head with its controls can be told."""
 
     dataset: str = ''  # fashion_mnist, mnist, cifar10 or digits (embedded); other settings are as chosen for it
-    data_dir: pathlib.Path | None = None  # Where it lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, ~/tensorflow_datasets
-    images: flags.Count | None = None  # Training images used; left out: all. Fewer are for trying things out
     validation: flags.Part = 1 / 12  # Share of the training data that choices are made on
     rows: tuple[str, ...] = ()  # Which networks to train; left out: all
-    seeds: flags.Seeds = 3  # Number of seeds, 0, 1, ...; each draws weights, order and dropout anew
 
     epochs: flags.Count = 300  # Hebbian epochs, over which the rate falls linearly
     batch: flags.Count = 1000  # Images per Hebbian step
@@ -142,9 +161,6 @@ class Settings(launch.OnDevices):
     backprop_rate: flags.Rate = 3e-4  # Adam's first rate in the end-to-end twin
     backprop_seeds: flags.Seeds = 1  # Seeds of the end-to-end twin at most
 
-    weights: pathlib.Path | None = None  # Folder for the weights of every network, ROW_SEED.safetensors
-    json: pathlib.Path | None = None  # File for all results, with configuration, versions and learning curves
-    figure: pathlib.Path | None = None  # File for a picture of the first seed's filters (png, pdf, svg)
     curves: pathlib.Path | None = None  # File for a picture of accuracy over head epochs, first seed
 
     @property
@@ -183,6 +199,39 @@ def hebbian_layer(settings: Settings, count: int, window: Window, patches_per_im
     )
 
 
+def classifier_entries(
+    settings: Settings, layer: Layer, shape: tuple[int, ...], classes: int, paper: Mapping[str, float],
+    pool: int | None = None, more: Mapping[str, tuple[Layer, float]] = types.MappingProxyType({}),
+) -> dict[str, comparison.Entry]:  # fmt: skip
+    """Build a network of one Hebbian layer under a classifier trained by gradient, and its controls.
+
+    A layer that does not fit the images is refused. `paper`: row -> percent it reports; `pool`: side of the head's
+    blocks; `more`: row -> another layer that learns, and the exponent of its norm.
+    """
+    how = {'power': settings.power, 'pool': pool, 'dropout': settings.dropout}
+    build_head = functools.partial(readout.linear_head, classes, **how)
+    build_probe = functools.partial(readout.gradient_probe, **settings.gradient)
+    head, pixels = build_head(threshold=settings.threshold), readout.linear_head(classes, norm=False, power=None)
+    check_fits((layer, head), shape)
+    start = layers.from_patches if settings.start == 'patches' else None
+
+    # the twin is what a deep-learning user would build: plain patches, drawn by fan-in, batch norm that starts at 0
+    twin = dataclasses.replace(layer, patch_transform=patches.raw, output='weights', init=initializers.fan_in)
+    end_to_end = build_probe(build_head(), settings.backprop_schedule, start=0)
+
+    untrained = comparison.Entry((layer,), build_probe(head, settings.schedule), start=start, p=settings.p)
+    hebbian = untrained._replace(stages=(Stage(settings.epochs),), batch=settings.batch)
+    entries = {
+        'raw_pixels': comparison.Entry((), build_probe(pixels, settings.schedule)),
+        'untrained': untrained,
+        'hebbian': hebbian,
+        'backprop': comparison.Entry((twin,), end_to_end, seeds=settings.backprop_seeds, p=settings.p),
+        **{row: hebbian._replace(net=(other,), p=p) for row, (other, p) in more.items()},
+        **{kind: controls.controlled(hebbian, kind) for kind in ('patches', 'gaussian')},
+    }
+    return {row: entry._replace(paper=paper.get(row)) for row, entry in entries.items()}
+
+
 def compare(settings: Settings, build: Callable, draw: Callable) -> bool:
     """Train every network on every seed, then read the test split, print a table and write files.
 
@@ -212,11 +261,7 @@ def compare(settings: Settings, build: Callable, draw: Callable) -> bool:
     entries = {row: entries[row] for row in settings.rows or entries}
 
     title = f'{settings.dataset}, {settings.features} neurons, accuracy in percent'
-    trained, rows, interrupted = run_entries(settings, entries, train, validation, title)
-    filters = {
-        row: network.probe.layers[0].w for (row, seed), network in trained.items() if not seed and entries[row].net
-    }
-    write_figure(settings.figure, draw(settings, filters, shape))
+    rows, interrupted = run_entries(settings, entries, train, validation, title, functools.partial(draw, settings))
     curves = {row.row: row.more['curve'] for row in rows if 'curve' in row.more}
     write_figure(settings.curves, plots.accuracy_curves(curves, title=settings.dataset))
     return interrupted
@@ -229,8 +274,11 @@ def tell_trained(row: str, seed: int, network: comparison.Trained) -> None:
     tell(f'{row}, seed {seed}: validation {network.validation_accuracy:.2f} %, {spent}')
 
 
-def run_entries(settings, entries: Mapping[str, comparison.Entry], train, validation, title: str):
-    """Train all networks on all seeds, then read the test split, and report. -> networks, rows, whether ended early."""
+def run_entries(settings, entries: Mapping[str, comparison.Entry], train, validation, title: str, draw: Callable):
+    """Train all networks on all seeds, then read the test split, report and draw. -> rows, whether ended early.
+
+    `draw`: ({row: first layer's weights of the first seed}, image shape) -> figure, or None.
+    """
     folder = settings.weights
     if folder is not None and not folder.is_dir():
         raise FileNotFoundError(f'--weights {folder} is no folder; make it first, or name another.')
@@ -242,8 +290,7 @@ def run_entries(settings, entries: Mapping[str, comparison.Entry], train, valida
             interop.save_weights(folder / f'{row}_{seed}.safetensors', entries[row].net, states)
 
     show_epoch = lambda row, seed: (lambda c: tell_status(f'{row}, seed {seed}: Hebbian epoch {c.epoch}'),)  # noqa: E731
-    how = {'on_trained': keep, 'callbacks': show_epoch, 'mesh': settings.mesh()}
-    how |= {'first': getattr(settings, 'first_seed', 0)}
+    how = {'on_trained': keep, 'callbacks': show_epoch, 'mesh': settings.mesh(), 'first': settings.first_seed}
     trained, interrupted = comparison.train_entries(entries, settings.seeds, train, validation, **how)
     if not trained:
         raise KeyboardInterrupt
@@ -251,7 +298,10 @@ def run_entries(settings, entries: Mapping[str, comparison.Entry], train, valida
     test = tuple(map(jax.device_put, load(settings.dataset, 'test', settings.data_dir)))
     rows = comparison.score_entries(entries, trained, test, validation[0][:200])
     report(settings, rows, title, COLUMNS, interrupted)
-    return trained, rows, interrupted
+    first = [(row, network) for (row, seed), network in trained.items() if seed == settings.first_seed]
+    filters = {row: network.probe.layers[0].w for row, network in first if entries[row].net}
+    write_figure(settings.figure, draw(filters, train[0].shape[1:]) if filters else None)
+    return rows, interrupted
 
 
 def tell_status(line: str) -> None:

@@ -22,10 +22,8 @@ import sys
 import common
 import jax
 
-from hebbjax import Window, layers, plots, readout
+from hebbjax import Window, plots
 from hebbjax.cli import flags
-from hebbjax.layers import initializers, patches
-from hebbjax.training import Stage, controls
 from hebbjax.training.comparison import Entry
 
 PAPER = {'fashion_mnist': {'hebbian': 91.44, 'backprop': 91.94}}
@@ -65,36 +63,13 @@ PRESETS = {
 
 def build_entries(settings: Config, images: jax.Array, classes: int) -> dict[str, Entry]:
     """Build the Hebbian network and its controls."""
-    patches_drawn = settings.patches_per_image or None
-    layer = common.hebbian_layer(settings, len(images), Window(settings.window), patches_drawn)
-    head = readout.linear_head(
-        classes, power=settings.power, threshold=settings.threshold, pool=settings.pool, dropout=settings.dropout
+    published = dataclasses.replace(settings, **PUBLISHED)  # differs in the layer alone
+    layer, published_layer = (
+        common.hebbian_layer(which, len(images), Window(which.window), which.patches_per_image or None)
+        for which in (settings, published)
     )
-    common.check_fits((layer, head), images.shape[1:])
-    on_frozen = readout.gradient_probe(head, settings.schedule, **settings.gradient)
-    shared = {'start': layers.from_patches if settings.start == 'patches' else None, 'p': settings.p}
-    learn = {'stages': (Stage(settings.epochs),), 'batch': settings.batch}
-
-    # the published setting differs in the layer alone
-    published = dataclasses.replace(settings, **PUBLISHED)
-    published_layer = common.hebbian_layer(published, len(images), Window(settings.window), patches_drawn)
-
-    # the twin is what a deep-learning user would build: plain patches, drawn by fan-in, batch norm that starts at 0
-    twin = dataclasses.replace(layer, patch_transform=patches.raw, output='weights', init=initializers.fan_in)
-    twin_head = readout.linear_head(classes, power=settings.power, pool=settings.pool, dropout=settings.dropout)
-    end_to_end = readout.gradient_probe(twin_head, settings.backprop_schedule, start=0, **settings.gradient)
-
-    pixels = readout.linear_head(classes, norm=False, power=None)
-    entries = {
-        'raw_pixels': Entry((), readout.gradient_probe(pixels, settings.schedule, **settings.gradient)),
-        'untrained': Entry((layer,), on_frozen, **shared),
-        'hebbian': Entry((layer,), on_frozen, **learn, **shared),
-        'backprop': Entry((twin,), end_to_end, seeds=settings.backprop_seeds, p=settings.p),
-        'published_setting': Entry((published_layer,), on_frozen, **learn, **shared | {'p': published.p}),
-    }
-    entries |= {kind: controls.controlled(entries['hebbian'], kind) for kind in ('patches', 'gaussian')}
-    paper = PAPER.get(settings.dataset, {})
-    return {row: entry._replace(paper=paper.get(row)) for row, entry in entries.items()}
+    more, paper = {'published_setting': (published_layer, published.p)}, PAPER.get(settings.dataset, {})
+    return common.classifier_entries(settings, layer, images.shape[1:], classes, paper, settings.pool, more)
 
 
 def draw_filters(settings: Config, filters: dict[str, jax.Array], shape: tuple[int, int, int]):

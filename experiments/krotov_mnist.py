@@ -21,9 +21,7 @@ import sys
 import common
 import jax
 
-from hebbjax import Window, layers, plots, readout
-from hebbjax.layers import initializers, patches
-from hebbjax.training import Stage, controls
+from hebbjax import Window, plots
 from hebbjax.training.comparison import Entry
 
 PAPER = {'mnist': {'hebbian': 98.54}}
@@ -54,26 +52,7 @@ PRESETS = {
 def build_entries(settings: Config, images: jax.Array, classes: int) -> dict[str, Entry]:
     """Build the Hebbian network and its controls."""
     layer = common.hebbian_layer(settings, len(images), Window())  # the whole image
-    head = readout.linear_head(classes, power=settings.power, threshold=settings.threshold, dropout=settings.dropout)
-    common.check_fits((layer, head), images.shape[1:])
-    on_frozen = readout.gradient_probe(head, settings.schedule, **settings.gradient)
-    shared = {'start': layers.from_patches if settings.start == 'patches' else None, 'p': settings.p}
-
-    # the twin is what a deep-learning user would build: plain pixels, drawn by fan-in, batch norm that starts at 0
-    twin = dataclasses.replace(layer, patch_transform=patches.raw, output='weights', init=initializers.fan_in)
-    twin_head = readout.linear_head(classes, power=settings.power, dropout=settings.dropout)
-    end_to_end = readout.gradient_probe(twin_head, settings.backprop_schedule, start=0, **settings.gradient)
-
-    pixels = readout.linear_head(classes, norm=False, power=None)
-    entries = {
-        'raw_pixels': Entry((), readout.gradient_probe(pixels, settings.schedule, **settings.gradient)),
-        'untrained': Entry((layer,), on_frozen, **shared),
-        'hebbian': Entry((layer,), on_frozen, (Stage(settings.epochs),), settings.batch, **shared),
-        'backprop': Entry((twin,), end_to_end, seeds=settings.backprop_seeds, p=settings.p),
-    }
-    entries |= {kind: controls.controlled(entries['hebbian'], kind) for kind in ('patches', 'gaussian')}
-    paper = PAPER.get(settings.dataset, {})
-    return {row: entry._replace(paper=paper.get(row)) for row, entry in entries.items()}
+    return common.classifier_entries(settings, layer, images.shape[1:], classes, PAPER.get(settings.dataset, {}))
 
 
 def draw_units(settings: Config, filters: dict[str, jax.Array], shape: tuple[int, int, int]):

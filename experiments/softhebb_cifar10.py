@@ -11,13 +11,12 @@ which is not among the rows unless asked for, learns all of it end to end.
 """
 
 import dataclasses
-import pathlib
 import sys
 
 import common
 
 from hebbjax import data, plots, readout
-from hebbjax.cli import flags, launch
+from hebbjax.cli import flags
 from hebbjax.layers import initializers
 from hebbjax.training import controls, plan_stages, presets
 from hebbjax.training.comparison import Entry
@@ -27,13 +26,11 @@ PAPER = {'cifar10': {'learned': 80.3}, 'mnist': {'learned': 99.35}}  # table 1; 
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(launch.OnDevices):
+class Config(common.Comparison):
     """SoftHebb's three layers beside controls (Journé et al. 2023)."""
 
     dataset: flags.choice('cifar10', 'mnist', 'fashion_mnist') = 'cifar10'  # Images: cifar10, mnist or fashion_mnist
     rows: tuple[flags.choice(*controls.CONTROLS), ...] = controls.CONTROLS[:5]  # Which networks; backprop: end to end
-    seeds: flags.Seeds = 3  # Number of seeds, 0, 1, ...; each draws weights, order and dropout anew
-    first_seed: flags.Seed = 0  # The first of them, to go on where an earlier run stopped
     features: tuple[flags.Count, flags.Count, flags.Count] = (96, 384, 1536)  # Neurons of the three layers
     epochs: flags.Count = 1  # Hebbian epochs; more than one makes it worse
     batch: flags.Count = 10  # Images per Hebbian step
@@ -45,11 +42,6 @@ class Config(launch.OnDevices):
     dropout: flags.number(least=0, below=1) = 0.5  # Share of the head's inputs silenced while it trains
     backprop_epochs: flags.Count = 20  # Epochs of the end-to-end twin
     validation: flags.Part = 1 / 50  # Share of the training data that is watched
-    images: flags.Count | None = None  # Training images used; left out: all. Fewer are for trying things out
-    data_dir: pathlib.Path | None = None  # Where it lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, ~/tensorflow_datasets
-    weights: pathlib.Path | None = None  # Folder for the weights of every network, ROW_SEED.safetensors
-    json: pathlib.Path | None = None  # File for all results, with configuration, versions and learning curves
-    figure: pathlib.Path | None = None  # File for a picture of the first layer's filters, first seed
 
 
 def build_entries(config: Config, classes: int) -> dict[str, Entry]:
@@ -79,13 +71,9 @@ def experiment(config: Config) -> bool:
     if config.batch > len(train[1]):
         raise ValueError(f'--batch {config.batch} is larger than the {len(train[1])} training images; use fewer.')
     entries = build_entries(config, int(train[1].max()) + 1)
-    title = f'{config.dataset}, SoftHebb, accuracy in percent'
-    trained, _, interrupted = common.run_entries(config, entries, train, validation, title)
-    if ('learned', 0) in trained:
-        w, size = trained['learned', 0].probe.layers[0].w, entries['learned'].net[0].window.size
-        figure = plots.filter_grid(w, (size, size, train[0].shape[3]), title='SoftHebb, first layer')
-        common.write_figure(config.figure, figure)
-    return interrupted
+    title, side = f'{config.dataset}, SoftHebb, accuracy in percent', entries[config.rows[0]].net[0].window.size
+    draw = lambda filters, shape: plots.filters_side_by_side(filters, (side, side, shape[2]))  # noqa: E731
+    return common.run_entries(config, entries, train, validation, title, draw)[1]
 
 
 def main(argv=None) -> int:

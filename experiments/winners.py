@@ -2,16 +2,14 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable, Mapping
 
 import common
 import jax
-import numpy as np
 import optax
 
 from hebbjax import Layer, Window, data, layers, plots, readout, rules, transforms
-from hebbjax.cli import flags, launch
+from hebbjax.cli import flags
 from hebbjax.training import Stage, comparison, controls
 
 KINDS = 'learned', 'patches', 'gaussian'
@@ -19,12 +17,10 @@ HEADS = {'ridge': readout.ridge_probe, 'softmax': readout.softmax_probe}
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(launch.OnDevices):
+class Settings(common.Comparison):
     """What a network that winner-take-all learns on CIFAR-10, and its controls, can be told."""
 
     rows: tuple[flags.choice(*KINDS), ...] = KINDS  # How filters are made
-    seeds: flags.Seeds = 3  # Number of seeds, 0, 1, ...; each draws first patches and the order of images anew
-    first_seed: flags.Seed = 0  # The first of them, to go on where an earlier run stopped
     epochs: flags.Count = 6  # Of learning, for each layer
     shown: flags.Count = 10_000  # Images that are learned from
     patches: flags.Count = 32  # Patches of each image that a step looks at
@@ -35,18 +31,8 @@ class Settings(launch.OnDevices):
     flips: bool = True  # Learn from mirror images as well, and let answers be means of both
     crops: flags.CountOrZero = 0  # And from images moved so far to each corner, in pixels; 0: not
     validation: flags.Part = 1 / 10  # Share of the training data that the penalty is chosen on
-    images: flags.Count | None = None  # Training images used; left out: all. Fewer are for trying things out
-    data_dir: pathlib.Path | None = None  # Where data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, ~/tensorflow_datasets
-    weights: pathlib.Path | None = None  # Folder for the weights of every network, ROW_SEED.safetensors
-    json: pathlib.Path | None = None  # File for all results, with configuration and versions
-    figure: pathlib.Path | None = None  # File for a picture of the first layer's filters, first seed (png, pdf, svg)
 
     dataset = 'cifar10'
-
-    @property
-    def all_seeds(self) -> range:
-        """The seeds, one by one."""
-        return range(self.first_seed, self.first_seed + self.seeds)
 
     def count_shown(self, train) -> int:
         """Give the number of images learned from, or refuse batches that are larger."""
@@ -95,8 +81,5 @@ def compare(settings: Settings, build: Callable, title: str, side: int) -> bool:
     """
     train, validation = common.load_train('cifar10', settings.validation, settings.data_dir, settings.images)
     entries, title = build(settings, train), f'CIFAR-10, {title}, accuracy in percent'
-    trained, _, interrupted = common.run_entries(settings, entries, train, validation, title)
-    filters = {row: np.asarray(network.probe.layers[0].w) for (row, seed), network in trained.items() if not seed}
-    if filters:
-        common.write_figure(settings.figure, plots.filters_side_by_side(filters, (side, side, 3)))
-    return interrupted
+    draw = lambda filters, shape: plots.filters_side_by_side(filters, (side, side, shape[2]))  # noqa: E731
+    return common.run_entries(settings, entries, train, validation, title, draw)[1]
