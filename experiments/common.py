@@ -282,6 +282,8 @@ def run_entries(settings, entries: Mapping[str, comparison.Entry], train, valida
     folder = settings.weights
     if folder is not None and not folder.is_dir():
         raise FileNotFoundError(f'--weights {folder} is no folder; make it first, or name another.')
+    if folder is not None:
+        files.import_extra('safetensors', 'safetensors')  # said before the first hour
 
     def keep(row, seed, network):
         tell_trained(row, seed, network)

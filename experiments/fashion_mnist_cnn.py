@@ -11,6 +11,7 @@ linear. Rows:
     hebbian             the filters learned without labels, the head by gradient on frozen filters
     backprop            the same network trained end to end, a plain convolution
     published_setting   the paper's p, k, delta on raw patches
+    patches, gaussian   copied windows of training images, normal rows of length 1 (`training.controls`)
 
 Every choice (epoch, rate reductions, early stopping) is made on a validation split of the training data; the test split
 is read when all networks are trained. How the settings were chosen: RESULTS.md.

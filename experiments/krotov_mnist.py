@@ -10,6 +10,7 @@ The network: images scaled to unit length -> Krotov-Hopfield units -> batch norm
     untrained    the same classifier on the units that learning starts from: training images, on MNIST
     hebbian      units learned without labels, the classifier by gradient on frozen units
     backprop     the same network trained end to end on plain pixels
+    patches, gaussian    copied training images, normal rows of length 1 (`training.controls`)
 
 Every choice (epoch, rate reductions, early stopping) is made on a validation split of the training data; the test split
 is read when all networks are trained. How the settings were chosen: RESULTS.md.
