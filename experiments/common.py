@@ -18,7 +18,7 @@ import optax
 from hebbjax import Layer, Window, data, interop, layers, plots, readout, rules, transforms
 from hebbjax.cli import flags, launch, main, output, tables
 from hebbjax.cli.compare import COLUMNS
-from hebbjax.cli.settings import check_fits
+from hebbjax.cli.settings import check_batch, check_fits
 from hebbjax.layers import initializers, patches
 from hebbjax.layers.layer import OUTPUTS, PRECISIONS
 from hebbjax.layers.patches import PATCH_TRANSFORMS
@@ -29,6 +29,7 @@ __all__ = [
     'Comparison',
     'Settings',
     'beside_paper',
+    'check_batch',
     'check_fits',
     'classifier_entries',
     'compare',
@@ -124,6 +125,10 @@ class Comparison(launch.OnDevices):
         """The seeds, one by one."""
         return range(self.first_seed, self.first_seed + self.seeds)
 
+    def probe_mesh(self):
+        """Give the devices of classifiers: each of several processes has all images, and fits them for itself."""
+        return None if self.distributed else self.mesh()
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings(Comparison):
@@ -137,15 +142,21 @@ class Settings(Comparison):
     batch: flags.Count = 1000  # Images per Hebbian step
     rate: flags.Rate = 0.04  # First Hebbian rate: the largest change of any weight in a step
     features: flags.Count = 400  # Neurons (filters)
-    patch_transform: str = 'raw'  # Patches are raw, centred, l2, centred_l2 or contrast (softly normalised)
+    patch_transform: flags.choice(*PATCH_TRANSFORMS) = (
+        'raw'  # Patches are raw, centred, l2, centred_l2 or contrast (softly normalised)
+    )
     k: flags.Rank = 2  # The rank that unlearns, 2 to N
     delta: flags.Amount = 0.4  # Strength of the unlearning
     p: flags.NormExponent = 2.0  # Exponent of the norm, above 1
-    maximum: str = 'layer'  # Changes are divided by the largest of the layer, or of each unit
+    maximum: flags.choice('layer', 'unit') = 'layer'  # Changes are divided by the largest of the layer, or of each unit
     spread: flags.Rate = 1.0  # Standard deviation of the first weights; 1 in the papers. Of small ones few ever win
-    start: str = 'drawn'  # First weights: drawn, or patches, cut out of training images; of untrained filters, too
-    output: str = 'weights'  # Predict with the weights, or with effective ones: sign(w)|w|^(p-1)
-    precision: str = 'highest'  # Of a layer's products: highest, float32x3, tensorfloat32 or bfloat16
+    start: flags.choice('drawn', 'patches') = (
+        'drawn'  # First weights: drawn, or patches, cut out of training images; of untrained filters, too
+    )
+    output: flags.choice(*OUTPUTS) = 'weights'  # Predict with the weights, or with effective ones: sign(w)|w|^(p-1)
+    precision: flags.choice(*PRECISIONS) = (
+        'highest'  # Of a layer's products: highest, float32x3, tensorfloat32 or bfloat16
+    )
 
     power: flags.number(least=1) = 1.0  # n of the head's RePU(n)
     threshold: flags.number(least=-flags.LARGEST) = 0.0  # Deviations above its mean from which a neuron sends, at first
@@ -154,7 +165,7 @@ class Settings(Comparison):
     head_batch: flags.Count = 256  # Images per gradient step
     head_rate: flags.Rate = 1e-3  # Adam's first rate
     head_decay: flags.Amount = 0.0  # Decoupled weight decay (AdamW)
-    head_patience: flags.Count = 2  # Epochs without a better accuracy until the rate falls to 0.3; 2 of them + 1 end it
+    head_patience: flags.Count = 2  # Epochs without a better accuracy until the rate falls to 0.3; 2 of them + 2 end it
     head_average: flags.Count = 1000  # Steps over which a head's parameters are averaged before it is judged
     shift: flags.CountOrZero = 0  # Pixels by which gradient training moves its images at most, anew each epoch
     backprop_epochs: flags.Count = 15  # Epochs of the end-to-end twin at most
@@ -177,9 +188,9 @@ class Settings(Comparison):
 
     @property
     def gradient(self) -> dict:
-        """How all gradient training goes: images that move, and a line on the terminal."""
-        watch = functools.partial(tell_epoch, self.dataset)
-        return {'watch': watch, 'augment': data.random_shift(self.shift) if self.shift else None}
+        """How all gradient training goes: images that move, devices, and a line on the terminal."""
+        augment = data.random_shift(self.shift) if self.shift else None
+        return {'watch': functools.partial(tell_epoch, self.dataset), 'augment': augment, 'mesh': self.probe_mesh()}
 
 
 def hebbian_layer(settings: Settings, count: int, window: Window, patches_per_image: int | None = None) -> Layer:
@@ -244,13 +255,9 @@ def compare(settings: Settings, build: Callable, draw: Callable) -> bool:
         Whether the user ended it early; what was reached is written.
     """
     # whatever does not fit is refused here, before the first hour of training
-    choices = {'start': ('drawn', 'patches'), 'patch_transform': PATCH_TRANSFORMS, 'maximum': ('layer', 'unit')}
-    for name, known in (choices | {'output': OUTPUTS, 'precision': PRECISIONS}).items():
-        refuse_unknown(name, getattr(settings, name), known)
     train, validation = load_train(settings.dataset, settings.validation, settings.data_dir, settings.images)
     count, shape = len(train[1]), train[0].shape[1:]
-    if settings.batch > count:
-        raise ValueError(f'--batch {settings.batch} is larger than the {count} training images; use {count} at most.')
+    check_batch(settings.batch, count)
     if settings.k > settings.features:
         raise ValueError(f'--k {settings.k} is more than the {settings.features} neurons that compete; use 2 to N.')
     if settings.shift >= min(shape[:2]):

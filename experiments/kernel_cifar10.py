@@ -87,7 +87,7 @@ def read_softhebb(config: Config, shape: tuple[int, ...]) -> Callable:
     states = interop.load_weights(config.beside, net, init(net, jax.random.key(0), shape).layers)
     net = (*net[:-1], dataclasses.replace(net[-1], post=(*net[-1].post, layers.standardise)))
     states = (*states[:-1], states[-1]._replace(post=(*states[-1].post, layers.PartState())))
-    return functools.partial(readout.probe_features, net, states, mesh=config.mesh())
+    return functools.partial(readout.probe_features, net, states, mesh=config.probe_mesh())
 
 
 def experiment(config: Config) -> bool:

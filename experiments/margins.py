@@ -11,8 +11,9 @@ sent, and means of the quadrants are read out by ridge regression. Seeds and kin
 `--weights FOLDER` of `softhebb_cifar10.py` wrote and here reads. Each is read out by means of quadrants: does it rise?
 
 --axis labels: the same network, learned without labels, read out with 10, 50, 100 and 500 labels of each class, beside
-one of as many neurons that learns end to end from these images (batch norm, 3 x 3 convolutions, overlapping maxima;
-flips and shifts). As many more images of each class, where there are, choose the penalty, and the epoch of the twin.
+one of as many neurons that learns end to end from these images (batch norm, convolutions of 5 x 5, then 3 x 3,
+overlapping maxima, means above the last; flips and shifts). As many more images of each class, where there are, choose
+the penalty, and the epoch of the twin.
 
 Choices are made on validation images, test images are read once.
 """
@@ -49,7 +50,7 @@ class Config(winners.Settings):
     weights: pathlib.Path | None = None  # Folder of SoftHebb's KIND_SEED.safetensors, for --axis depth and labels
     features: tuple[flags.Count, flags.Count, flags.Count] = (96, 384, 1536)  # Neurons of the network in there
     rows: tuple[flags.choice(*controls.CONTROLS), ...] = winners.KINDS  # Kinds of filters; backprop: for labels alone
-    flips: bool = False  # Learn from mirror images as well, and let answers be means of both, for --axis neurons
+    flips: bool = False  # Learn from mirror images as well, and let answers be means of both
     figure: pathlib.Path | None = None  # File for the picture of accuracies (png, pdf, svg)
 
     def networks(self, train) -> Iterator[tuple]:
@@ -77,13 +78,16 @@ def over_neurons(config: Config, train, validation) -> tuple[dict, dict, bool, C
 
 def kernel_networks(config: Config, train) -> Iterator[tuple]:
     """Let the kernel network of `kernel_cifar10.py` and its controls learn."""
-    own = {name: getattr(config, name) for name in ('epochs', 'shown', 'patches', 'batch', 'rate', 'head')}
-    rows = tuple(row for row in config.rows if row != 'backprop')
-    entries = kernel_cifar10.build_entries(kernel_cifar10.Config(neurons=config.kernel, rows=rows, **own), train)
+    own = {field.name: getattr(config, field.name) for field in dataclasses.fields(winners.Settings)}
+    own['rows'] = tuple(row for row in config.rows if row != 'backprop')
+    if not own['rows'] and config.axis == 'depth':
+        raise ValueError('--rows backprop has no layers here that were learned; name learned, patches or gaussian.')
+    kernel = kernel_cifar10.Config(neurons=config.kernel, **own)
+    entries = kernel_cifar10.build_entries(kernel, train) if kernel.rows else {}
     for seed, kind in itertools.product(config.all_seeds, entries):
         common.tell_status(f'{kind}, seed {seed}')
         key, _ = jax.random.split(jax.random.key(seed))
-        yield kind, seed, entries[kind], comparison.learn(entries[kind], key, train)[0].layers
+        yield kind, seed, entries[kind], comparison.learn(entries[kind], key, train, mesh=config.mesh())[0].layers
 
 
 def stored_networks(config: Config, train) -> Iterator[tuple]:
@@ -93,12 +97,12 @@ def stored_networks(config: Config, train) -> Iterator[tuple]:
     rows = [row for row in config.rows if row != 'backprop' or config.axis == 'depth']
     for seed, kind in itertools.product(config.all_seeds, rows):
         states = interop.load_weights(config.weights / f'{kind}_{seed}.safetensors', net, like)
-        yield kind, seed, comparison.Entry(net, winners.HEADS[config.head](config.penalties)), states
+        yield kind, seed, comparison.Entry(net, config.probe()), states
 
 
 def over_depth(config: Config, train, validation, keep: Callable) -> None:
     """Read out every layer of networks, by the quadrants of its maps."""
-    probe = winners.HEADS[config.head](config.penalties)
+    probe = config.probe()
     for kind, seed, entry, states in config.networks(train):
         for depth in range(1, len(entry.net) + 1):
             net, below = entry.net[:depth], states[:depth]

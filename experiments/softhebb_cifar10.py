@@ -11,11 +11,13 @@ which is not among the rows unless asked for, learns all of it end to end.
 """
 
 import dataclasses
+import functools
 import sys
 
 import common
+import winners
 
-from hebbjax import data, plots, readout
+from hebbjax import data, readout
 from hebbjax.cli import flags
 from hebbjax.layers import initializers
 from hebbjax.training import controls, plan_stages, presets
@@ -44,9 +46,10 @@ class Config(common.Comparison):
     validation: flags.Part = 1 / 50  # Share of the training data that is watched
 
 
-def build_entries(config: Config, classes: int) -> dict[str, Entry]:
+def build_entries(config: Config, train) -> dict[str, Entry]:
     """Build the network that learns, and its controls."""
-    net = presets.softhebb_network(config.features)
+    common.check_batch(config.batch, len(train[1]))
+    net, classes = presets.softhebb_network(config.features), int(train[1].max()) + 1
     head = readout.linear_head(classes, norm=False, power=None, dropout=config.dropout, maps=False)
 
     def schedule(epochs: int) -> readout.Milestones:
@@ -56,24 +59,19 @@ def build_entries(config: Config, classes: int) -> dict[str, Entry]:
 
     watch = lambda number, line: common.tell_epoch(config.dataset, number, line)  # noqa: E731
     stages = plan_stages(config.order, net, config.epochs)
-    probe = readout.gradient_probe(head, schedule(config.head_epochs), watch=watch)
-    entry = Entry(net, probe, stages, config.batch, paper=PAPER.get(config.dataset, {}).get('learned'))
+    probe = functools.partial(readout.gradient_probe, head, watch=watch, mesh=config.probe_mesh())
+    paper = PAPER.get(config.dataset, {}).get('learned')
+    entry = Entry(net, probe(schedule(config.head_epochs)), stages, config.batch, paper=paper)
     # the twin is drawn as deep-learning users draw, and sees mirror images, too
     plain = presets.softhebb_network(config.features, init=initializers.fan_in)
-    how = {'watch': watch, 'augment': data.random_flip if config.dataset == 'cifar10' else None}
-    twin = Entry(plain, readout.gradient_probe(head, schedule(config.backprop_epochs), 0, **how))
+    augment = data.random_flip if config.dataset == 'cifar10' else None
+    twin = Entry(plain, probe(schedule(config.backprop_epochs), 0, augment=augment))
     return controls.with_controls(entry, config.rows, twin, config.settling)
 
 
 def experiment(config: Config) -> bool:
     """Train every network on every seed and report; say whether the user ended it early."""
-    train, validation = common.load_train(config.dataset, config.validation, config.data_dir, config.images)
-    if config.batch > len(train[1]):
-        raise ValueError(f'--batch {config.batch} is larger than the {len(train[1])} training images; use fewer.')
-    entries = build_entries(config, int(train[1].max()) + 1)
-    title, side = f'{config.dataset}, SoftHebb, accuracy in percent', entries[config.rows[0]].net[0].window.size
-    draw = lambda filters, shape: plots.filters_side_by_side(filters, (side, side, shape[2]))  # noqa: E731
-    return common.run_entries(config, entries, train, validation, title, draw)[1]
+    return winners.compare(config, build_entries, 'SoftHebb', 5)
 
 
 def main(argv=None) -> int:

@@ -37,10 +37,13 @@ class Settings(common.Comparison):
     def count_shown(self, train) -> int:
         """Give the number of images learned from, or refuse batches that are larger."""
         count = min(self.shown, len(train[1]))
-        if self.batch > count:
-            least = f'--batch {self.batch} is larger than the {count} images learned from'
-            raise ValueError(f'{least}; use {count} at most.')
+        common.check_batch(self.batch, count, 'images learned from')
         return count
+
+    def probe(self, block: int = 1000, beside: Callable | None = None) -> readout.ProbeFit:
+        """Build the head, on features of `block` images at once, and on what is `beside` them."""
+        views = {'flips': self.flips, 'crops': self.crops, 'beside': beside}
+        return HEADS[self.head](self.penalties, block, self.probe_mesh(), **views)
 
 
 def winner_layer(settings: Settings, features: int, count: int, window: Window, **how) -> Layer:
@@ -64,22 +67,18 @@ def whitened(images, epsilon: float) -> tuple[Callable, Callable]:
 def beside_controls(
     settings: Settings, net: tuple[Layer, ...], count: int, block: int = 1000, paper: float | None = None, beside=None
 ) -> Mapping[str, comparison.Entry]:
-    """Make the network's entry, layer after layer from image patches, and those of its controls, read out by the head
-    on features of `block` images at once, and on what is `beside` them.
-    """
-    views = {'flips': settings.flips, 'crops': settings.crops, 'beside': beside}
-    probe = HEADS[settings.head](settings.penalties, block, mesh=settings.mesh(), **views)
+    """Make the network's entry, layer after layer from image patches, and those of its controls."""
     stages = tuple(Stage(settings.epochs, (number,)) for number in range(len(net)))
-    entry = comparison.Entry(net, probe, stages, settings.batch, controls.patch_rows, count, paper=paper)
-    return controls.with_controls(entry, settings.rows)
+    how = {'batch': settings.batch, 'start': controls.patch_rows, 'shown': count, 'paper': paper}
+    return controls.with_controls(comparison.Entry(net, settings.probe(block, beside), stages, **how), settings.rows)
 
 
-def compare(settings: Settings, build: Callable, title: str, side: int) -> bool:
+def compare(settings: common.Comparison, build: Callable, title: str, side: int) -> bool:
     """Train every row on every seed, then read the test split, report, and say whether the user ended it early.
 
     `build`: (settings, images and labels of training) -> entries; `side`: of the filters that are drawn.
     """
-    train, validation = common.load_train('cifar10', settings.validation, settings.data_dir, settings.images)
-    entries, title = build(settings, train), f'CIFAR-10, {title}, accuracy in percent'
+    train, validation = common.load_train(settings.dataset, settings.validation, settings.data_dir, settings.images)
+    entries, title = build(settings, train), f'{settings.dataset}, {title}, accuracy in percent'
     draw = lambda filters, shape: plots.filters_side_by_side(filters, (side, side, shape[2]))  # noqa: E731
     return common.run_entries(settings, entries, train, validation, title, draw)[1]

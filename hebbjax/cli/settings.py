@@ -169,9 +169,9 @@ class Miconi(OnData):
         return miconi_network(**settings_of(miconi_network, own))
 
 
-def check_batch(batch: int, count: int) -> None:
+def check_batch(batch: int, count: int, what: str = 'training images') -> None:
     """Refuse steps of more images than there are."""
-    require(batch <= count, f'--batch {batch} is larger than the {count} training images; use fewer.')
+    require(batch <= count, f'--batch {batch} is larger than the {count} {what}; use {count} at most.')
 
 
 def check_fits(net: layers.Network, image_shape: tuple[int, int, int]) -> None:

@@ -73,11 +73,12 @@ def fit_dual(
     """
     penalties = linear.check_penalties(penalty, above=0)
     check_count('classes', classes)
-    labels = np.asarray(check_labels(labels, classes))
+    labels = np.asarray(check_labels(labels))
     count = len(labels)
     check_count('held_out', held_out, int(len(penalties) > 1), count - 1)
     check_gram(count)
     fitted = count - held_out
+    check_labels(labels[:fitted], classes)
     y = np.eye(classes)[labels[:fitted]]
     level = y.mean(0)
     gram, means = None, []

@@ -131,7 +131,9 @@ def forward_pooled(
             ends = lambda: jnp.where(rising[None, None], u, drives.whole(drives.low))  # noqa: E731
             u = lax.cond(jnp.all(rising), lambda: u, ends)
         u = parts.norm.scaled(params, u, mean, var)
-    z = parts.activation(u)[:, :, None]  # [B, Q, 1, N]
+    # as blocks lie in the map, for parts behind that look at places; where nobody said its size, in a column
+    sides = (u.shape[1], 1) if state.made_for is None else (side // parts.pool for side in state.made_for.shape[:2])
+    z = parts.activation(u).reshape(len(u), *sides, u.shape[2])  # [B, H' / pool, W' / pool, N]
     # nothing in place of the parts that are done, so that those behind draw what they draw anyway
     done = parts.count
     rest = dataclasses.replace(head, pre=(*(activations.identity,) * done, *head.pre[done:]))

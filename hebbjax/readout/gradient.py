@@ -57,20 +57,20 @@ class GradientSnapshot(NamedTuple):
     """A training between two epochs: all that it takes to go on, to the same bits."""
 
     carry: Carry
-    best: tuple[Any, Any]  # (params, stats) of the best epoch so far
+    best: tuple[Any, Any]  # (params, stats) of the epoch that would be kept so far
     curve: np.ndarray  # [epochs of the schedule, 5], a line each; NaN for those to come
 
 
 class GradientResult(NamedTuple):
     """What `fit_gradient` reached."""
 
-    params: Any  # of the epoch with the best validation accuracy
+    params: Any  # of the epoch that is kept: the best on validation inputs, or the last, as the schedule says
     stats: Any
     best: int  # its number, from 0
     curve: list[GradientEpoch]
     seconds: float  # of training and validating, over all sessions
     compile_seconds: float
-    interrupted: bool  # the user ended it early; the state is the best until then
+    interrupted: bool  # the user ended it early; the state is what would be kept until then
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
@@ -154,7 +154,7 @@ def fit_gradient(
     keep: Callable[[GradientSnapshot], None] = lambda snapshot: None,
     kept: Callable[[GradientSnapshot], GradientSnapshot | None] = lambda like: None, mesh: Mesh | None = None,
 ) -> GradientResult:  # fmt: skip
-    """Train a model on the cross-entropy, and keep the state that is best on the validation set.
+    """Train a model on the cross-entropy, and keep the state that is best on the validation set, or the last one.
 
     A training that diverges, so that the loss of an epoch or an answer to validation inputs is not finite, is a
     ValueError. Ctrl-C before the first epoch is over is raised; later, what was reached is returned.

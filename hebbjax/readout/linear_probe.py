@@ -51,14 +51,16 @@ def ridge_probe(
         return is_wide(width) and width > count and devices.host_count(mesh) == 1
 
     def check(width, count, held):
-        dual.check_gram(count + held) if is_dual(width, count + held) else ridge.check_width(width)
+        dually = is_dual(width, count + held)
+        linear.check_penalties(penalties, **{'above' if dually else 'least': 0})
+        dual.check_gram(count + held) if dually else ridge.check_width(width)
 
     def choose(sides, width, count, held):
         if is_dual(width, count + held):
             labels, blocks = sides.columns(width)
             return dual.fit_dual(blocks, labels, sides.classes, penalties, held)
         stats = None
-        for x, labels, new in sides.learned():
+        for x, labels, new in sides.blocks():
             stats = add_moments(stats, x, np.eye(sides.classes)[labels], mesh, new)
         return ridge.choose_ridge(stats, penalties, sides.held_out())
 
@@ -82,7 +84,7 @@ def softmax_probe(
     def choose(sides, width, count, held):
         views = len(sides.moves) * len(parts_of(sides.train))  # each of as many images
         blocks = views * -(-(count // views) // sides.size(range(count // views)))
-        rows = softmax.stack_rows(sides.learned(), blocks, width, mesh)
+        rows = softmax.stack_rows(sides.blocks(), blocks, width, mesh)
         return softmax.choose_softmax(rows, sides.classes, penalties, sides.held_out() if held else None)
 
     return _linear_probe(check, choose, len(penalties) > 1, block, mesh, flips, crops, beside)
@@ -160,32 +162,28 @@ class Sides:
         """Say of how many of these images features are computed at once."""
         return -(-min(self.block, len(images) or 1) // self.share) * self.share
 
-    def views(self) -> Iterator[tuple[Callable, Any, np.ndarray]]:
-        """Give what sees images of training as they are, or moved, or mirrored, and these images and labels."""
-        for images, labels in parts_of(self.train):
-            labels = np.asarray(check_labels(labels, self.classes, len(images)))
-            yield from ((lambda x, move=move: self.features(view(x, *move)), images, labels) for move in self.moves)
+    def views(self, chosen_by: bool = False) -> Iterator[tuple[Callable, Any, np.ndarray]]:
+        """Give what sees images of training (as they are, moved, mirrored) or those that choose, these and labels."""
+        sides = parts_of(self.train) if not chosen_by else [] if self.validation is None else [self.validation]
+        moved = [lambda x, move=move: self.features(view(x, *move)) for move in self.moves]
+        for images, labels in sides:
+            labels = np.asarray(check_labels(labels, None if chosen_by else self.classes, len(images)))
+            yield from ((see, images, labels) for see in ([self.answers] if chosen_by else moved))
 
-    def learned(self) -> Iterator[tuple[Array, np.ndarray, slice]]:
-        """Give blocks of features to learn from, labels of the rows that are new, and which these are."""
-        for see, images, labels in self.views():
-            yield from self._blocks(see, images, labels)
-
-    def chosen_by(self) -> Iterator[tuple[Callable, Any, np.ndarray]]:
-        """Give the same of images that choose, if there are any."""
-        if self.validation is not None:
-            images, labels = self.validation
-            yield self.answers, images, np.asarray(check_labels(labels))
+    def blocks(self, chosen_by: bool = False) -> Iterator[tuple[Array, np.ndarray, slice]]:
+        """Give blocks of features of the one or the other, labels of the rows that are new, and which these are."""
+        for see, images, labels in self.views(chosen_by):
+            size = self.size(images)
+            for number, (rows, new) in enumerate(cut_blocks(images, size)):
+                yield see(rows), labels[number * size :][:size], new
 
     def held_out(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Give features and labels that choose, block by block."""
-        for see, images, labels in self.chosen_by():
-            for x, truth, new in self._blocks(see, images, labels):
-                yield np.asarray(x)[new], truth
+        return ((np.asarray(x)[new], labels) for x, labels, new in self.blocks(chosen_by=True))
 
     def columns(self, width: int) -> tuple[np.ndarray, Callable | list]:
         """Give all labels, those that choose last, and all features in blocks of columns."""
-        every = lambda: itertools.chain(self.views(), self.chosen_by())  # noqa: E731
+        every = lambda: itertools.chain(self.views(), self.views(chosen_by=True))  # noqa: E731
         labels = np.concatenate([labels for *_, labels in every()])
         step = max(1, host_memory() // (AT_ONCE * 4 * len(labels)))  # every so many need all layers once more
 
@@ -195,8 +193,3 @@ class Sides:
                 yield np.concatenate([over_blocks(cut_of(see), x, self.size(x)) for see, x, _ in every()])
 
         return labels, [*blocks()] if step >= width else blocks
-
-    def _blocks(self, see, images, labels) -> Iterator[tuple[Array, np.ndarray, slice]]:
-        size = self.size(images)
-        for number, (rows, new) in enumerate(cut_blocks(images, size)):
-            yield see(rows), labels[number * size :][:size], new

@@ -107,7 +107,7 @@ def one_image(images) -> jax.ShapeDtypeStruct:
 
 def check_input(net, states, images) -> Network:
     """Return a network, of no layer () too, that fits its states and images, or refuse it."""
-    net = check_network(net) if len(net) else ()
+    net = () if isinstance(net, tuple | list) and not net else check_network(net)
     check_states(net, states)
     check_images(images)
     return net

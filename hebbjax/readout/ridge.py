@@ -106,7 +106,7 @@ def choose_ridge(stats: RidgeStats, penalties: tuple[float, ...], held_out: Iter
     """Solve for each of the penalties, and choose the one by which most held-out images are read right.
 
     It takes a Cholesky decomposition for each, a fifteenth of the time of eigenvectors, and one pass over the batches
-    of held-out features and labels, if there are several. The model is that of `solve_ridge`.
+    of held-out features and labels, if there are several. The model is the one that these were read by.
     """
     penalties = linear.check_penalties(penalties, least=0)
     if len(penalties) == 1:
@@ -114,8 +114,7 @@ def choose_ridge(stats: RidgeStats, penalties: tuple[float, ...], held_out: Iter
     stats = _check_stats(stats)
     models = list(_solve_each(stats, penalties))
     best, accuracies = linear.choose(models, penalties, held_out)
-    model = models[best] if is_wide(len(stats.xx)) else solve_ridge(stats, penalties[best])
-    return PenaltyChoice(model, penalties[best], accuracies)
+    return PenaltyChoice(models[best], penalties[best], accuracies)
 
 
 def fit_ridge(

@@ -29,8 +29,8 @@ def check_schedule(schedule, count: int, mesh: Mesh | None = None) -> None:
         elif name in CHOICES:
             check_choice(name, value, CHOICES[name])
         elif name == 'milestones':
-            rise = isinstance(value, tuple | list) and all(is_count(cut, 0) for cut in value)
-            rise = rise and list(value) == sorted(value)
+            rise = isinstance(value, tuple) and all(is_count(cut, 0) for cut in value)
+            rise = rise and value == tuple(sorted(value))
             require(rise, f'milestones={show(value)} are none; give a tuple of whole numbers of epochs that rise.')
         else:
             check_count(name, value, 1, *((count,) if name == 'batch' else ()))

@@ -101,7 +101,7 @@ def fit_softmax(
 
     Args:
         penalty: above 0, see this module; of a tuple, held-out features and labels choose one.
-        held_out: (features, labels) that are not fitted to, and tell the accuracies.
+        held_out: (features, labels) that are not fitted to, and choose one of several penalties.
         mesh: devices over which rows are divided, of one process.
 
     Example:

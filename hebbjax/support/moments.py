@@ -90,8 +90,8 @@ def solve_refined(a: Any, shift: Any, y: np.ndarray) -> np.ndarray | None:
     """Solve `(a + diag(shift)) x = y` for a [n, n] of numpy or jax that is positive, by Cholesky; x is refined.
 
     The factor is of float32, unless a is of float64 and not wide; each refinement solves for what is left of y [n, K]
-    in float64. It takes 4 n^2 bytes beside a, and a fifteenth of the time of eigenvectors. None: what float32 keeps
-    does not suffice for so small a shift.
+    in float64. It takes 4 n^2 bytes beside a, 8 where the factor is of float64, and a fifteenth of the
+    time of eigenvectors. None: what float32 keeps does not suffice for so small a shift.
     """
     on_host = isinstance(a, np.ndarray)
     xp, linalg = (np, scipy.linalg) if on_host else (jnp, jax.scipy.linalg)

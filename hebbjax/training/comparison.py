@@ -151,7 +151,8 @@ def train_entries(
                 states = jax.eval_shape(make_state, jax.random.key(0)).layers
             for stage in entry.stages:
                 learning_layers(stage, entry.net)
-            checks.check_count('batch', entry.batch)
+            seen = min(entry.shown or len(train[0]), len(train[0]))
+            checks.check_count('batch', entry.batch, 1, *([seen] if entry.stages else []))
             if hasattr(entry.probe, 'check'):
                 entry.probe.check(entry.net, states, train, validation)
         except ValueError as error:

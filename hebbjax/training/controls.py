@@ -101,10 +101,10 @@ def with_controls(
         twin: the entry of the end-to-end backprop twin, where it is asked for.
         shown: see `controlled`.
     """
-    entries = {}
+    checks.require(kinds, f'no network is named; there are {", ".join(CONTROLS)}.')
+    own, entries = {'learned': entry, 'backprop': twin}, {}
     for kind in kinds:
         checks.check_choice('control', kind, CONTROLS)
         checks.require(kind != 'backprop' or twin is not None, 'this network has no backprop twin; leave backprop out.')
-        own = {'learned': entry, 'backprop': twin}
         entries[kind] = own[kind] if kind in own else controlled(entry, kind, shown)
     return entries

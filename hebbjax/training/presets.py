@@ -29,7 +29,7 @@ from hebbjax.support import checks
 
 RECIPES = ('krotov', 'miconi', 'softhebb')
 
-# of schedules: epochs, batch, rate, its factor after so many epochs without a better accuracy, epochs that end training
+# of schedules: epochs, batch, rate, its factor after so many epochs without a better accuracy; more than these end it
 CNN = {
     'seeds': 3, 'epochs': 300, 'backprop_seeds': 1, 'features': 400, 'window': 5, 'pool': 4, 'k': 2, 'delta': 0.4,
     'p': 2.0, 'patch_transform': 'centred_l2', 'maximum': 'layer', 'spread': 1.0, 'start': 'drawn', 'rate': 0.04,
@@ -96,14 +96,16 @@ def recipe(name: str, images: Array, **settings: Any) -> Recipe:
         chosen, augment, build = {'epochs': 20, 'batch': min(100, count)}, data.random_flip, miconi_network
     else:
         chosen = {'epochs': 1, 'batch': min(10, count)}
-    unknown = settings.keys() - ({*chosen, *inspect.signature(build).parameters} - {'steps', 'images'})
+    own = {'epochs', 'batch', *(['start'] if name == 'krotov' else []), *inspect.signature(build).parameters}
+    unknown = settings.keys() - (own - {'steps', 'images'})
     checks.require(not unknown, f'{name} has no setting {", ".join(sorted(unknown))}; leave it out.')
-    full = chosen | settings
+    full = {'start': 'drawn'} | chosen | settings
+    checks.check_choice('start', full['start'], ('drawn', 'patches'))
     checks.check_count('epochs', full['epochs'])
     checks.check_count('batch', full['batch'], 1, count)
     steps = count // full['batch'] * (1 if name == 'krotov' else full['epochs'])  # of an epoch, or of all
     net = build(**settings_of(build, full | {'steps': steps, 'images': images}))
-    start = from_patches if full.get('start') == 'patches' else None
+    start = from_patches if full['start'] == 'patches' else None
     return Recipe(net if isinstance(net, tuple) else (net,), full['epochs'], full['batch'], augment, start)
 
 
@@ -152,6 +154,7 @@ def krotov_layer(
         spread: deviation of the first weights.
         patches_per_image: patches drawn of each image in a step; 0: all of them.
     """
+    checks.check_choice('patch_transform', patch_transform, PATCH_TRANSFORMS)
     falling = transforms.scale_by_rate(transforms.linear_by_epoch(rate, epochs, steps))
     tx = optax.chain(transforms.scale_by_max_abs(maximum), falling)
     post = (relu, max_pool(pool)) if pool > 1 else (relu,)
@@ -172,6 +175,7 @@ def miconi_network(
         burn_in: steps in which only thresholds adapt; None: 201, as published, or a quarter of fewer than 804 steps.
         whitening_images: how many of the images, in equal steps; the regularisation of ZCA depends on their number.
     """
+    checks.require(len(features) == 3, f'{len(features)} numbers of neurons are not those of three layers; give three.')
     burn_in = min(201, steps // 4) if burn_in is None else burn_in
     checks.require(burn_in < steps, f'burn_in={burn_in} leaves nothing of {steps} steps to learn in; use fewer.')
     first = ()

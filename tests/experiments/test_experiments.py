@@ -115,6 +115,20 @@ def test_what_cannot_run_is_refused_in_one_sentence(flags, says, small_data, ref
     assert says in refused(fashion_mnist_cnn.main, flags_of(small_data, flags))
 
 
+def test_weights_are_refused_before_the_first_hour_where_nothing_can_write_them(
+    small_data, refused, monkeypatch, tmp_path
+):
+    monkeypatch.setitem(sys.modules, 'safetensors', None)
+    said = refused(krotov_mnist.main, flags_of(small_data, '--rows untrained --weights', tmp_path))
+    assert "this needs safetensors, which is not there; pip install 'hebbjax[safetensors]'." in said
+
+
+def test_classifiers_are_fitted_by_devices_of_their_own_process_alone():
+    settings = dataclasses.replace(krotov_mnist.DIGITS, devices=2)
+    assert settings.probe_mesh() == settings.mesh() == settings.gradient['mesh'] and settings.mesh().size == 2
+    assert dataclasses.replace(settings, distributed=True).probe_mesh() is None
+
+
 def test_presets_are_those_of_the_data_set():
     assert (fashion_mnist_cnn.IMAGES.pool, fashion_mnist_cnn.DIGITS.pool) == (4, 3)
     assert krotov_mnist.PRESETS['mnist'].start == 'patches' and next(iter(krotov_mnist.PRESETS)) == 'mnist'

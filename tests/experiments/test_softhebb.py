@@ -71,10 +71,11 @@ def test_margins_over_labels_and_depth_of_a_kernel_network(small_data, relaxed, 
     report = json.loads((tmp_path / 'd.json').read_text())
     places = [(row['kind'], row['axis'], row['at']) for row in report['rows']]
     assert places == [(kind, 'depth', depth) for kind in ('learned', 'gaussian') for depth in (1, 2)]
-    flags = [*shared, 'backprop', '--axis', 'labels', '--labels', '15', '--twin-steps', '2']
+    flags = [*shared, 'backprop', '--axis', 'labels', '--labels', '15', '--twin-steps', '2', '--penalties', '2', '5']
     assert margins.main([*flags, '--json', str(tmp_path / 'l.json'), '--figure', str(tmp_path / 'l.png')]) == 0
     report = json.loads((tmp_path / 'l.json').read_text())
     assert [(row['kind'], row['axis']) for row in report['rows']] == [('learned', 'labels'), ('backprop', 'labels')]
+    assert [penalty for penalty, _ in report['rows'][0]['penalties'][0]] == report['config']['penalties'] == [2.0, 5.0]
     assert (tmp_path / 'l.png').read_bytes().startswith(b'\x89PNG')
 
 
@@ -85,6 +86,9 @@ def test_margins_over_labels_and_depth_of_a_kernel_network(small_data, relaxed, 
         (softhebb, '--rows random', '--rows'),
         (softhebb, '--weights nowhere', '--weights nowhere is no folder; make it first'),
         (softhebb, '--dataset imagenet', '--dataset'),
+        (softhebb, '--rows', 'no network is named; there are learned, patches'),
+        (softhebb, '--settling 4', 'patches: batch=5 is out of range; use a whole number from 1 to 4'),
+        (margins, '--axis depth --rows backprop', '--rows backprop has no layers here that were learned'),
         (margins, '--axis depth --weights nowhere', 'give one that softhebb_cifar10.py wrote'),
         (margins, '--axis width', '--axis'),
         (margins, '--axis labels --labels 500 --validation 0.2 --batch 10', 'per_class=500 is more labels than class'),

@@ -108,6 +108,25 @@ def test_few_features_are_judged_at_small_penalties_in_float64(rng):
         assert share == readout.linear_accuracy(readout.solve_ridge(stats, penalty), [(x[200:], labels[200:])])
 
 
+def test_a_penalty_that_eigenvectors_refuse_may_be_the_one_that_is_chosen(rng):
+    """Columns that repeat others: Cholesky solves for a penalty that `solve_ridge` does not know to three digits."""
+    x, _ = problem(rng, 300, 20)
+    x, labels = np.concatenate([x, x], 1), x[:, :4].argmax(1)
+    stats = readout.ridge_stats([(x[:200], labels[:200])], 4)
+    with pytest.raises(ValueError, match='the features depend on each other'):
+        readout.solve_ridge(stats, 1e-11)
+    found = readout.choose_ridge(stats, (1e-11, 1e9), [(x[200:], labels[200:])])
+    assert found.penalty == 1e-11
+    assert found.accuracies[0][1] == readout.linear_accuracy(found.model, [(x[200:], labels[200:])])
+
+
+def test_a_class_that_held_out_images_alone_have_is_read_wrong(rng):
+    x, labels = problem(rng, 60, 80, 3)
+    labels[:40], labels[40:] = labels[:40] % 2, 2
+    found = readout.fit_dual([x], labels, 2, (1.0, 2.0), held_out=20)
+    assert [share for _, share in found.accuracies] == [0, 0]
+
+
 # In jnp
 
 

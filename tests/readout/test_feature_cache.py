@@ -13,7 +13,7 @@ from hebbjax.layers import activations, patches
 from hebbjax.layers.layer import drives, forward, init_layer
 from hebbjax.layers.normalization import BatchNorm, standardise
 from hebbjax.layers.pooling import avg_pool, max_pool
-from hebbjax.readout import cross_entropy, forward_train, linear_head
+from hebbjax.readout import cross_entropy, forward_train, gradient_layer, linear_head
 from hebbjax.readout.blocks import map_blocks
 from hebbjax.readout.feature_cache import cache_drives, forward_pooled, pooled_drives, pooled_parts
 
@@ -25,6 +25,9 @@ HEADS = {
     'pooled': linear_head(3, pool=2, power=2.5, dropout=0.5),
     'positions': linear_head(3, power=1.0, dropout=0.5),
     'no norm': linear_head(3, norm=False, power=None, pool=3),
+    'means': gradient_layer(3, pre=(BatchNorm(), activations.relu, avg_pool(2)), post=()),
+    'overlapping': gradient_layer(3, pre=(activations.relu, max_pool(3, 1, 1)), post=()),
+    'maxima of maxima': gradient_layer(3, pre=(activations.relu, max_pool(2), max_pool(2, 1)), post=()),
 }
 pooled = jax.jit(pooled_drives, static_argnums=(0, 3))
 

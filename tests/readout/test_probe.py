@@ -75,6 +75,8 @@ def test_a_probe_refuses_what_does_not_fit_before_features_are_learned(states, b
     ):
         with pytest.raises(ValueError, match=says):
             probe.check(NET, shapes, train, bars)
+    with pytest.raises(ValueError, match='a network is a tuple of layers'):
+        ridge_probe().check(NET[0], shapes, bars, bars)
 
 
 def test_what_the_memory_cannot_hold_is_refused_before_features_are_learned(monkeypatch, bars):
@@ -94,6 +96,7 @@ def test_what_the_memory_cannot_hold_is_refused_before_features_are_learned(monk
     refuse(1001, features, crops=1)
     refuse(60, 'crops=6 leaves nothing of images with a side of 6 pixels; use 5 at most, 0 for none', crops=6)
     refuse(4941, features, (1.0, 2.0))
+    refuse(60, 'penalty=0.0 is out of range; use a finite number > 0', (0.0, 1.0))
     fewer = {'flips': True, 'penalty': (1.0, 2.0)}
     assert ridge_probe(**fewer).check((layer,), state, (images[:2470], labels[:2470]), bars) == (5001, 4940, 60)
     monkeypatch.setattr(checks, 'host_memory', lambda: 8 * 4000**2)

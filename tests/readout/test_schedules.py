@@ -94,7 +94,7 @@ HOSTILE = {
     Milestones: {
         'epochs': (*NO_COUNT, 0), 'batch': (*NO_COUNT, 0, 501), 'rate': (*NO_NUMBER, *BELOW, 0),
         'momentum': (*NO_NUMBER, *BELOW, 1, 1.5, np.float32(1)), 'l2': (*NO_NUMBER, *BELOW),
-        'milestones': (None, 3, 'ab', (1.5,), (True,), (-1,), (2, 1), (float('nan'),), (None,), (3, 5, 4)),
+        'milestones': (None, 3, 'ab', (1.5,), (True,), (-1,), (2, 1), (float('nan'),), (None,), (3, 5, 4), [1]),
         'optimizer': (None, 'rmsprop', 1, ['adam']), 'choose': (None, 'first', 0),
         'factor': (*NO_NUMBER, *BELOW, 0, 2), 'stop_after': (*NO_COUNT, 0), 'average': (*NO_COUNT, 0),
     },

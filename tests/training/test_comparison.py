@@ -119,6 +119,8 @@ def test_what_does_not_fit_is_refused_before_the_first_hour(data):
 
     refuse('^seeds=0 is out of range', seeds=0)
     refuse('^hebbian: batch=0 is out of range', batch=0)
+    refuse('^hebbian: batch=30 is out of range; use a whole number from 1 to 20', batch=30, shown=20)
+    refuse(f'^hebbian: batch={len(train[0]) + 1} is out of range', batch=len(train[0]) + 1)
     refuse(
         '^hebbian: .* does not fit images of 6 x 6; use a smaller window',
         net=(dataclasses.replace(LAYER, window=layers.Window(7)),),

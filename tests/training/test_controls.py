@@ -101,6 +101,7 @@ def test_flat_patches_are_passed_over(data):
     'build, says',
     [
         (lambda: controls.with_controls(ENTRY, ('backprop',)), 'no backprop twin; leave backprop out'),
+        (lambda: controls.with_controls(ENTRY, ()), 'no network is named; there are learned, patches'),
         (lambda: controls.with_controls(ENTRY, ('random',)), "control='random' is unknown; there are learned, patches"),
         (lambda: controls.controlled(ENTRY._replace(net=()), 'patches'), 'pixels have no filters'),
         (lambda: controls.patch_rows(NET[0], jax.random.key(0), jnp.ones((1, 2, 2, 2))), '1 images have 4; give more'),

@@ -70,6 +70,10 @@ def test_softhebb_has_the_published_shape():
         ('softhebb', {'features': (2, 3, 4, 5)}, '4 layers have 3 rates; give one for each.'),
         ('krotov', {'batch': 9}, 'batch=9 is out of range; use a whole number from 1 to 8.'),
         ('krotov', {'epochs': 0}, 'epochs=0 is out of range'),
+        ('krotov', {'power': 7, 'shift': 3}, 'krotov has no setting power, shift; leave it out.'),
+        ('krotov', {'start': 'patch'}, "start='patch' is unknown; there are drawn, patches."),
+        ('krotov', {'patch_transform': 'zca'}, "patch_transform='zca' is unknown; there are raw, centred"),
+        ('miconi', {'features': (4, 5, 6, 7)}, '4 numbers of neurons are not those of three layers; give three.'),
         ('miconi', {'burn_in': 20}, 'burn_in=20 leaves nothing of 20 steps to learn in'),
     ],
 )
