@@ -115,6 +115,7 @@ def check_ascends(tx: optax.GradientTransformation) -> None:
 @functools.lru_cache
 def _descends(tx: specs.ByValue) -> bool:
     w = np.array([[0.5, 0.1, 0.8], [0.2, 0.9, 0.4]], np.float32)  # that no transformation treats specially
-    # with dw = 1, the inner product with the change; one program, which runs where jax traces, too
-    along = jax.jit(lambda w: jnp.sum(tx.thing.update(jnp.ones_like(w), tx.thing.init(w), w)[0]))
+    change = lambda dw, w: tx.thing.update(dw, tx.thing.init(w), w)[0]  # noqa: E731
+    # what dw = 1 adds to the change, along itself; one program, which runs where jax traces, too
+    along = jax.jit(lambda w: jnp.sum(change(jnp.ones_like(w), w) - change(jnp.zeros_like(w), w)))
     return float(along.lower(w).compile()(w)) < 0

@@ -162,6 +162,7 @@ DESCEND = [
     optax.sgd(0.1),
     optax.chain(transforms.scale_by_max_abs(), optax.scale(-0.1)),
     optax.chain(optax.sgd(0.1), transforms.keep_pruned(), transforms.project_unit_rows()),
+    optax.chain(optax.sgd(0.01), transforms.project_unit_rows()),  # to unit length is further than what it takes away
     optax.scale_by_learning_rate(lambda step: 0.1),
     transforms.scale_by_rate(lambda step: -0.1),
     optax.sgd(0.1, momentum=0.9, nesterov=True),
@@ -177,6 +178,7 @@ ASCEND = [
     optax.chain(transforms.scale_by_max_abs('unit'), transforms.scale_by_rate(1e-3), transforms.project_unit_rows()),
     optax.chain(optax.sgd(0.1), optax.scale(-1)),
     optax.scale_by_adam(),
+    optax.chain(transforms.scale_by_rate(0.001), optax.add_decayed_weights(-0.01)),
     optax.GradientTransformation(lambda w: (), Stubborn()),
 ]
 

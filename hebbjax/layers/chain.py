@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from hebbjax.base import Array, Key
+from hebbjax.layers.patches import Grid, Window, lay_grid
 
 Shape = tuple[int, ...]
 
@@ -41,6 +42,12 @@ def chain_shape(parts: Sequence[Any], states: Sequence[PartState], shape: Shape)
     """Say what a chain makes of maps of one image of this shape, without computing anything."""
     maps = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     return jax.eval_shape(lambda x, states: apply_chain(parts, states, x)[0], maps, tuple(states)).shape[1:]
+
+
+def lay_behind(parts: Sequence[Any], window: Window, image_shape: Shape) -> Grid:
+    """Lay a window over what a chain makes of images (H, W, C)."""
+    states = jax.eval_shape(lambda: init_chain(parts, jax.random.key(0), image_shape))
+    return lay_grid(window, chain_shape(parts, states, image_shape))
 
 
 def bind_weights(parts: Sequence[Any], w: Array) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ def both_signs(u: Array) -> Array:
 
 def nearest(share: float, temperature: Scalar | None = None) -> Callable[[Array], Array]:
     """Let the share of neurons with the largest drives, at least one, send 1: `1 if u > theta else 0`, theta what so
-    many exceed, to a 512th of their range. Of a temperature T softly: `1 / (1 + exp((theta - u) / T))`.
+    many exceed, to a 512th of their range; where all are equal, nobody. Softly: `1 / (1 + exp((theta - u) / T))`.
 
     Above `both_signs`, as many send as are nearest to a patch or to its negative (Thiry et al. 2021).
 

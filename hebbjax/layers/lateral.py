@@ -17,8 +17,8 @@ from hebbjax.support import checks, specs
 class Lateral:
     """Anti-Hebbian lateral inhibition M [N, N], zero on its diagonal, between the neurons that look at one patch.
 
-    Drives u, less thresholds, settle from y = 0 in `steps`: `y += pace (activation(u - M y) - y)`. Settled y stand in
-    the place of drives: neurons compete and leak by them, and `post` gets them. After every learning step M moves by
+    Drives u, less thresholds, settle from y = 0 in 1 + `steps`: `y += pace (activation(u - M y) - y)`. Settled y stand
+    for drives: neurons compete and leak by them, and `post` gets them. After every learning step M moves by
     means over its patches, of settled activities, whatever credit the rule gave:
 
         dM_ij = rate (<y_i y_j> - <y_i^2> M_ij)     target None: with `rules.oja()` similarity matching, the principal

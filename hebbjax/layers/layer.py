@@ -15,12 +15,12 @@ import optax
 from hebbjax import transforms
 from hebbjax.base import BIAS_SALT, AnyArray, Array, Key, LearningRule, State
 from hebbjax.layers import activations
-from hebbjax.layers.chain import PartState, Shape, apply_chain, bind_weights, chain_shape, count_by_image, init_chain
+from hebbjax.layers.chain import PartState, Shape, apply_chain, bind_weights, count_by_image, init_chain, lay_behind
 from hebbjax.layers.homeostasis import Homeostasis
 from hebbjax.layers.kernel import AngleKernel
 from hebbjax.layers.lateral import Lateral
 from hebbjax.layers.microbatch import microbatch_of, scan_microbatches
-from hebbjax.layers.patches import PatchTransform, Window, centred, extract_patches, l2, lay_grid, raw, sample_patches
+from hebbjax.layers.patches import PatchTransform, Window, centred, extract_patches, l2, raw, sample_patches
 from hebbjax.rules.competition import subtract_threshold
 from hebbjax.rules.local import inverse_length
 from hebbjax.rules.products import PRECISIONS, arithmetic, matmul
@@ -92,7 +92,7 @@ class Layer:
             chain = getattr(self, name)
             chain = tuple(chain) if isinstance(chain, tuple | list) else (chain,)
             known = ('__call__', 'apply', *(('bind',) if name == 'post' else ()))
-            misfits = [part for part in chain if not any(hasattr(part, way) for way in known)]
+            misfits = [part for part in chain if isinstance(part, type) or not any(hasattr(part, way) for way in known)]
             wants = f'{name} of a layer is a tuple of parts, functions of maps such as relu or BatchNorm()'
             checks.require(not misfits, f'{wants}; {checks.show(misfits)} are none.')
             object.__setattr__(self, name, chain)
@@ -147,8 +147,7 @@ def init_layer(layer: Layer, key: Key, image_shape: Shape, w: Array | None = Non
     """Make a layer's first state for images of shape (H, W, C), from weights [N, D] where they are given."""
     checks.check_key(key)
     image_shape = checks.check_image_shape(image_shape)
-    pre = jax.eval_shape(lambda key: init_chain(layer.pre, key, image_shape), key)
-    shape = (layer.features, lay_grid(layer.window, chain_shape(layer.pre, pre, image_shape)).inputs)
+    shape = (layer.features, lay_behind(layer.pre, layer.window, image_shape).inputs)
     given, w = w, _draw(specs.ByValue(layer.init), key, shape) if w is None else jnp.asarray(w)
     fits = w.shape == shape and jnp.issubdtype(w.dtype, jnp.floating)
     came = f'weights of shape {w.shape} and type {w.dtype}'
@@ -173,7 +172,7 @@ def _init_around(layer: Layer, key: Key, image_shape: Shape, w: Array) -> LayerS
     # numbers that `split` in two, which `init` may do, does not give
     bias_key, post_key, pre_key = (jax.random.fold_in(key, salt) for salt in (BIAS_SALT, 2, 3))
     pre = init_chain(layer.pre, pre_key, image_shape)
-    grid = lay_grid(layer.window, chain_shape(layer.pre, pre, image_shape))
+    grid = lay_behind(layer.pre, layer.window, image_shape)
     threshold = None if layer.homeostasis is None else layer.homeostasis.init(w)
     if layer.bias is not None:
         threshold = layer.bias(bias_key, w.shape)[:, 0]

@@ -20,6 +20,7 @@ class Pool:
     kind: str  # 'max' or 'avg'
     stride: int | None = None  # from block to block; None: their size, so that none overlap
     padding: int = 0  # rows and columns around a map, below every maximum, and zeros in means
+    pools = True  # as all that does says, so that monitors look before it
 
     def __post_init__(self) -> None:
         checks.check_count('size', self.size)
@@ -89,4 +90,5 @@ def gauss_pool(stride: int) -> Callable[[Array], Array]:
             maps = functools.reduce(jnp.add, weighted)
         return maps
 
+    pool.pools = True
     return pool

@@ -124,7 +124,8 @@ def _recall(layer, state, cues, steps):
     def step(x, _):
         answer = forward(layer, state, x)
         came = f'a layer that answers {answer.shape[1:]} to images {x.shape[1:]} cannot answer itself'
-        checks.require(answer.size == x.size, f'{came}; give a dense layer as many neurons as pixels.')
+        fits = answer.size == x.size and (answer.shape[1:3] == (1, 1) or answer.shape == x.shape)
+        checks.require(fits, f'{came}; give a dense layer as many neurons as pixels.')
         return (answer.reshape(x.shape),) * 2
 
     return lax.scan(step, to_intensities(cues), None, steps)[1]

@@ -39,7 +39,8 @@ def taylor(theta: Array, compete: Competing = None, *, reduce: Reduction = mean_
 
     def finalize(stats: UpdateStats, w: Array, state):
         sums = stats.pull.reshape(shape[1], len(w), shape[0], -1)  # [B, N, A, D]
-        dw = jnp.einsum('abc,bnad,cnd->nd', jnp.asarray(theta, w.dtype), sums, powers(w, shape[2], 0))
+        of_weights = powers(w, shape[2], 0)  # [C, N, D]
+        dw = jnp.einsum('abc,bnad,cnd->nd', jnp.asarray(theta, w.dtype), sums, of_weights, precision='highest')
         return reduce(dw, stats), state
 
     return sums_of_powers(*shape[:2], compete)._replace(finalize=finalize)
@@ -96,12 +97,9 @@ def sums_of_powers(x_powers: int, y_powers: int, compete: Competing) -> Learning
 
     def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
         v = competing_drives(u, teacher, threshold)  # [P, N]
-        y = compete(key, v)
-        if teacher is not None or threshold is not None:
-            y = zero_absent(y, v)
+        y = zero_absent(compete(key, v), v)
         xs, ys = powers(x, x_powers, 1), powers(y, y_powers, 1)  # [P, A, D], [P, B, N]
-        if teacher is not None or threshold is not None:  # 0^0 is 1, and who takes no part adds nothing
-            ys = ys.at[:, 0].set(zero_absent(ys[:, 0], v))
+        ys = zero_absent(ys, v[:, None])  # 0^0 is 1, and who takes no part adds nothing
         xs, ys, count = xs.reshape(len(x), -1), ys.reshape(len(y), -1), lambda _, *of: count_wins(x, *of)
         return add_dense(stats, xs, v, ys, 0, jnp.abs(y).sum(0), count)
 

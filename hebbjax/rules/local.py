@@ -79,9 +79,7 @@ def local(
         needs = 'a rule without competition imposes its teacher and got None; give the layer a teacher.'
         checks.require(compete is not None or teacher is not None, needs)
         v = competing_drives(u, None if compete is None else teacher, threshold)  # [P, N]
-        y = teacher.astype(u.dtype) if compete is None else compete(key, v)  # [P, N]
-        if teacher is not None or threshold is not None:
-            y = zero_absent(y, v)
+        y = zero_absent(teacher.astype(u.dtype) if compete is None else compete(key, v), v)  # [P, N]
         pull, leak, weight = credit(u, y)  # [P, N] each
         return add_dense(stats, x, v, pull, leak.sum(0), weight.sum(0), count)
 

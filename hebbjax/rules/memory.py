@@ -59,7 +59,7 @@ def bcm(eta: Scalar = 0.1, *, reduce: Reduction = mean_over_patches) -> Learning
     The threshold slides with the neuron's own activity, from 0, so that weights are bounded without a leak; it is the
     rule's state [N]. Each neuron alone becomes selective: of K linearly independent patterns it comes to answer one, by
     K. Thresholds have to be faster than weights. Bienenstock, Cooper & Munro 1982; `theta = E[y^2]`: Intrator & Cooper
-    1992. <y^2> is a step's mean over patches. A layer's own thresholds add to theta; who is not signalled rests.
+    1992. <y^2> is a step's mean over patches. A layer's own thresholds add to theta; who is not signalled answers 0.
 
     Example:
         >>> import jax

@@ -35,9 +35,7 @@ def instar(compete: Competing = 1, *, metric: str = 'dot', reduce: Reduction = m
                [0., 1.]], dtype=float32)
     """
     checks.check_choice('metric', metric, ('dot', 'cosine', 'euclidean'))
-    count = count_wins
-    if metric == 'euclidean':
-        count = lambda x, first, neurons: count_wins(jnp.ones_like(x), first, neurons)  # noqa: E731
+    count = count_wins if metric != 'euclidean' else lambda x, *of: count_wins(jnp.ones_like(x), *of)
     if isinstance(compete, numbers.Integral) or (metric == 'dot' and compete is not None):
         rule = from_leak(compete, lambda y: y, reduce=reduce, count=count)
     else:

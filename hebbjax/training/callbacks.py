@@ -139,7 +139,8 @@ class Progress:
     def __call__(self, context: CallbackContext) -> None:
         latest = {name: row[name] for row in context.history for name in self._shown if name in row}
         words = [f'{name.rpartition(".")[2]} {value:.4g}' for name, value in latest.items()]
-        self._advance(', '.join([f'{self._images / context.metrics["seconds"]:,.0f} images/s', *words]), context.epochs)
+        rate = f'{self._images / context.metrics["seconds"]:,.0f} images/s'
+        self._advance(', '.join([rate, *words]), context.epochs, context.epoch)
 
     def __exit__(self, *error: Any) -> bool | None:
         return self._bar.__exit__(*error)

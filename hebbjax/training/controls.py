@@ -22,9 +22,10 @@ import jax.numpy as jnp
 import optax
 
 from hebbjax.base import AnyArray, Array, Key
+from hebbjax.layers.chain import lay_behind
 from hebbjax.layers.layer import Layer, from_patches
 from hebbjax.layers.network import Network, TrainState, activations_of
-from hebbjax.layers.patches import PatchTransform, centred_l2, lay_grid
+from hebbjax.layers.patches import PatchTransform, centred_l2
 from hebbjax.readout.blocks import over_blocks
 from hebbjax.rules.local import unit_rows
 from hebbjax.support import checks
@@ -37,7 +38,7 @@ BLOCK = 100  # images that lower layers answer at once
 
 def patch_rows(layer: Layer, key: Key, images: AnyArray, prepare: PatchTransform = unit_rows) -> Array:
     """Cut filters out of what a layer sees, prepared as in learning, of unit length; flat patches are passed over."""
-    offered = len(images) * math.prod(lay_grid(layer.window, images.shape[1:]).out)
+    offered = len(images) * math.prod(lay_behind(layer.pre, layer.window, images.shape[1:]).out)
     came = f'{layer.features} filters are a patch each, and {len(images)} images have {offered}'
     checks.require(layer.features <= offered, f'{came}; give more images, or fewer neurons.')
     tries = [prepare(from_patches(layer, of_try, images)) for of_try in jax.random.split(key, TRIES)]

@@ -66,8 +66,11 @@ class Log:
         files.append_lines(self._details, rows)
 
     def finish(self, context: CallbackContext) -> None:
-        """Take back what an interrupted epoch had said."""
-        files.write_lines(self._metrics, context.history)
+        """Take back what an interrupted epoch had said, if any has said something."""
+        if self._earlier is None:
+            files.write_lines(self._metrics, context.history)
+            rows = files.read_lines(self._details)
+            files.write_lines(self._details, [row for row in rows if row['epoch'] <= context.epoch])
 
 
 def first_seed(context: CallbackContext) -> tuple:

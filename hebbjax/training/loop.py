@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from hebbjax.base import AnyArray, Array, Key, StepInfo
 from hebbjax.layers.network import Network, TrainState, check_network
 from hebbjax.support import devices
-from hebbjax.support.checks import require, show
+from hebbjax.support.checks import check_count, require, show
 from hebbjax.support.shards import Shards
 from hebbjax.support.signals import hold_signals, listen, wait_until_ready
 from hebbjax.training import hosts, parallel
@@ -151,10 +151,11 @@ def fit(
     rows = sum(row.get('stage') == number for row in position.history)
     stands = f'a training at epoch {epoch} of stage {number}, with {rows} of its epochs in its history'
     way = 'give the stages it began with, or longer ones, and the position of training.resume'
-    fits = number < len(stages) and rows == epoch <= epochs[number]
+    fits = 0 <= number < len(stages) and rows == epoch <= epochs[number]
     require(fits, f'{stands}, cannot go on in stages of {epochs} epochs; {way}.')
     settled = CallbackContext(net, stages, position, state)  # the last whole epoch, callbacks included
     seed_mesh = mesh if by_seed else None
+    check_count('seeds_at_once', 1 if seeds_at_once is None else seeds_at_once)
     devices.check_divides('a number of seeds', seeds or 0, seed_mesh)
     to_come = settled.epochs - settled.epoch
     program, data, parts, stream = stream_parts(programs[0], state, images, labels, to_come, seed_mesh)

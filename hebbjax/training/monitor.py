@@ -15,11 +15,9 @@ from jax import lax
 
 from hebbjax import diagnostics
 from hebbjax.base import Array, StepInfo
-from hebbjax.layers.chain import apply_chain, bind_weights
+from hebbjax.layers.chain import apply_chain, bind_weights, lay_behind
 from hebbjax.layers.layer import Layer, LayerState, forward, to_intensities
 from hebbjax.layers.normalization import BatchNorm
-from hebbjax.layers.patches import lay_grid
-from hebbjax.layers.pooling import Pool
 from hebbjax.support import checks, devices
 
 
@@ -65,7 +63,7 @@ def observe(net: Sequence[Layer], states: Sequence[LayerState], images: Array) -
     x, observations = to_intensities(images), []
     for layer, state in zip(net, states):
         # the parts of `post` before the first that pools, or normalises over a batch what was activated
-        ends = (n for n, part in enumerate(layer.post) if isinstance(part, Pool) or (n and isinstance(part, BatchNorm)))
+        ends = (n for n, part in enumerate(layer.post) if hasattr(part, 'pools') or (n and isinstance(part, BatchNorm)))
         parts = next(ends, len(layer.post))
         y = forward(layer, state, x, parts)  # [b, H', W', N]
         share = devices.mean_over_devices(jnp.mean(y == 0, dtype=y.dtype))
@@ -78,7 +76,8 @@ def observe_every(
     monitor: Monitor, net: Sequence[Layer], number: Array, states: Sequence[LayerState], images: Array, chosen: Array
 ) -> tuple[Observation, ...]:
     """Look in steps 0, n, 2n ... of an epoch, at the first few of the `chosen` images; else give zeros."""
-    windows = math.prod(lay_grid(net[0].window, images.shape[-3:]).out) * math.prod(images.shape[1:-3])  # of a sequence
+    grid = lay_behind(net[0].pre, net[0].window, images.shape[-3:])
+    windows = math.prod(grid.out) * math.prod(images.shape[1:-3])  # of a sequence
     chosen = chosen[: -(-monitor.windows // (windows * devices.device_count()))]
     look = lambda states, chosen: observe(net, states, images[chosen].reshape(-1, *images.shape[-3:]))  # noqa: E731
     if monitor.every == 1:

@@ -27,6 +27,8 @@ def count_seeds(state: TrainState) -> int | None:
 
 def take_seed(states: State, number: int) -> State:
     """Give one seed's part of a pytree in which every array has a leading axis of seeds."""
+    if not checks.is_traced(number):
+        checks.check_count('number of a seed', number, 0, len(jax.tree.leaves(states)[0]) - 1)
     return _take_seed(states, number)
 
 

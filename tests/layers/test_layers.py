@@ -164,6 +164,7 @@ def test_told_says_what_happened(rng):
         ({'precision': 'int4'}, "precision='int4' is unknown; there are highest, float32x3, tensorfloat32, bfloat16"),
         ({'output': 'spikes'}, "output='spikes' is unknown; there are weights, effective, projection, cosine"),
         ({'post': 3}, 'post of a layer is a tuple of parts, functions of maps such as relu or BatchNorm'),
+        ({'post': (layers.relu, layers.BatchNorm)}, 'functions of maps such as relu or BatchNorm'),
         ({'pre': (layers.standardise, 'whiten')}, 'pre of a layer is a tuple of parts.*whiten'),
         (
             {'bias': initializers.fan_in, 'homeostasis': hebbjax.Homeostasis()},

@@ -200,6 +200,10 @@ def test_what_cannot_answer_itself_is_refused(convolution):
         ValueError, match=r'answers \(3, 3, 6\) to images \(8, 8, 1\) cannot answer itself; give a dense'
     ):
         layers.recall(CONVOLUTION[0], states[0], images, 2)
+    folded = Layer(4, rules.oja(1), RATE, Window(3), post=())  # 2 x 2 x 4 answers are as many as 4 x 4 pixels
+    state = layers.init_layer(folded, jax.random.key(0), (4, 4, 1))
+    with pytest.raises(ValueError, match=r'answers \(2, 2, 4\) to images \(4, 4, 1\) cannot answer itself'):
+        layers.recall(folded, state, jnp.ones((1, 4, 4, 1)), 1)
     layer = Layer(4, rules.associate(), RATE)
     with pytest.raises(ValueError, match='layer 1: an associative layer of 4 neurons sees 9 pixels; give it as many'):
         layers.init((layer,), jax.random.key(0), (3, 3, 1))

@@ -31,6 +31,16 @@ def test_who_takes_no_part_adds_nothing_not_even_by_the_zeroth_power(name, rng):
     assert np.abs(np.asarray(change(rule, x, w, teacher=half))[[2, 4]]).min() > 0
 
 
+def test_products_are_as_precise_as_those_of_other_rules():
+    rule, w = rules.taylor(EVERYTHING), jnp.ones((3, 4))
+    products = [
+        e
+        for e in jax.make_jaxpr(lambda s: rule.finalize(s, w, ()))(rule.init_stats(w)).eqns
+        if e.primitive.name == 'dot_general'
+    ]
+    assert products and all(e.params['precision'] == (jax.lax.Precision.HIGHEST,) * 2 for e in products)
+
+
 def test_coefficients_may_be_mapped_over_and_have_slopes(rng):
     """dw is linear in theta: its slope is the sum of powers itself."""
     x, w = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((6, 4), (5, 4)))

@@ -192,6 +192,27 @@ def test_a_training_that_fails_at_once_leaves_the_log_of_the_one_before(digits, 
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_an_interrupted_epoch_takes_back_what_it_said_and_no_more(digits, tmp_path):
+    count = lambda: [len(files.read_lines(tmp_path / name)) for name in ('metrics.jsonl', 'details.jsonl')]  # noqa: E731
+
+    def impatient(context):
+        if context.epoch == 2:
+            raise KeyboardInterrupt
+
+    def interrupt_first(context):
+        raise KeyboardInterrupt
+
+    fit(digits, training.Log(tmp_path, epochs=1), epochs=3)
+    assert count() == [3, 3]
+    fit(digits, impatient, training.Log(tmp_path, epochs=1))
+    assert count() == [1, 1]
+    fit(digits, training.Log(tmp_path, epochs=1), epochs=3)
+    assert fit(digits, interrupt_first, training.Log(tmp_path, epochs=1)).interrupted
+    assert count() == [3, 3]
+    assert fit(digits, training.Log(tmp_path, epochs=1), impatient, epochs=3).interrupted
+    assert count() == [1, 1]
+
+
 def test_a_log_without_a_folder_or_with_foreign_lines_refuses_before_the_first_epoch(digits, tmp_path):
     seen = []
     with pytest.raises(FileNotFoundError, match='none is no folder; make it first, or name another'):
@@ -347,7 +368,7 @@ def test_the_progress_of_a_training_is_drawn_in_a_notebook(monkeypatch):
     cell = Cell()
     monkeypatch.setitem(sys.modules, 'IPython', types.ModuleType('IPython'))
     monkeypatch.setitem(sys.modules, 'IPython.display', types.SimpleNamespace(display=cell.display))
-    context = types.SimpleNamespace(history=[{'layer1.max_update': 0.5}], metrics={'seconds': 2.0}, epochs=4)
+    context = types.SimpleNamespace(history=[{'layer1.max_update': 0.5}], metrics={'seconds': 2.0}, epochs=4, epoch=1)
     with training.Progress(Console(force_jupyter=True), 4, 300) as bar:
         bar(context)
     assert '0/4' in cell[0] and '1/4' in cell[1] and '150 images/s, max_update 0.5' in cell[1]

@@ -97,6 +97,12 @@ def test_flat_patches_are_passed_over(data):
     np.testing.assert_allclose(jnp.linalg.norm(w, axis=1), 1, rtol=1e-5)
 
 
+def test_patches_are_cut_out_of_what_leaves_pre(data):
+    pad = lambda x: jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))  # noqa: E731
+    layer = dataclasses.replace(NET[0], window=Window(8), pre=pad)  # larger than the images of 6 x 6
+    assert controls.patch_rows(layer, jax.random.key(0), data[0][0]).shape == (5, 8 * 8 * 2)
+
+
 @pytest.mark.parametrize(
     'build, says',
     [

@@ -10,7 +10,7 @@ import pytest
 
 import hebbjax
 from hebbjax import layers, rules, training, transforms
-from hebbjax.layers import BatchNorm, PartState, initializers, max_pool, relu
+from hebbjax.layers import BatchNorm, PartState, gauss_pool, initializers, max_pool, relu
 from hebbjax.layers.normalization import NormParams, NormStats
 from hebbjax.layers.patches import raw
 from hebbjax.training.monitor import Monitor
@@ -160,3 +160,27 @@ def test_a_look_tells_what_fires_and_passes_up_what_is_pooled_and_normalised(ima
         np.testing.assert_allclose(seen.variance, y.var(), rtol=1e-4)
         np.testing.assert_allclose(seen.sparsity, (y == 0).mean(), rtol=1e-6)
         assert 0 < float(seen.sparsity) < 1
+
+
+def test_whatever_pools_is_looked_at_before_it(images):
+    layer = hebbjax.Layer(6, rules.instar(1), TX, hebbjax.Window(3), post=(relu, gauss_pool(1)))
+    states, x = hebbjax.init((layer,), jax.random.key(0), SHAPE).layers, layers.to_intensities(images[:4])
+    (seen,) = training.observe((layer,), states, x)
+    fired = layers.forward(dataclasses.replace(layer, post=relu), states[0]._replace(post=(PartState(),)), x)
+    np.testing.assert_allclose([seen.mean, seen.sparsity], [fired.mean(), (fired == 0).mean()], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'pre, side, looked_at',
+    [
+        (lambda x: jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0))), 9, 1),  # larger than the images of 8 x 8: 16 windows
+        (max_pool(2), 4, 5),  # one window
+    ],
+)
+def test_a_look_counts_windows_of_what_leaves_pre(pre, side, looked_at, images):
+    shown = []
+    spy = lambda u: shown.append(len(u)) or u  # noqa: E731
+    net = (hebbjax.Layer(4, rules.instar(1), TX, hebbjax.Window(side), pre=pre, post=spy),)
+    epoch = hebbjax.make_train_epoch(net, batch=7, watch=Monitor(every=1, windows=5))
+    epoch(hebbjax.init(net, jax.random.key(0), SHAPE), images)
+    assert looked_at in shown
