@@ -100,9 +100,8 @@ def fit_dual(
         best, accuracies = linear.choose_best(penalties, np.stack(hits), [a is not None for a in alphas])
     alpha = linear.require_solved(alphas[best], penalties[best])
     w = np.concatenate([_products(x[:fitted], alpha) for x, _ in _centred(blocks, count, fitted)])
-    return linear.PenaltyChoice(
-        linear.LinearClassifier(w, level - np.concatenate(means) @ w), penalties[best], accuracies
-    )
+    model = linear.LinearClassifier(w, level - np.concatenate(means) @ w)
+    return linear.PenaltyChoice(model, penalties[best], accuracies)
 
 
 def _centred(blocks, count, fitted) -> Iterator[tuple[Any, np.ndarray]]:

@@ -90,13 +90,9 @@ def solve_softmax(rows: Rows, classes: int, penalties: Sequence[float]) -> list[
 
 
 def fit_softmax(
-    features: AnyArray,
-    labels: AnyArray,
-    classes: int,
-    penalty: linear.Penalty = 10.0,
-    held_out: Labelled | None = None,
-    mesh: Mesh | None = None,
-) -> linear.PenaltyChoice:
+    features: AnyArray, labels: AnyArray, classes: int, penalty: linear.Penalty = 10.0,
+    held_out: Labelled | None = None, mesh: Mesh | None = None,
+) -> linear.PenaltyChoice:  # fmt: skip
     """Fit softmax regression to features [n, F] and labels [n] of 0 .. classes - 1.
 
     Args:

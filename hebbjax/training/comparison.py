@@ -171,11 +171,9 @@ def train_entries(
 
 
 def score_entries(
-    entries: Mapping[str, Entry],
-    trained: Mapping[tuple[str, int], Trained],
-    test: Labelled,
+    entries: Mapping[str, Entry], trained: Mapping[tuple[str, int], Trained], test: Labelled,
     sample: AnyArray | None = None,
-) -> list[ResultRow]:
+) -> list[ResultRow]:  # fmt: skip
     """Read the test split, images and labels, with every network that `train_entries` reached: no choice is left to
     make. `sample`: a few hundred images that neurons of the lowest layer compete on, see `diversity`; None: left out.
     """

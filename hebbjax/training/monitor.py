@@ -80,8 +80,6 @@ def observe_every(
     windows = math.prod(grid.out) * math.prod(images.shape[1:-3])  # of a sequence
     chosen = chosen[: -(-monitor.windows // (windows * devices.device_count()))]
     look = lambda states, chosen: observe(net, states, images[chosen].reshape(-1, *images.shape[-3:]))  # noqa: E731
-    if monitor.every == 1:
-        return look(states, chosen)
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(look, states, chosen))
     return lax.cond(number % monitor.every == 0, look, lambda *_: zeros, states, chosen)
 
