@@ -10,11 +10,11 @@ from rich.console import Console
 from hebbjax.cli import flags, run_folder, tables
 from hebbjax.cli.settings import Source
 from hebbjax.cli.train import begin_again, check_shape, read_run
-from hebbjax.readout import probe_accuracy, probe_confusion
+from hebbjax.readout import probe_confusion
 from hebbjax.support.checks import require
 from hebbjax.support.signals import listen
 from hebbjax.training import Checkpoints, progress_bar, resume
-from hebbjax.training.comparison import Entry, Trained, score_entries
+from hebbjax.training.comparison import Entry, judge, score_entries
 
 JUDGED = ('untrained', 'hebbian', 'backprop')
 
@@ -46,6 +46,7 @@ def run_evaluate(settings: Evaluate, console: Console) -> None:
     given = {name: value for name in ('readout', 'head_epochs') if (value := getattr(settings, name)) is not None}
     run_settings = dataclasses.replace(run_settings, **given)
     if settings.dataset is None:
+        settings.of_run(run_settings)
         start = run_settings.start(console, about)
         net, first, data_settings = start.net, start.state, start.settings
         train, validation, names = start.train, start.validation, start.names
@@ -67,8 +68,7 @@ def run_evaluate(settings: Evaluate, console: Console) -> None:
             states = state.layers if row == 'hebbian' else first.layers
             key = jax.random.fold_in(jax.random.key(run_settings.seed), 0xE7A1)
             probe = entries[row].probe(net, states, key, train, validation)
-            accuracies = (probe_accuracy(probe, *part) for part in (train, validation))
-            trained[row, 0] = Trained(probe, *accuracies, probe.seconds, probe.compile_seconds)
+            trained[row, 0] = judge(probe, train, validation)
             advance(row)
             listener()
     test = data_settings.read_test()

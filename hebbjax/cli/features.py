@@ -1,6 +1,7 @@
 """Write what a network answers to images, for any classifier elsewhere."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Mapping
 
@@ -13,6 +14,7 @@ from hebbjax.base import Array
 from hebbjax.cli import flags, run_folder
 from hebbjax.cli.settings import Source, check_fits, hold_out
 from hebbjax.cli.train import Watched, begin_again, check_shape, read_run
+from hebbjax.interop.export import ENDINGS
 from hebbjax.layers import LayerState, Network
 from hebbjax.readout.blocks import block_size, over_blocks
 from hebbjax.support import files
@@ -55,9 +57,15 @@ def run_features(settings: Features, console: Console) -> None:
     files.check_writable(settings.out, settings.save_weights, *([beside] if ending == '.npy' else []))
     other = [f'--{name}' for name in ('recipe', 'features', 'epochs', 'weights') if getattr(settings, name) is not None]
     require(not (settings.run and other), f'the network of --run is as it was trained; leave {", ".join(other)} out.')
+    require(settings.run or settings.epoch is None, '--epoch is that of a checkpoint; name its run by --run.')
+    if settings.save_weights:
+        check_choice(f'ending of {settings.save_weights.name}', settings.save_weights.suffix, ENDINGS)
+    used = [settings.out, settings.dataset, settings.weights, settings.save_weights]
+    places = [os.path.realpath(os.path.expanduser(path)) for path in used if path is not None]
+    require(places[0] not in places[1:], f'--out {settings.out} is also what is read or saved here; name another file.')
 
     run = None if settings.run is None else read_run(settings.run, settings.data_dir)
-    settings = dataclasses.replace(settings, dataset=settings.dataset or (run[0].dataset if run else 'digits'))
+    settings = settings.of_run(run[0]) if run else dataclasses.replace(settings, dataset=settings.dataset or 'digits')
     splits = settings.splits()
     if ending == '.npy' and 'test' in splits:
         console.print('features of the test images are left out; an .npz file holds both')
@@ -71,15 +79,14 @@ def run_features(settings: Features, console: Console) -> None:
         interop.save_weights(settings.save_weights, net, states)
 
     answer = lambda part: layers.features(net, states, part, settings.upto)  # noqa: E731
-    arrays, block = {}, block_size(images.shape[1:])
+    arrays = {'classes': np.array(parts['train'].classes)} if parts['train'].classes else {}
     for split, part in parts.items():
         prefix = '' if split == 'train' else f'{split}_'
-        arrays[f'{prefix}features'] = over_blocks(answer, part.images, block)
+        arrays[f'{prefix}features'] = over_blocks(answer, part.images, block_size(images.shape[1:]))
         arrays |= {} if part.labels is None else {f'{prefix}labels': part.labels}
     count, width = arrays['features'].shape
     if ending == '.npz':
-        names = {'classes': np.array(parts['train'].classes)} if parts['train'].classes else {}
-        files.write_whole(settings.out, lambda file: files.write_npz(file, arrays | names))
+        files.write_whole(settings.out, lambda file: files.write_npz(file, arrays))
     for path, name in {settings.out: 'features', beside: 'labels'}.items() if ending == '.npy' else ():
         if name in arrays:
             files.write_whole(path, lambda file, name=name: np.save(file, arrays[name]))

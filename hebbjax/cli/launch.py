@@ -69,7 +69,9 @@ FOLDER = Annotated[
     PrimitiveConstructorSpec(
         nargs=(0, 1),
         metavar='[FOLDER]',
-        instance_from_str=lambda words: pathlib.Path(*words) if words else default_cache(),
+        instance_from_str=lambda words: pathlib.Path(
+            *words or (os.environ.get('XDG_CACHE_HOME') or '~/.cache', 'hebbjax')
+        ),
         is_instance=lambda value: value is None or isinstance(value, pathlib.Path),
         str_from_instance=lambda value: ['off' if value is None else str(value)],
     ),
@@ -84,11 +86,6 @@ def with_cache(kind: type) -> type:
     same = {name: getattr(kind, name) for name in ('__doc__', '__module__', '__qualname__')}  # where help is read from
     frozen = kind.__dataclass_params__.frozen
     return dataclasses.make_dataclass(kind.__name__, [field], bases=(kind,), frozen=frozen, namespace=same)
-
-
-def default_cache() -> pathlib.Path:
-    """Give the folder in which compiled programs are kept where none is named."""
-    return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'hebbjax'
 
 
 def keep_programs(folder: pathlib.Path) -> None:

@@ -75,6 +75,7 @@ def draw_run(
     path, way = folder / training.Log.DETAILS, 'delete it, and the rest is drawn'
     details = files.read_lines(path)
     with files.reading(path, way, files.NONSENSE):
+        details = [row for row in details if row['epoch'] <= len(position.history)]
         figures = draw_logs(name, len(net), position.history, details, apart)
     places = [place / run_folder.EVALUATION for place in (out, folder) if place is not None]
     path = next((path for path in places if path.is_file()), places[-1])

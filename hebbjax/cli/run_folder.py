@@ -40,6 +40,7 @@ def create(folder: pathlib.Path, config: dict, versions: dict) -> pathlib.Path:
 
 def create_numbered(stem: pathlib.Path, config: dict, versions: dict) -> pathlib.Path:
     """Make a run folder of the first name that is not taken yet: `STEM-1`, `STEM-2`, ...; see `create`."""
+    stem.parent.mkdir(parents=True, exist_ok=True)  # where that fails, no number helps
     for number in itertools.count(1):
         with contextlib.suppress(FileExistsError):
             return create(stem.with_name(f'{stem.name}-{number}'), config, versions)

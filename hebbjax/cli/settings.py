@@ -58,6 +58,14 @@ class Source:
         labels = None if reading.labels is None else reading.labels[chosen]
         return reading._replace(images=reading.images[chosen], labels=labels)
 
+    def of_run(self, run: 'Source') -> Self:
+        """Take a run's own images, read as it read them, where no others are named."""
+        own, how = self.dataset is not None, ('test', *HOW)
+        given = ', '.join(flags.flag(name) for name in how if getattr(self, name) != getattr(Source, name))
+        way = 'and these are read as by the run; leave it out, or name a --dataset'
+        require(own or not given, f'{given} says how other images are read, {way}.')
+        return self if own else dataclasses.replace(self, **{name: getattr(run, name) for name in ('dataset', *how)})
+
     def _how(self):
         return {name: getattr(self, name) for name in HOW} | {'data_dir': self.data_dir}
 
@@ -99,7 +107,7 @@ class OnData(Source):
             images, labels = (None if part is None else part[order[: self.images]] for part in (images, labels))
         settings = self.resolve(images)
         if is_own:
-            settings = dataclasses.replace(settings, dataset=str(pathlib.Path(self.dataset).absolute()))
+            settings = dataclasses.replace(settings, dataset=str(pathlib.Path(self.dataset).expanduser().absolute()))
         kept, held_out = hold_out(labels, len(images), settings.validation, seed=0)
         if console and is_own and len(held_out):
             console.print(f'{len(kept)} are learned from, {len(held_out)} are for validation')

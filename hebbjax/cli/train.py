@@ -118,6 +118,9 @@ def run_train(settings: Watched, console: Console) -> bool:
     mesh = settings.mesh()
     start = settings.start(console)
     settings = without_labels(start.settings, console) if start.train.labels is None else start.settings
+    fits = 'evaluate' in settings.callbacks or 'early_stop' not in settings.callbacks
+    require(fits, 'early_stop waits for what evaluate measures; name evaluate in --callbacks as well.')
+    make_callbacks(settings, start, pathlib.Path())  # an extra that is not there is missed here, not in a new folder
     if 'evaluate' in settings.callbacks:  # what would end the first epoch is refused before
         settings.probe(start.classes).check(start.net, start.state.layers, start.train, start.validation)
     about = {'command': 'train', 'settings': flags.settings_json(settings), 'data': start.about}

@@ -68,8 +68,7 @@ def read(
     Args:
         source: one of `NAMES`; a folder, see `folders.read_folder`; an .npz, .npy, .csv or .parquet file, or a mapping
             of arrays, see `tables`; (images, labels), or what else `from_arrays` takes.
-        split: as in `load`.
-        data_dir: as in `load`.
+        split, data_dir: as in `load`.
         resize: a side, or (H, W), that images are stretched to.
         shape: (H, W, C) or (H, W) of images that are rows of pixels; left out: squares.
         images_key: the entry that holds images, where its name does not tell.
@@ -88,8 +87,7 @@ def read(
     kind, source = recognise(source)
     part_of(part)
     checks.check_choice('split', split, ('train', 'test'))
-    fits = isinstance(skip_unreadable, bool)
-    checks.require(fits, f'skip_unreadable={checks.show(skip_unreadable)} is unknown; give True or False.')
+    checks.check_flag('skip_unreadable', skip_unreadable)
     if resize is not None:
         sides = resize if isinstance(resize, tuple | list) else (resize,)
         sides = (*sides, *sides) if len(sides) == 1 else sides
@@ -100,7 +98,7 @@ def read(
     how |= {'white': white, 'skip_unreadable': skip_unreadable or None}
     how = {name: value for name, value in how.items() if value is not None}
     strange = [name for name in how if name not in _FITS[kind]]
-    checks.require(not strange, f'{", ".join(strange)} says nothing about {_spell(source)}; leave it out.')
+    checks.require(not strange, f'{", ".join(strange)} says nothing about {spell(source)}; leave it out.')
     notes, white = [], how.pop('white', None)
     if kind == 'named':
         found = _load_digits(split, part) if source == 'digits' else _load_prepared(source, split, data_dir, part)
@@ -110,7 +108,7 @@ def read(
     elif kind == 'mapping':
         found = tables.read_mapping(source, split, notes, **how)
     else:
-        check_part(split, ('train',), _spell(source))
+        check_part(split, ('train',), spell(source))
         reader = tables.read_table if kind == 'table' else functools.partial(read_arrays, resize=resize)
         found = reader(source, notes, **how)
     reading = assemble(found, notes, white=white, resize=resize)
@@ -168,10 +166,6 @@ def _check_sizes(name, sizes, counts, words) -> Any:
     for size in sizes:
         checks.check_count(name, size)
     return tuple(map(int, sizes))
-
-
-def _spell(source) -> str:
-    return spell(source) if isinstance(source, str) else f'this {type(source).__name__}'
 
 
 def data_dir_of(data_dir: AnyPath | None = None) -> pathlib.Path:

@@ -61,8 +61,9 @@ def assemble(found: Found, notes: Sequence[str], *, white=None, resize=None) -> 
     return Reading(images, labels, () if labels is None else classes, (summary, *notes))
 
 
-def spell(path: str | os.PathLike) -> str:
-    """Spell a path on one line that can be printed, whatever bytes it is of."""
+def spell(source: Any) -> str:
+    """Spell a path on one line that can be printed, whatever bytes it is of; of other sources the kind."""
+    path = source if isinstance(source, str | os.PathLike) else f'this {type(source).__name__}'
     return ' '.join(os.fsencode(path).decode(errors='replace').split())
 
 
@@ -118,7 +119,8 @@ def to_numpy(value) -> np.ndarray:
     except (TypeError, ValueError, RuntimeError) as error:
         reason = ' '.join(str(error).split())[:150].rstrip('.')
         raise ValueError(f'{type(value).__name__} cannot be made an array ({reason}); give numpy arrays.') from None
-    return array.astype(np.float32) if array.dtype.name in ('bfloat16', 'float16', 'float64') else array
+    kind = np.float32 if array.dtype.name in ('bfloat16', 'float16', 'float64') else array.dtype.newbyteorder('=')
+    return array.astype(kind, copy=False)
 
 
 def to_nhwc(images: np.ndarray, channels_first: bool | None, notes: list[str]) -> np.ndarray:
@@ -180,12 +182,13 @@ def number_labels(labels, names: Sequence[str] = ()) -> tuple[np.ndarray, tuple[
     """
     labels = to_numpy(labels)
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    labels = np.char.decode(labels, errors='replace') if labels.dtype.kind == 'S' else labels
     if labels.dtype.kind == 'O' and all(isinstance(label, str) for label in labels.flat):
         labels = labels.astype(str)  # of tables
     if labels.dtype.kind not in 'US':
         labels = np.asarray(checks.check_labels(labels, len(names) or None))
         highest = labels.max(initial=0)
-        require(highest < 2**31, f'labels run to {highest}, which are no classes; number them from 0.')
+        require(highest < 2**31 - 1, f'labels run to {highest}, which are no classes; number them from 0.')
         return labels.astype(np.int32), tuple(names)
     require(labels.ndim == 1, f'labels are one name for each image, [n], not of shape {labels.shape}.')
     found = set(labels.astype(str).tolist())

@@ -87,7 +87,7 @@ class _Opened(NamedTuple):
 def _open(source, labels, split, data_dir, how) -> _Opened:
     """Find out how much there is, and how some of it is read; of an array all labels, which are small, at once."""
     kind, source = datasets.recognise(source)
-    where, classes = spell(source) if isinstance(source, str) else f'this {type(source).__name__}', ()
+    where, classes = spell(source), ()
     require(kind != 'table', f'{where} cannot be read in parts; write it as .npy, or give a list of smaller files.')
     if kind == 'folder':
         require(labels is None, 'pictures of a folder have the labels of their subfolders; leave labels out.')
@@ -130,7 +130,8 @@ def _open_arrays(kind, source, where, split, images_key=None, labels_key=None, *
         parts = tables.splits_of_arrays(entries, images_key, labels_key)
         check_part(split, [*parts], where)
         (images, labels), trained = parts[split], parts['train'][1]
-        labels, trained = (None if key is None else to_numpy(entries[key]) for key in (labels, trained))
+        with reading(where, 'write it anew with numpy.savez'):
+            labels, trained = (None if key is None else to_numpy(entries[key]) for key in (labels, trained))
     classes = () if labels is None or trained is None else number_labels(trained)[1]
     return source[images] if isinstance(source, Mapping) else _map(source, f'{images}.npy'), labels, classes
 

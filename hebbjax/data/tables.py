@@ -53,7 +53,7 @@ def read_mapping(
     source: str | Mapping, split, notes, *, images_key=None, labels_key=None, shape=None, channels_first=None
 ) -> Found:
     """Read an .npz, an .npy or a mapping of arrays; names of classes are numbered as those of training sort."""
-    where = 'the mapping' if isinstance(source, Mapping) else spell(source)
+    where = spell(source)
     with opening_arrays(source) as entries:
         parts = splits_of_arrays(entries, images_key, labels_key)
         check_part(split, [*parts], where)
@@ -78,10 +78,8 @@ def read_table(path: str, notes: list[str], *, labels_key=None, shape=None, chan
     way = 'all columns but one of labels, named by labels_key, hold numbers'
     with reading(where, way):
         names = csv.open_csv(path).schema.names if is_csv else parquet.read_schema(path).names
-    if has_names := not is_csv or not all(map(_is_number, names)):
-        names = [name.strip() for name in names] if is_csv else names
-    else:
-        names = [*map(str, range(len(names)))]
+    has_names = not is_csv or not all(map(_is_number, names))
+    names = [name.strip() if is_csv else name for name in names] if has_names else [*map(str, range(len(names)))]
     require(len({*names}) == len(names), f'{where} holds columns of the same name; rename them.')
     label = find_key('labels', names, labels_key, needed=False)
     count = math.prod(shape) if shape else math.isqrt(len(names)) ** 2

@@ -218,10 +218,10 @@ class HebbianClassifier(ClassifierMixin, _Settings):
         check_consistent_length(X, y)
         settings = self.get_params(deep=False)
         penalty = settings.pop('penalty')
-        self.features_ = HebbianFeatures(**settings).fit(X, y)
-        self.classes_, labels = np.unique(y, return_inverse=True)
-        x = np.asarray(self.features_.transform(X))
-        self.ridge_ = fit_ridge([(x, labels)], len(self.classes_), penalty)
+        features = HebbianFeatures(**settings).fit(X, y)
+        classes, labels = np.unique(y, return_inverse=True)
+        ridge = fit_ridge([(np.asarray(features.transform(X)), labels)], len(classes), penalty)
+        self.features_, self.classes_, self.ridge_ = features, classes, ridge  # all, or who is interrupted none
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:

@@ -62,9 +62,10 @@ def margin_curves(lines: Mapping[str, Mapping[float, Sequence[float]]], *, over:
     """
     require(lines and all(lines.values()), 'there is no accuracy to draw; give each row one at least.')
     figure, axes = make_canvas(6.5, 4.5, title)
+    deviation = lambda values: np.std(values, ddof=1) if len(values) > 1 else 0.0  # noqa: E731
     for name, line in lines.items():
         places = sorted(line)
-        means, errors = ([f(line[place]) for place in places] for f in (np.mean, _deviation))
+        means, errors = ([float(f(line[place])) for place in places] for f in (np.mean, deviation))
         axes.errorbar(places, means, errors, label=name, marker='.', capsize=3)
     places = sorted({place for line in lines.values() for place in line})
     if places[0] > 0 and places[-1] >= 8 * places[0]:
@@ -77,17 +78,13 @@ def margin_curves(lines: Mapping[str, Mapping[float, Sequence[float]]], *, over:
     return figure
 
 
-def _deviation(values) -> float:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-
-
 def metric_curves(history: Sequence[Mapping[str, float]], names: Sequence[str], *, title: str = '') -> Figure:
     """Draw scalars over epochs, a panel each; `history`: {'epoch': number, name: value, ...}, one per epoch."""
     require(names, 'there is no name to draw; give at least one.')
     columns = min(3, len(names))
     rows, axes = -(-len(names) // columns), None
     figure = Figure(figsize=(max(5, 3.4 * columns), 2.6 * rows + 0.4), layout='constrained')
-    figure.suptitle(title)
+    figure.suptitle(as_text(title))
     for place, name in enumerate(names, 1):
         points = [(row['epoch'], row[name]) for row in history if 'epoch' in row and name in row]
         known = ', '.join(sorted({key for row in history for key in row} - {'epoch'})) or 'no scalars'
@@ -122,8 +119,13 @@ def make_canvas(
     """Make a figure of this size in inches, and its axes, or panels."""
     figure = Figure(figsize=(width, height), layout='constrained')
     panels = figure.subplots(rows, columns, **settings)
-    (figure.suptitle if isinstance(panels, np.ndarray) else panels.set_title)(title)
+    (figure.suptitle if isinstance(panels, np.ndarray) else panels.set_title)(as_text(title))
     return figure, panels
+
+
+def as_text(name: str) -> str:
+    """Give a name as it is drawn: no formula between dollars, and what is no character replaced."""
+    return name.encode(errors='replace').decode().replace('$', r'\$')
 
 
 def draw_line(axes: Any, name: str, x: ArrayLike, y: ArrayLike, **style: Any) -> Line2D:

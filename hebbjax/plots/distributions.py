@@ -10,7 +10,7 @@ from matplotlib.colors import PowerNorm
 
 from hebbjax.base import AnyArray
 from hebbjax.diagnostics import win_entropy
-from hebbjax.plots.curves import Figure, draw_line, make_canvas
+from hebbjax.plots.curves import Figure, as_text, draw_line, make_canvas
 from hebbjax.support.checks import require
 
 
@@ -106,7 +106,7 @@ def confusion_plot(counts: AnyArray, names: Sequence[str] = (), *, title: str = 
     image = axes.imshow(share, cmap='Blues', norm=PowerNorm(0.5, 0, 1), interpolation='nearest')
     figure.colorbar(image, ax=axes, shrink=0.7, label='share of the true class')
     if classes <= 20:
-        shown = [str(name)[:20] for name in names] if len(names) == classes else [*map(str, range(classes))]
+        shown = [as_text(str(name)[:20]) for name in names] if len(names) == classes else [*map(str, range(classes))]
         axes.set_yticks(range(classes), shown)
         axes.set_xticks(range(classes), shown, rotation=90 if max(map(len, shown)) > 2 else 0)
         for (row, column), count in np.ndenumerate(counts):

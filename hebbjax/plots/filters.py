@@ -4,7 +4,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from hebbjax.base import AnyArray
@@ -105,7 +104,7 @@ def filters_side_by_side(banks: Mapping[str, AnyArray], shape: Shape, *, count: 
 def check_figure_format(*paths: pathlib.Path | None) -> None:
     """Refuse file names, before anything is trained, that ask for a format in which nothing can be drawn."""
     for path in paths:
-        fits = path is None or path.suffix.lstrip('.').lower() in FigureCanvasBase.get_supported_filetypes()
+        fits = path is None or path.suffix.lower() in ('.png', '.pdf', '.svg')
         require(fits, f'{path} cannot be drawn: its ending is no picture; use .png, .pdf or .svg.')
 
 

@@ -7,7 +7,6 @@ features come in blocks of columns that are never all stored. Products are of fl
 solution is refined to float64, see `moments.solve_refined`.
 """
 
-import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -133,9 +132,7 @@ def _add_products(gram, x):
     return gram
 
 
-@functools.partial(jax.jit, donate_argnums=0)
-def _add_on_device(gram, x):
-    return gram + matmul(x, x.T)
+_add_on_device = jax.jit(lambda gram, x: gram + matmul(x, x.T), donate_argnums=0)
 
 
 def _whole(gram):

@@ -126,10 +126,7 @@ def _own_epoch(model, schedule, count, hosts, carry, inputs, labels, key, scale,
     return carry, (losses, hits)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def init_optimizer(schedule, params) -> Any:
-    """Give the optimizer's first state, in one program."""
-    return schedule.tx().init(params)
+_init_optimizer = jax.jit(lambda schedule, params: schedule.tx().init(params), static_argnums=0)
 
 
 @devices.by_rows
@@ -193,7 +190,7 @@ def fit_gradient(
 
     # Where it begins: afresh, or behind what an interrupted training kept.
     copy = functools.partial(jax.device_put, may_alias=False)  # the carry is written over; nothing is compiled for it
-    carry = Carry(copy(params), copy(stats), init_optimizer(schedule, params), copy(params), copy(np.int32(0)))
+    carry = Carry(copy(params), copy(stats), _init_optimizer(schedule, params), copy(params), copy(np.int32(0)))
     curve, best = [], (params, stats)
     as_array = lambda curve: np.float32([*curve, *[[np.nan] * 5] * (schedule.epochs - len(curve))])  # noqa: E731
     if (snapshot := kept(GradientSnapshot(carry, best, as_array(curve)))) is not None:

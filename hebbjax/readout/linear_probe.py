@@ -16,7 +16,7 @@ from hebbjax.base import AnyArray, Array
 from hebbjax.readout import dual, linear, ridge, softmax
 from hebbjax.readout.blocks import cut_blocks, over_blocks
 from hebbjax.readout.linear import Penalty
-from hebbjax.readout.probe import Probe, ProbeFit, check_input, one_image, probe_features
+from hebbjax.readout.probe import Probe, ProbeFit, check_input, probe_features
 from hebbjax.support import devices
 from hebbjax.support.checks import check_count, check_flag, check_labels, host_memory, require, show
 from hebbjax.support.moments import add_moments, is_wide
@@ -107,7 +107,7 @@ def _linear_probe(check_size, choose, chooses, block, mesh, flips, crops, beside
         images, labels = parts_of(train)[0]
         check_input(net, states, images)
         check_labels(labels, count=len(images))
-        width = jax.eval_shape(functools.partial(features_of, tuple(net)), tuple(states), one_image(images)).shape[1]
+        width = jax.eval_shape(functools.partial(features_of, tuple(net)), tuple(states), images[:1]).shape[1]
         side = min(np.shape(images)[1:3])
         came = f'crops={crops} leaves nothing of images with a side of {side} pixels'
         require(crops < side, f'{came}; use {side - 1} at most, 0 for none.')

@@ -74,7 +74,7 @@ def gradient_probe(
         images, _ = parts_of(train)[0]
         net = check_input(net, states, images)
         stage = GradientStage(len(net) if start is None else start, schedule)
-        shape = jax.eval_shape(functools.partial(_highest_maps, net), tuple(states), one_image(images)).shape[1:]
+        shape = jax.eval_shape(functools.partial(_highest_maps, net), tuple(states), images[:1]).shape[1:]
         above = jax.eval_shape(lambda key: init_layer(head, key, shape), jax.random.key(0))
         check_stage((*net, head), (*states, above), stage, train, validation, mesh)
         return stage, shape
@@ -98,11 +98,6 @@ def gradient_probe(
 
 def _highest_maps(net, states, images) -> Array:
     return activations_of(net, states, images) if net else to_intensities(images)  # a head on pixels has nothing below
-
-
-def one_image(images) -> jax.ShapeDtypeStruct:
-    """Say what one of these images is like."""
-    return jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
 
 
 def check_input(net, states, images) -> Network:

@@ -135,9 +135,7 @@ def check_one_process(mesh: Any) -> Mesh | None:
     return mesh
 
 
-@functools.partial(jax.jit, donate_argnums=0)
-def _put(x, features, number) -> Array:
-    return x.at[:, number, : features.shape[1]].set(features.astype(x.dtype))
+_put = jax.jit(lambda x, rows, at: x.at[:, at, : rows.shape[1]].set(rows.astype(x.dtype)), donate_argnums=0)
 
 
 @functools.partial(jax.jit, donate_argnums=0)

@@ -83,7 +83,7 @@ def eigh(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not is_on_device() or 64 * a.size > device_memory():  # a few copies of 8 bytes a value
         return np.linalg.eigh(a)
     with jax.enable_x64(True):
-        return jax.device_get(_eigh(a))
+        return jax.device_get(jax.jit(jnp.linalg.eigh)(a))
 
 
 def solve_refined(a: Any, shift: Any, y: np.ndarray) -> np.ndarray | None:
@@ -197,6 +197,3 @@ def _merge(mesh, moments) -> Moments:
         return Moments(origin[0], total, mean_x, mean_y, xx + dx.T @ dx, xy + dx.T @ dy)
 
     return devices.divide(merge, mesh, devices.ROWS)(moments)
-
-
-_eigh = jax.jit(jnp.linalg.eigh)

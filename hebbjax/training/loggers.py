@@ -69,8 +69,8 @@ class Log:
         """Take back what an interrupted epoch had said, if any has said something."""
         if self._earlier is None:
             files.write_lines(self._metrics, context.history)
-            rows = files.read_lines(self._details)
-            files.write_lines(self._details, [row for row in rows if row['epoch'] <= context.epoch])
+            whole = [row for row in files.read_lines(self._details) if row['epoch'] <= context.epoch]
+            files.write_lines(self._details, whole)
 
 
 def first_seed(context: CallbackContext) -> tuple:

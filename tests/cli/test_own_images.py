@@ -67,6 +67,26 @@ def test_a_run_on_a_folder_goes_all_the_way(pictures, tmp_path, call):
         assert file['classes'].tolist() == ['bars', 'rows']
 
 
+def test_a_runs_own_images_are_read_as_it_read_them(tmp_path, call, monkeypatch, relaxed):
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    np.savez('dim.npz', images=draw.integers(0, 17, (60, 8, 8), np.uint8), labels=np.arange(60) % 3)
+    train = ['train', 'cnn', '--dataset=~/dim.npz', '--white', '16', '--resize', '7', *SIZES, '--run', 'run']
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert call(train, '--callbacks', 'checkpoint')[0] == 0
+    assert call('features', '--run', 'run', '--out', 'a.npz')[0] == 0
+    assert (
+        call('features', '--run', 'run', '--dataset', 'dim.npz', '--white', '16', '--resize', '7', '--out', 'b.npz')[0]
+        == 0
+    )
+    with np.load('a.npz') as own, np.load('b.npz') as named:
+        np.testing.assert_array_equal(own['features'], named['features'])
+        assert own['features'].any()
+    for command in (['features', '--run', 'run'], ['evaluate', 'run']):
+        code, _, errors = call(command, '--white', '3', '--test', '0.5')
+        assert code == 2 and '--test, --white says how other images are read' in errors and errors.count('\n') == 1
+
+
 def test_features_of_a_recipe_are_those_of_its_weights(pictures, tmp_path, call):
     weights, made, again = tmp_path / 'w.npz', tmp_path / 'made.npz', tmp_path / 'again.npy'
     settings = ['features', '--dataset', pictures, *SIZES]
@@ -125,6 +145,10 @@ def test_images_without_labels_are_learned_from_and_not_judged(tmp_path, call, m
         (['--weights', 'nowhere.npz', *SIZES], 'nowhere.npz'),
         (['--resize', '0'], 'resize[0]=0 is out of range'),
         (['--recipe', 'softkrotov'], "recipe='softkrotov' is unknown"),
+        (['--epoch', '7', *SIZES], '--epoch is that of a checkpoint; name its run by --run.'),
+        (['--save-weights', 'w.txt', *SIZES], 'ending of w.txt'),
+        (['--save-weights', 'f.npz', '--out', './f.npz', *SIZES], 'f.npz is also what is read or saved here'),
+        (['--dataset', 'mine.npz', '--out', 'mine.npz'], '--out mine.npz is also what is read or saved here'),
     ],
 )
 def test_features_refuses_in_one_sentence_and_writes_nothing(words, says, few_digits, tmp_path, call, monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import sys
 
 import jax
 import numpy as np
@@ -150,7 +151,8 @@ def test_usage_names_every_command_and_others_are_refused(call, refuse, folder):
     assert "--readout='tea' is unknown" in refuse('evaluate', folder, '--readout', 'tea')
     assert 'no checkpoint of epoch 77' in refuse('evaluate', folder, '--epoch', '77')
     assert '--count=0 is out of range; use a whole number from 1' in refuse('plot', folder, '--count', '0')
-    assert 'x.mp3 cannot be drawn' in refuse('plot', folder, '--format', 'mp3')
+    for ending in ('mp3', 'pgf'):  # matplotlib draws the second for LaTeX alone
+        assert f'x.{ending} cannot be drawn' in refuse('plot', folder, '--format', ending)
     before = {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
     assert 'cannot be made (File exists); name another folder' in refuse('train', 'cnn', SMALL, '--run', folder)
     assert {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()} == before
@@ -168,6 +170,7 @@ BAD = [
     (['--batch', '100000'], '--batch 100000 is larger than the 250 training images'),
     (['--window', '20'], 'layer 1: window (20, 20) with padding (0, 0) does not fit images of 8 x 8'),
     (['--dataset', 'letters'], 'letters'),
+    (['--callbacks', 'early_stop'], 'early_stop waits for what evaluate measures; name evaluate in --callbacks'),
 ]
 
 
@@ -179,6 +182,13 @@ def test_what_does_not_fit_is_refused_and_leaves_no_folder(few_digits, tmp_path,
     def fail(*args, **how):
         raise OSError(30, 'Read-only file system')
 
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, 'tensorboardX', None)
+        assert 'this needs tensorboardX' in refuse('train', 'cnn', SMALL, '--callbacks', 'tensorboard', '--run', new)
+    (tmp_path / 'runs').symlink_to(tmp_path / 'a disk that is not there')
+    monkeypatch.chdir(tmp_path)
+    assert refuse('train', 'cnn', SMALL)
+    (tmp_path / 'runs').unlink()
     monkeypatch.setattr(run_folder.files, 'write_json', fail)
     said = refuse('train', 'cnn', SMALL, '--run', new)
     assert 'cannot be made (Read-only file system); name another folder' in said

@@ -249,6 +249,7 @@ def test_classes_are_numbered_as_their_names_sort_whole_numbers_as_numbers(tmp_p
     assert data.read(tmp_path / 'numbers').classes == ('0', '9', '10')
     assert data.read((GREY[:3], ['b', 'a', 'b'])).classes == ('a', 'b')
     assert data.from_arrays(GREY[:2], [3, 7]).labels.tolist() == [3, 7]  # numbers are kept
+    assert data.read((GREY[:2], np.array([b'caf\xc3\xa9', b'tea']))).classes == ('café', 'tea')
 
 
 @pytest.mark.parametrize(
@@ -267,6 +268,7 @@ def test_classes_are_numbered_as_their_names_sort_whole_numbers_as_numbers(tmp_p
         ((GREY / 128) - 1, None, np.float32, 1, 'run from -1'),
         (GREY.astype(int) // 16, 15, np.float32, 15, '1 notes'),
         (GREY.astype(np.float32), 1, np.float32, 1, '1 notes'),
+        (GREY.astype('>u2') * 257, None, np.uint16, None, '1 notes'),  # in another machine's order of bytes
     ],
 )
 def test_what_white_is_is_told_by_types_else_recognised_and_said(images, white, dtype, factor, says):

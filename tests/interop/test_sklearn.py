@@ -227,6 +227,15 @@ def test_who_was_interrupted_or_refused_has_learned_nothing(monkeypatch):
         model.transform(FEW)
 
 
+def test_a_classifier_that_is_interrupted_in_a_refit_answers_as_before(monkeypatch):
+    model = HebbianClassifier(image_shape=(8, 8), epochs=1, random_state=0).fit(FEW, CLASSES)
+    before = model.predict(FEW)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr('hebbjax.interop.sklearn.fit_ridge', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        model.fit(FEW, np.arange(len(FEW)) % 2)
+    np.testing.assert_array_equal(model.predict(FEW), before)
+
+
 def test_other_images_than_were_learned_from_are_refused(fitted):
     for call, says in (
         (lambda: learner().transform(FEW), None),

@@ -155,6 +155,15 @@ def test_confusion_colours_shares_of_the_true_class_and_writes_counts():
     assert axes.get_title() == 'test: accuracy 84.62 %' and list(axes.get_xticks()) == [0, 1, 2]
 
 
+@pytest.mark.parametrize('name', ['US$_$', b'\xff\xfe'.decode(errors='surrogateescape')])
+def test_names_are_drawn_as_they_are_and_not_as_formulas(name):
+    axes = saved(distributions.confusion_plot([[6, 2], [0, 5]], [name, 'other'], title=name)).axes[0]
+    drawn = name.encode(errors='replace').decode()
+    assert axes.get_xticklabels()[0].get_text().replace('\\$', '$') == drawn and drawn in axes.get_title().replace(
+        '\\$', '$'
+    )
+
+
 def test_confusion_of_a_single_class_and_of_many():
     single = saved(distributions.confusion_plot(jnp.array([[3]]))).axes[0]
     assert single.get_title() == 'accuracy 100.00 %' and [text.get_text() for text in single.texts] == ['3']
