@@ -63,7 +63,7 @@ def run_evaluate(settings: Evaluate, console: Console) -> None:
     # every classifier is fitted before the test split is read
     entries, trained = {}, {}
     with progress_bar(console, 'fitting classifiers', len(settings.rows)) as advance, listen() as listener:
-        for row in settings.rows or JUDGED:
+        for row in settings.rows or ('untrained', 'hebbian'):
             entries[row] = Entry(net, run_settings.probe(classes, 0 if row == 'backprop' else None))
             states = state.layers if row == 'hebbian' else first.layers
             key = jax.random.fold_in(jax.random.key(run_settings.seed), 0xE7A1)

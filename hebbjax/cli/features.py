@@ -29,7 +29,7 @@ class Features(Source):
     """Write the features of images and their labels: what a network answers that learned from them, without labels.
 
     It is trained here (--recipe), or comes from a run (--run) or from a file of weights (--weights). An .npz file holds
-    `features` [n, F], `labels` [n] and `classes`, and of test images, where there are such, `test_features` and
+    `features` [n, F], `labels` [n], names of `classes`, and of test images, where there are such, `test_features` and
     `test_labels`; beside an .npy file, of the training images alone, lies NAME-labels.npy. Where there are labels, a
     linear probe (ridge regression) is fitted and judged by the test images, or by --test of all, of which it has not
     seen the labels.

@@ -26,7 +26,7 @@ USAGE = """usage: hebbjax [COMMAND] [flags]
   features --dataset IMAGES     write features of images and their labels, as .npz or .npy
   data NAME                     download and prepare mnist, fashion_mnist or cifar10, without TensorFlow
 
-hebbjax compare --help, and likewise for the others, lists the flags; hebbjax --version tells the version.
+hebbjax compare --help, train cnn --help, and so on, list the flags; hebbjax --version tells the version.
 Exit code 0, or 2 for what cannot be done; 130 after Ctrl-C and 143 after SIGTERM, which keep what was reached."""
 
 

@@ -127,7 +127,7 @@ def run_train(settings: Watched, console: Console) -> bool:
     create = run_folder.create if settings.run else run_folder.create_numbered
     folder = settings.run or pathlib.Path('runs', f'{settings.network}-{pathlib.Path(settings.dataset).stem}')
     if not jax.process_index():  # the first one writes for all
-        folder = create(folder, about, surroundings())
+        folder = create(folder.expanduser(), about, surroundings())
     with run_folder.held(folder):
         return go_on(settings, start, folder, training.START, mesh, console)
 

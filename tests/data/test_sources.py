@@ -268,7 +268,13 @@ def test_classes_are_numbered_as_their_names_sort_whole_numbers_as_numbers(tmp_p
         ((GREY / 128) - 1, None, np.float32, 1, 'run from -1'),
         (GREY.astype(int) // 16, 15, np.float32, 15, '1 notes'),
         (GREY.astype(np.float32), 1, np.float32, 1, '1 notes'),
-        ((GREY.astype(np.uint16) * 257).astype('>u2'), None, np.uint16, None, '1 notes'),  # in another machine's order of bytes
+        (
+            (GREY.astype(np.uint16) * 257).astype('>u2'),
+            None,
+            np.uint16,
+            None,
+            '1 notes',
+        ),  # in another machine's order of bytes
     ],
 )
 def test_what_white_is_is_told_by_types_else_recognised_and_said(images, white, dtype, factor, says):
