@@ -142,21 +142,15 @@ class Settings(Comparison):
     batch: flags.Count = 1000  # Images per Hebbian step
     rate: flags.Rate = 0.04  # First Hebbian rate: the largest change of any weight in a step
     features: flags.Count = 400  # Neurons (filters)
-    patch_transform: flags.choice(*PATCH_TRANSFORMS) = (
-        'raw'  # Patches are raw, centred, l2, centred_l2 or contrast (softly normalised)
-    )
+    patch_transform: flags.choice(*PATCH_TRANSFORMS) = 'raw'  # Patches are raw, centred, l2, centred_l2 or contrast
     k: flags.Rank = 2  # The rank that unlearns, 2 to N
     delta: flags.Amount = 0.4  # Strength of the unlearning
     p: flags.NormExponent = 2.0  # Exponent of the norm, above 1
     maximum: flags.choice('layer', 'unit') = 'layer'  # Changes are divided by the largest of the layer, or of each unit
     spread: flags.Rate = 1.0  # Standard deviation of the first weights; 1 in the papers. Of small ones few ever win
-    start: flags.choice('drawn', 'patches') = (
-        'drawn'  # First weights: drawn, or patches, cut out of training images; of untrained filters, too
-    )
+    start: flags.choice('drawn', 'patches') = 'drawn'  # First weights, untrained ones too: drawn, or training patches
     output: flags.choice(*OUTPUTS) = 'weights'  # Predict with the weights, or with effective ones: sign(w)|w|^(p-1)
-    precision: flags.choice(*PRECISIONS) = (
-        'highest'  # Of a layer's products: highest, float32x3, tensorfloat32 or bfloat16
-    )
+    precision: flags.choice(*PRECISIONS) = 'highest'  # Of products: highest, float32x3, tensorfloat32 or bfloat16
 
     power: flags.number(least=1) = 1.0  # n of the head's RePU(n)
     threshold: flags.number(least=-flags.LARGEST) = 0.0  # Deviations above its mean from which a neuron sends, at first

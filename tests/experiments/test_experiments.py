@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
 import common
 import fashion_mnist_cnn
 import krotov_mnist
+import margins
 import numpy as np
 import pytest
 import tables
@@ -127,6 +129,15 @@ def test_classifiers_are_fitted_by_devices_of_their_own_process_alone():
     settings = dataclasses.replace(krotov_mnist.DIGITS, devices=2)
     assert settings.probe_mesh() == settings.mesh() == settings.gradient['mesh'] and settings.mesh().size == 2
     assert dataclasses.replace(settings, distributed=True).probe_mesh() is None
+
+
+@pytest.mark.parametrize('script', [fashion_mnist_cnn, krotov_mnist, margins])
+def test_help_explains_every_setting(script, capsys):
+    with pytest.raises(SystemExit):
+        script.main(['--help'])
+    told = re.sub(r'[│\s]+', ' ', capsys.readouterr().out)
+    bare = re.findall(r'(--[a-z-]+) [A-Z|{}\[\]._ ]+\(default', told)
+    assert '--seeds' in told and not bare, 'comments behind settings are their help, on the same line'
 
 
 def test_presets_are_those_of_the_data_set():
