@@ -102,11 +102,11 @@ def join_traces(traces: Sequence[Trace], wins: np.ndarray | None) -> Trace:
 def trace_epoch(monitor: Monitor, info: StepInfo | None, observations: Observation, first: Array, w: Array) -> Trace:
     """Put together what an epoch's steps say of a layer, and each n-th look at it; `first` numbers the first step."""
     steps, wins = len(observations.mean), jnp.zeros(len(w), jnp.int32) if info is None else info.win_counts.sum(0)
-    norms, converged = (
-        jnp.sum(jnp.abs(w) ** monitor.p, 1),
+    return Trace(
+        *share_wins(wins),
+        jnp.sum(jnp.abs(w) ** monitor.p, axis=1),
         diagnostics.unit_convergence(w, monitor.p, monitor.tolerance),
+        jnp.zeros(steps, w.dtype) if info is None else info.max_update,
+        first + jnp.arange(0, steps, monitor.every, dtype=first.dtype),
+        jax.tree.map(lambda a: a[:: monitor.every], observations),
     )
-    max_update = jnp.zeros(steps, w.dtype) if info is None else info.max_update
-    numbers = first + jnp.arange(0, steps, monitor.every, dtype=first.dtype)
-    looks = jax.tree.map(lambda a: a[:: monitor.every], observations)
-    return Trace(*share_wins(wins), norms, converged, max_update, numbers, looks)
