@@ -3,7 +3,7 @@
     python experiments/kernel_cifar10.py --json FILE                                  # 64 and 256 neurons
     python experiments/kernel_cifar10.py --neurons 256 1024 --seeds 1 --rows learned             # half an hour
     python experiments/kernel_cifar10.py --head softmax --penalties 3 10 30 --json FILE          # 1.4 points more
-    python experiments/kernel_cifar10.py --neurons 256 1024 --rows learned --beside FILE         # with SoftHebb's
+    python experiments/kernel_cifar10.py --neurons 256 1024 --rows learned --beside FILE ...     # with SoftHebb's
     python experiments/kernel_cifar10.py --seeds 1 --images 5000 --no-flips           # a look at it
 
 The network: images, normalised and whitened (ZCA) -> 64 neurons of 3 x 3 -> 256 of 3 x 3. A neuron sends the patch's
@@ -18,7 +18,7 @@ begin. Rows:
 
 All 4 x 4 positions of the last layer, of mean 0 and deviation 1 in every image, are read out by ridge regression, or
 softmax regression, whose penalty is chosen on a validation split; images and their mirror images are learned from, and
-answers are means of both; with `--beside FILE` the quadrants of SoftHebb's third layer are read out as well. The test
+answers are means of both; with `--beside FILE ...` quadrants of SoftHebb's third layers are read out, too. The test
 split is read when all networks are finished. Published are a linear SVM's on 3 x 3 positions, without mirror images.
 Strides and `--epsilon` were chosen on validation images.
 """
@@ -31,6 +31,7 @@ from collections.abc import Callable
 
 import common
 import jax
+import jax.numpy as jnp
 import winners
 
 from hebbjax import Layer, Window, init, interop, layers, readout
@@ -50,7 +51,7 @@ class Config(winners.Settings):
     sigma: flags.Rate = 0.6  # Width of the kernel
     whitening_images: flags.Count = 9000  # Images that ZCA is fitted to
     epsilon: flags.Rate = 0.1  # Added to its eigenvalues
-    beside: pathlib.Path | None = None  # Weights that softhebb_cifar10.py wrote: its highest layer is read out as well
+    beside: tuple[pathlib.Path, ...] = ()  # Weights that softhebb_cifar10.py wrote; highest layers are read out, too
     penalties: tuple[flags.Rate, ...] = (0.1, 1.0, 10.0, 30.0, 100.0)  # Of the head, to choose from
 
 
@@ -75,19 +76,21 @@ def build_entries(config: Config, train) -> dict:
     """Build the network that learns, and its controls; whitening is fitted to the first images."""
     count = config.count_shown(train)
     common.check_fits(make_network(config, (layers.standardise,), count), train[0].shape[1:])
-    beside = None if config.beside is None else read_softhebb(config, train[0].shape[1:])  # refused before whitening
+    beside = read_softhebb(config, train[0].shape[1:]) if config.beside else None  # refused before whitening
     net = make_network(config, winners.whitened(train[0][: config.whitening_images], config.epsilon), count)
     paper = PAPER.get(config.neurons) if beside is None else None
     return winners.beside_controls(config, net, count, paper=paper, beside=beside)
 
 
 def read_softhebb(config: Config, shape: tuple[int, ...]) -> Callable:
-    """Give what SoftHebb's highest layer answers to images, each by its own mean and deviation, by quadrants."""
+    """Give what SoftHebb's highest layers answer to images, each by its own mean and deviation, by quadrants."""
     net = presets.softhebb_network()
-    states = interop.load_weights(config.beside, net, init(net, jax.random.key(0), shape).layers)
+    drawn = init(net, jax.random.key(0), shape).layers
+    learned = [interop.load_weights(path, net, drawn) for path in config.beside]
     net = (*net[:-1], dataclasses.replace(net[-1], post=(*net[-1].post, layers.standardise)))
-    states = (*states[:-1], states[-1]._replace(post=(*states[-1].post, layers.PartState())))
-    return functools.partial(readout.probe_features, net, states, mesh=config.probe_mesh())
+    learned = [(*states[:-1], states[-1]._replace(post=(*states[-1].post, layers.PartState()))) for states in learned]
+    see = functools.partial(readout.probe_features, net, mesh=config.probe_mesh())
+    return lambda images: jnp.concatenate([see(states, images) for states in learned], 1)
 
 
 def experiment(config: Config) -> bool:
