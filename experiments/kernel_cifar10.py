@@ -87,16 +87,14 @@ def read_softhebb(config: Config, shape: tuple[int, ...]) -> Callable:
     net = presets.softhebb_network()
     drawn = init(net, jax.random.key(0), shape).layers
     learned = [interop.load_weights(path, net, drawn) for path in config.beside]
-    net = (*net[:-1], dataclasses.replace(net[-1], post=(*net[-1].post, layers.standardise)))
-    learned = [(*states[:-1], states[-1]._replace(post=(*states[-1].post, layers.PartState()))) for states in learned]
-    see = functools.partial(readout.probe_features, net, mesh=config.probe_mesh())
-    return lambda images: jnp.concatenate([see(states, images) for states in learned], 1)
+    see = functools.partial(layers.activations_of, net, mesh=config.probe_mesh())
+    send = jax.jit(lambda maps: readout.quadrants(layers.standardise(maps)))
+    return lambda images: jnp.concatenate([send(see(states, images)) for states in learned], 1)
 
 
 def experiment(config: Config) -> bool:
     """Compare the network with its controls; say whether the user ended it early."""
-    title = '{} and {} neurons'.format(*config.neurons)
-    return winners.compare(config, build_entries, title, config.windows[0])
+    return winners.compare(config, build_entries, '{} and {} neurons'.format(*config.neurons), config.windows[0])
 
 
 def main(argv=None) -> int:

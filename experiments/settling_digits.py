@@ -170,8 +170,7 @@ def experiment(settings: Config) -> bool:
             found = {name: accuracy(look, labels) for name, look in looks.items()} | {'top': top(images, labels)}
             for name, value in (found | way._asdict()).items():
                 measured[f'{row}, {how}'].setdefault(name, []).append(float(value))
-    title = 'digits, accuracy in percent with a square of so many pixels zeroed'
-    common.report_measures(settings, measured, title)
+    common.report_measures(settings, measured, 'digits, accuracy in percent with a square of so many pixels zeroed')
     common.write_figure(settings.figure, draw(settings, measured, chosen, images) if settings.figure else None)
     return False
 

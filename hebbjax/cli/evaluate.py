@@ -67,8 +67,7 @@ def run_evaluate(settings: Evaluate, console: Console) -> None:
             entries[row] = Entry(net, run_settings.probe(classes, 0 if row == 'backprop' else None))
             states = state.layers if row == 'hebbian' else first.layers
             key = jax.random.fold_in(jax.random.key(run_settings.seed), 0xE7A1)
-            probe = entries[row].probe(net, states, key, train, validation)
-            trained[row, 0] = judge(probe, train, validation)
+            trained[row, 0] = judge(entries[row].probe(net, states, key, train, validation), train, validation)
             advance(row)
             listener()
     test = data_settings.read_test()

@@ -14,7 +14,7 @@ from hebbjax.base import Array
 from hebbjax.cli import flags, run_folder
 from hebbjax.cli.settings import Source, check_fits, hold_out
 from hebbjax.cli.train import Watched, begin_again, check_shape, read_run
-from hebbjax.interop.export import ENDINGS
+from hebbjax.interop.export import check_weights_path
 from hebbjax.layers import LayerState, Network
 from hebbjax.readout.blocks import block_size, over_blocks
 from hebbjax.support import files
@@ -58,8 +58,8 @@ def run_features(settings: Features, console: Console) -> None:
     other = [f'--{name}' for name in ('recipe', 'features', 'epochs', 'weights') if getattr(settings, name) is not None]
     require(not (settings.run and other), f'the network of --run is as it was trained; leave {", ".join(other)} out.')
     require(settings.run or settings.epoch is None, '--epoch is that of a checkpoint; name its run by --run.')
-    if settings.save_weights:
-        check_choice(f'ending of {settings.save_weights.name}', settings.save_weights.suffix, ENDINGS)
+    for path in filter(None, (settings.weights, settings.save_weights)):
+        check_weights_path(path)
     used = [settings.out, settings.dataset, settings.weights, settings.save_weights]
     places = [os.path.realpath(os.path.expanduser(path)) for path in used if path is not None]
     require(places[0] not in places[1:], f'--out {settings.out} is also what is read or saved here; name another file.')

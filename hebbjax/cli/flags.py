@@ -70,5 +70,5 @@ def flag(name: str) -> str:
 
 def settings_json(settings: Any) -> dict:
     """Give all settings of a dataclass but those that say where, as plain JSON values; of a file its name."""
-    plain = lambda value: getattr(value, 'name', list(value) if isinstance(value, tuple) else value)  # noqa: E731
+    plain = lambda value: [*map(plain, value)] if isinstance(value, tuple) else getattr(value, 'name', value)  # noqa: E731
     return {name: plain(value) for name, value in dataclasses.asdict(settings).items() if name not in PLACES}

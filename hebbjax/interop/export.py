@@ -18,7 +18,6 @@ from hebbjax.rules.products import assumed_backend
 from hebbjax.support import files
 from hebbjax.support.checks import check_choice, check_image_shape, check_images, require
 
-ENDINGS = ('.npz', '.safetensors')
 DIGEST = 32  # bytes of SHA-256 behind the program; jax's own reader does not look there
 
 
@@ -66,6 +65,15 @@ def load_exported(source: bytes | AnyPath) -> Callable[[Array], Array]:
     return exported_features
 
 
+def check_weights_path(path: AnyPath) -> pathlib.Path:
+    """Return the path of a file of weights, or refuse an ending that says nothing, or one that needs an extra."""
+    path = pathlib.Path(path)
+    check_choice(f'ending of {path.name}', path.suffix, ('.npz', '.safetensors'))
+    if path.suffix != '.npz':
+        files.import_extra('safetensors', 'safetensors')
+    return path
+
+
 def save_weights(path: AnyPath, net: Network, states: Sequence[LayerState]) -> None:
     """Write weights to .npz or .safetensors, in flax's layout; an old file is replaced when the new one is whole.
 
@@ -76,8 +84,7 @@ def save_weights(path: AnyPath, net: Network, states: Sequence[LayerState]) -> N
     the tensors is in the metadata of safetensors, which have no checksum; in .npz, dtypes that numpy does not know are
     the bits they are, and the entry 'dtypes' names them.
     """
-    path, (arrays, _) = pathlib.Path(path), _name_arrays(net, states)
-    check_choice(f'ending of {path.name}', path.suffix, ENDINGS)
+    path, (arrays, _) = check_weights_path(path), _name_arrays(net, states)
     check_finite(arrays)
     arrays = {name: np.asarray(a, order='C') for name, a in arrays.items()}  # safetensors writes others scrambled
     if path.suffix == '.npz':
@@ -88,8 +95,7 @@ def save_weights(path: AnyPath, net: Network, states: Sequence[LayerState]) -> N
 
 def load_weights(path: AnyPath, net: Network, states: Sequence[LayerState]) -> tuple[LayerState, ...]:
     """Read weights, whoever wrote them under the names of `save_weights`, into states; all else in them stays."""
-    path, (wanted, structure) = pathlib.Path(path), _name_arrays(net, states)
-    check_choice(f'ending of {path.name}', path.suffix, ENDINGS)
+    path, (wanted, structure) = check_weights_path(path), _name_arrays(net, states)
     content = path.read_bytes()
     with files.reading(path, 'save it again'):
         if path.suffix == '.npz':

@@ -20,7 +20,7 @@ from hebbjax.readout import linear
 from hebbjax.rules.products import matmul
 from hebbjax.support import checks
 from hebbjax.support.checks import check_count, check_labels, check_number, require, show
-from hebbjax.support.moments import CHUNK, is_on_device, solve_refined
+from hebbjax.support.moments import CHUNK, add_products, is_on_device, mirror, solve_refined
 
 GRAM_BYTES = 8  # a pair of images: their product and their number in Cholesky's factor ...
 ON_DEVICE_BYTES = 20  # ... and copies, where XLA makes some
@@ -85,7 +85,8 @@ def fit_dual(
         gram = _add_products(gram, x)
         means.append(mean)
     require(means, 'ridge regression needs at least one block of features.')
-    gram = _whole(gram)
+    if isinstance(gram, np.ndarray):
+        mirror(gram)
     largest = float(gram.diagonal().max())
     beyond = f'squares of these features add up to {largest:.1e}, beyond float32; divide them by their largest value'
     require(largest == 0 or 1e-30 < largest < 1e30, f'{beyond}.')
@@ -127,19 +128,11 @@ def _add_products(gram, x):
     if is_on_device():
         return _add_on_device(jnp.zeros((len(x), len(x))) if gram is None else gram, x)
     gram = np.zeros((len(x), len(x)), np.float32) if gram is None else gram
-    for start in range(0, len(x), CHUNK):
-        gram[start : start + CHUNK, : start + CHUNK] += x[start : start + CHUNK] @ x[: start + CHUNK].T
+    add_products(gram, x)
     return gram
 
 
 _add_on_device = jax.jit(lambda gram, x: gram + matmul(x, x.T), donate_argnums=0)
-
-
-def _whole(gram):
-    """Mirror the lower triangle."""
-    for start in range(0, len(gram), CHUNK) if isinstance(gram, np.ndarray) else ():
-        gram[:start, start : start + CHUNK] = gram[start : start + CHUNK, :start].T
-    return gram
 
 
 def _products(x, alpha) -> np.ndarray:

@@ -187,8 +187,7 @@ def check_stage(
     """Give the network as a tuple, or refuse what cannot be trained before it is; states may be mere shapes."""
     net = check_network(net)
     check_states(net, states)
-    is_stage = isinstance(stage, GradientStage)
-    require(is_stage, f'a stage of gradient training is a GradientStage, not {show(stage)}.')
+    require(isinstance(stage, GradientStage), f'a stage of gradient training is a GradientStage, not {show(stage)}.')
     check_count('start', stage.start, 0, len(net) - 1)
     is_schedule = isinstance(stage.schedule, Schedule | Milestones)
     require(is_schedule, f'a schedule is a Schedule or Milestones, not {show(stage.schedule)}.')

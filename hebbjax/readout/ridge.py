@@ -15,7 +15,16 @@ from hebbjax.readout import linear
 from hebbjax.readout.linear import LinearClassifier, PenaltyChoice
 from hebbjax.support import devices
 from hebbjax.support.checks import check_count, check_labels, check_memory, check_number, require
-from hebbjax.support.moments import Moments, add_moments, eigh, gather_moments, is_on_device, is_wide, solve_refined
+from hebbjax.support.moments import (
+    CHUNK,
+    Moments,
+    add_moments,
+    eigh,
+    gather_moments,
+    is_on_device,
+    is_wide,
+    solve_refined,
+)
 
 LOST = 3e-13  # share of the largest eigenvalue below which one is known to fewer than three digits, in float64
 RidgeStats = Moments  # all that ridge regression needs of the data: x are features, y one-hot labels
@@ -49,7 +58,7 @@ def add_batch(
 
 def check_width(inputs: int) -> None:
     """Refuse so many features as the memory cannot hold the products of, in a few copies."""
-    check_memory(28 * inputs**2, f'ridge regression on {inputs} features', 'pool the features')
+    check_memory(20 * inputs**2, f'ridge regression on {inputs} features', 'pool the features')
 
 
 def solve_ridge(stats: RidgeStats, penalty: float = 1.0) -> LinearClassifier:
@@ -91,8 +100,10 @@ def _solve_each(stats: RidgeStats, penalties: Sequence[float]) -> Iterator[Linea
     """Solve for one penalty after the other, by Cholesky of features in units of their own; None: without success."""
     unit = np.sqrt(stats.xx.diagonal())
     unit[unit == 0] = 1
-    a = stats.xx / unit
-    a /= unit[:, None]
+    # of as many digits as products that were added up have
+    a = np.empty(stats.xx.shape, np.float32 if is_wide(len(unit)) else np.float64)
+    for cut in (slice(start, start + CHUNK) for start in range(0, len(a), CHUNK)):
+        a[cut] = stats.xx[cut] / unit / unit[cut, None]
     for penalty in penalties:
         w = solve_refined(a, penalty / unit**2, stats.xy / unit[:, None])
         yield None if w is None else _with_bias(stats, w / unit[:, None])

@@ -7,6 +7,7 @@ deviations from each chunk's means, and their sums of float64: half the time, fo
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from jax.sharding import Mesh
 from hebbjax.support import devices
 from hebbjax.support.checks import device_memory
 
-CHUNK = 4096  # rows that lie in memory in float64 at once
+CHUNK = 4096  # rows that lie in memory in float64 at once; BLAS and LAPACK crash where a product exceeds 2 GiB
 WIDE = 4000  # inputs; the eigenvectors of more take minutes
 REFINEMENTS, RESIDUAL = 30, 1e-8  # at most so many, until so much of the right side is left
 ON_DEVICE = 'gpu', 'cuda', 'rocm'  # platforms where float64 is faster than on their host
@@ -70,6 +71,8 @@ def gather_moments(moments: Moments) -> Moments:
     if not isinstance(moments.xx, np.ndarray):
         with jax.enable_x64(True):
             moments = jax.device_get(_merge(getattr(moments.xx.sharding, 'mesh', None), moments))
+    elif is_wide(len(moments.xx)):
+        mirror(moments.xx)
     return moments._replace(count=int(moments.count))
 
 
@@ -94,27 +97,27 @@ def solve_refined(a: Any, shift: Any, y: np.ndarray) -> np.ndarray | None:
     time of eigenvectors. None: what float32 keeps does not suffice for so small a shift.
     """
     on_host = isinstance(a, np.ndarray)
-    xp, linalg = (np, scipy.linalg) if on_host else (jnp, jax.scipy.linalg)
+    xp = np if on_host else jnp
     if not np.any(y):
         return np.zeros(y.shape)
     with jax.enable_x64(True):
         shift, y = (xp.asarray(part, xp.float64) for part in (shift, y))
         kind = xp.float32 if is_wide(len(a)) else a.dtype
-        shifted = xp.array(a, kind).T  # columns first, so that LAPACK writes over it
-        every = xp.arange(len(a))
-        if on_host:
-            shifted[every, every] += shift
-        else:
-            shifted = shifted.at[every, every].add(shift.astype(kind))
+        shifted, every = xp.array(a, kind), xp.arange(len(a))
         try:
-            factor = linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
+            if on_host:
+                shifted[every, every] += shift
+                solve = _cholesky(shifted)
+            else:
+                shifted = shifted.at[every, every].add(shift.astype(kind))
+                factor = jax.scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
+                solve = functools.partial(jax.scipy.linalg.cho_solve, factor, check_finite=False)
         except scipy.linalg.LinAlgError:
             return None
         x, rest, left = xp.zeros_like(y), y, 1.0
         for _ in range(REFINEMENTS):
             size = xp.abs(rest).max()
-            step = linalg.cho_solve(factor, (rest / size).astype(kind), check_finite=False)
-            x = x + size * step.astype(xp.float64)
+            x = x + size * solve((rest / size).astype(kind)).astype(xp.float64)
             products = [a[i : i + CHUNK].astype(xp.float64) @ x for i in range(0, len(a), CHUNK)]
             rest = y - xp.concatenate(products) - shift.reshape(-1, 1) * x
             before, left = left, float(xp.linalg.norm(rest) / xp.linalg.norm(y))
@@ -125,12 +128,42 @@ def solve_refined(a: Any, shift: Any, y: np.ndarray) -> np.ndarray | None:
     return None
 
 
-def _product32(rows) -> np.ndarray:
+def _cholesky(a: np.ndarray) -> Callable:
+    """Factor the lower triangle of a [n, n], written over, by blocks of columns. -> y [n, K] -> x with `a x = y`."""
+    cuts = [slice(start, start + CHUNK) for start in range(0, len(a), CHUNK)]
+    solve = functools.partial(scipy.linalg.solve_triangular, lower=True, check_finite=False)
+    for cut in cuts:
+        a[cut.start :, cut] -= a[cut.start :, : cut.start] @ a[cut, : cut.start].T
+        a[cut, cut] = scipy.linalg.cholesky(a[cut, cut], lower=True, check_finite=False)
+        a[cut.stop :, cut] = solve(a[cut, cut], a[cut.stop :, cut].T).T
+
+    def solve_both(y):
+        x = y.copy()
+        for cut in cuts:
+            x[cut] = solve(a[cut, cut], x[cut] - a[cut, : cut.start] @ x[: cut.start])
+        for cut in cuts[::-1]:
+            x[cut] = solve(a[cut, cut], x[cut] - a[cut.stop :, cut].T @ x[cut.stop :], trans=1)
+        return x
+
+    return solve_both
+
+
+def add_products(gram: np.ndarray, x: np.ndarray, unit: float = 1) -> None:
+    """Add `unit^2 x x'` to the lower triangle of a Gram matrix."""
+    for start in range(0, len(x), CHUNK):
+        gram[start : start + CHUNK, : start + CHUNK] += x[start : start + CHUNK] @ x[: start + CHUNK].T * unit**2
+
+
+def mirror(gram: np.ndarray) -> None:
+    """Write the lower triangle over the upper one."""
+    for start in range(0, len(gram), CHUNK):
+        gram[:start, start : start + CHUNK] = gram[start : start + CHUNK, :start].T
+
+
+def _add_products32(xx, rows) -> None:
     largest = np.float64(max(rows.max(), -rows.min()))
     unit = 1 if 1e-12 < largest < 1e12 else largest or 1  # squares of others may leave float32's range
-    rows = (rows if unit == 1 else rows / unit).astype(np.float32)
-    product = rows.T @ rows
-    return product if unit == 1 else product * unit**2
+    add_products(xx, (rows if unit == 1 else rows / unit).astype(np.float32).T, unit)
 
 
 def _add_on_host(moments, x, y) -> Moments:
@@ -145,7 +178,10 @@ def _add_on_host(moments, x, y) -> Moments:
             rows = np.concatenate([rows - rows.mean(0), share * dx[None]])
             part = np.concatenate([part - part.mean(0), share * dy[None]])
             moments.xy[:] += rows.T @ part
-            moments.xx[:] += _product32(rows) if is_wide(rows.shape[1]) else rows.T @ rows
+            if is_wide(rows.shape[1]):
+                _add_products32(moments.xx, rows)
+            else:
+                moments.xx[:] += rows.T @ rows
             moments.x[:] += dx * new / (count + new)
             moments.y[:] += dy * new / (count + new)
         moments = moments._replace(count=count + new)

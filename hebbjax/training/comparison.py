@@ -116,8 +116,7 @@ def train_entry(entry: Entry, seed: int, train: Labelled, validation: Labelled, 
     if entry.net:
         state, seconds, compile_seconds = learn(entry, layer_key, train, callbacks, mesh)
         states = state.layers
-    probe = entry.probe(entry.net, states, probe_key, train, validation)
-    network = judge(probe, train, validation)
+    network = judge(entry.probe(entry.net, states, probe_key, train, validation), train, validation)
     spent = {'seconds': seconds + network.seconds, 'compile_seconds': compile_seconds + network.compile_seconds}
     return network._replace(**spent)
 

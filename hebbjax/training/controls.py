@@ -86,8 +86,7 @@ def controlled(entry: Any, kind: str, shown: int | None = None) -> Any:
     settling = [number for number, layer in enumerate(entry.net) if adapts(layer)]
     # others stay equal to those that learn, and share their programs
     still = lambda layer: dataclasses.replace(layer, tx=optax.set_to_zero(), frozen=False) if adapts(layer) else layer  # noqa: E731
-    stages = tuple(Stage(1, (number,)) for number in settling)
-    how = {'stages': stages, 'shown': shown or entry.shown, 'paper': None}
+    how = {'stages': tuple(Stage(1, (number,)) for number in settling), 'shown': shown or entry.shown, 'paper': None}
     return entry._replace(net=tuple(map(still, entry.net)), start=STARTS[kind], **how)
 
 

@@ -32,9 +32,7 @@ def take_seed(states: State, number: int) -> State:
     return _take_seed(states, number)
 
 
-@jax.jit
-def _take_seed(states, number):
-    return jax.tree.map(lambda a: a[number], states)
+_take_seed = jax.jit(lambda states, number: jax.tree.map(lambda a: a[number], states))
 
 
 def over_seeds(f: Callable, at_once: int, mesh: Mesh | None = None, donate: bool = False) -> Callable:

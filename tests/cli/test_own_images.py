@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -156,6 +157,15 @@ def test_features_refuses_in_one_sentence_and_writes_nothing(words, says, few_di
     code, _, errors = call('features', words)
     assert code == 2 and says in errors and errors.count('\n') == 1, errors
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('flag', ['--weights', '--save-weights'])
+def test_features_refuses_weights_that_an_extra_is_missing_for(flag, few_digits, tmp_path, call, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, 'safetensors', None)
+    code, said, errors = call('features', flag, 'w.safetensors', *SIZES)
+    assert code == 2 and "needs safetensors, which is not there; pip install 'hebbjax[safetensors]'" in errors
+    assert not said and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('side', [['8'], ['8', '10']])

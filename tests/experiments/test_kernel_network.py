@@ -44,8 +44,8 @@ def test_rows_are_printed_written_and_drawn(head, small_data, tmp_path, capsys):
 def test_features_of_softhebb_stand_beside(small_data, tmp_path):
     net, path = presets.softhebb_network(), tmp_path / 'softhebb.safetensors'
     interop.save_weights(path, net, init(net, jax.random.key(0), (24, 24, 3)).layers)
-    flags = [*TINY.split(), '--rows', 'learned', '--no-flips', '--data-dir', str(small_data), '--beside', str(path), str(path)]
-    assert script.main([*flags, '--json', str(tmp_path / 'r.json')]) == 0
+    flags = [*TINY.split(), '--rows', 'learned', '--no-flips', '--data-dir', str(small_data)]
+    assert script.main([*flags, '--beside', str(path), str(path), '--json', str(tmp_path / 'r.json')]) == 0
     report = json.loads((tmp_path / 'r.json').read_text())
     (row,) = report['rows']
     assert report['config']['beside'] == [path.name] * 2
