@@ -155,8 +155,7 @@ def recognise(source: Any) -> tuple[str, Any]:
     way = f'name a folder of images, a file {", ".join(_SUFFIXES)}, or one of {", ".join(NAMES)}'
     if not os.path.exists(path):
         raise FileNotFoundError(f'{spell(path)} does not exist; {way}.')
-    fits = suffix in _SUFFIXES and os.path.isfile(path)
-    checks.require(fits, f'{spell(path)} is no data set; {way}.')
+    checks.require(suffix in _SUFFIXES and os.path.isfile(path), f'{spell(path)} is no data set; {way}.')
     return _SUFFIXES[suffix], path
 
 

@@ -38,8 +38,7 @@ def splits_of_arrays(names, images_key=None, labels_key=None) -> dict[str, tuple
     for name in names:
         words = str(name).lower().split('_')
         part = next((_PARTS[word] for word in words if word in _PARTS), None)
-        bare = '_'.join(word for word in words if word not in _PARTS)
-        groups.setdefault(part, {}).setdefault(bare, name)
+        groups.setdefault(part, {}).setdefault('_'.join(word for word in words if word not in _PARTS), name)
     require('' not in groups.get('train', ()), "these are splits; give one of them, such as source['train'].")
     if images_key is not None or labels_key is not None:
         return {'train': find_keys(names, images_key, labels_key)}

@@ -137,8 +137,7 @@ def partition_optimizer(hebbian: optax.GradientTransformation, rest: optax.Gradi
 
 
 def _check_only(only):
-    is_list = isinstance(only, Iterable) and not isinstance(only, str)
-    names = tuple(only) if is_list else ()
+    names = tuple(only) if isinstance(only, Iterable) and not isinstance(only, str) else ()
     fits = names and all(isinstance(name, str) for name in names) and len({*names}) == len(names)
     require(fits, f'only=... names each layer that learns by a rule once, as in ["conv1"], not {show(only)}.')
     return names

@@ -70,8 +70,7 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Settin
         """Learn from images anew; y [n], one class for each, only where a layer has a teacher."""
         vars(self).pop('state_', None)  # who is interrupted, or refused, has learned nothing
         images, y = self._take(X, y, learning=True, reset=True)
-        state = self._begin(images, y, None)
-        return self._learn(state, images, y, self.recipe_.epochs)
+        return self._learn(self._begin(images, y, None), images, y, self.recipe_.epochs)
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> Self:
         """Learn for one epoch, going on from where the layers stand; the first call chooses what `fit` would choose.
@@ -81,8 +80,7 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Settin
         """
         is_first = not hasattr(self, 'state_')
         images, y = self._take(X, y, learning=True, reset=is_first)
-        state = self._begin(images, y, classes) if is_first else self.state_
-        return self._learn(state, images, y, 1)
+        return self._learn(self._begin(images, y, classes) if is_first else self.state_, images, y, 1)
 
     def transform(self, X: Any) -> np.ndarray:
         """Compute what the layers send on. [n, ...] -> [n, F]."""
@@ -93,8 +91,7 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Settin
 
     @property
     def _n_features_out(self) -> int:  # asked for by scikit-learn, for names
-        one = jax.ShapeDtypeStruct((1, *self.image_shape_), jnp.float32)
-        return jax.eval_shape(self._answer, one).shape[1]
+        return jax.eval_shape(self._answer, jax.ShapeDtypeStruct((1, *self.image_shape_), jnp.float32)).shape[1]
 
     def _answer(self, images):
         return features(self.recipe_.net, self.state_.layers, _to_jax(images), self.upto)

@@ -48,8 +48,7 @@ def scan_microbatches(add: Callable, stats: Any, size: int, images: Array, teach
     if size >= count:
         return add(stats, 0, images, teacher)
     whole = count // size
-    cut = lambda a: a[: whole * size].reshape(whole, size, *a.shape[1:])  # noqa: E731
-    parts = jax.tree.map(cut, (images, teacher))
+    parts = jax.tree.map(lambda a: a[: whole * size].reshape(whole, size, *a.shape[1:]), (images, teacher))
     # gradients compute each microbatch once more, so that only one is laid out
     step = jax.checkpoint(lambda stats, part: add(stats, part[0], *part[1]), prevent_cse=False)
     stats, sent = lax.scan(step, stats, (jnp.arange(whole), parts))

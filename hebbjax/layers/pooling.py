@@ -46,8 +46,7 @@ class Pool:
         if self.tiles:
             blocks = maps[:, : rows * size, : columns * size].reshape(batch, rows, size, columns, size, channels)
             return blocks.max((2, 4)) if is_max else blocks.mean((2, 4))
-        around = ((0, 0), (pad, pad), (pad, pad), (0, 0))
-        maps = jnp.pad(maps, around, constant_values=-jnp.inf if is_max else 0)
+        maps = jnp.pad(maps, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=-jnp.inf if is_max else 0)
         merge = functools.partial(functools.reduce, jnp.maximum if is_max else jnp.add)
         ends = [(count - 1) * self.stride + 1 for count in (rows, columns)]
         maps = merge([maps[:, i : i + ends[0] : self.stride] for i in range(size)])  # rows first: they are contiguous

@@ -80,12 +80,12 @@ def fit_dual(
     check_labels(labels[:fitted], classes)
     y = np.eye(classes)[labels[:fitted]]
     level = y.mean(0)
-    gram, means = None, []
+    gram, means = (jnp if is_on_device() else np).zeros((count, count), np.float32), []
     for x, mean in _centred(blocks, count, fitted):
-        gram = _add_products(gram, x)
+        gram = _add_on_device(gram, x) if is_on_device() else add_products(gram, x)
         means.append(mean)
     require(means, 'ridge regression needs at least one block of features.')
-    if isinstance(gram, np.ndarray):
+    if not is_on_device():
         mirror(gram)
     largest = float(gram.diagonal().max())
     beyond = f'squares of these features add up to {largest:.1e}, beyond float32; divide them by their largest value'
@@ -121,15 +121,6 @@ def _centred(blocks, count, fitted) -> Iterator[tuple[Any, np.ndarray]]:
             x, mean = x - xp.asarray(part[None], xp.float32), mean + part.astype(np.float32).astype(np.float64)
         require(bool(xp.isfinite(x).all()), linear.NOT_FINITE)
         yield x, mean
-
-
-def _add_products(gram, x):
-    """Add `x x'` to a Gram matrix, which is written over; on the host to its lower triangle."""
-    if is_on_device():
-        return _add_on_device(jnp.zeros((len(x), len(x))) if gram is None else gram, x)
-    gram = np.zeros((len(x), len(x)), np.float32) if gram is None else gram
-    add_products(gram, x)
-    return gram
 
 
 _add_on_device = jax.jit(lambda gram, x: gram + matmul(x, x.T), donate_argnums=0)

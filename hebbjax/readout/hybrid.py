@@ -206,5 +206,4 @@ def predict_hybrid(result: HybridResult, images: AnyArray, mesh: Mesh | None = N
     check_image_size(result.layers[0], images.shape[1:])
     model = dataclasses.replace(result.model, below=0, augment=None)
     classes = functools.partial(predict_classes, model, model.init(result.layers), mesh=mesh)
-    block = ANSWERED_TOGETHER * devices.local_count(mesh)
-    return jax.device_put(over_blocks(classes, images, block))
+    return jax.device_put(over_blocks(classes, images, ANSWERED_TOGETHER * devices.local_count(mesh)))

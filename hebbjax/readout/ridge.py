@@ -13,21 +13,11 @@ from jax.sharding import Mesh
 from hebbjax.base import AnyArray, Labelled
 from hebbjax.readout import linear
 from hebbjax.readout.linear import LinearClassifier, PenaltyChoice
-from hebbjax.support import devices
+from hebbjax.support import devices, moments
 from hebbjax.support.checks import check_count, check_labels, check_memory, check_number, require
-from hebbjax.support.moments import (
-    CHUNK,
-    Moments,
-    add_moments,
-    eigh,
-    gather_moments,
-    is_on_device,
-    is_wide,
-    solve_refined,
-)
 
 LOST = 3e-13  # share of the largest eigenvalue below which one is known to fewer than three digits, in float64
-RidgeStats = Moments  # all that ridge regression needs of the data: x are features, y one-hot labels
+RidgeStats = moments.Moments  # all that ridge regression needs of the data: x are features, y one-hot labels
 
 
 def ridge_stats(batches: Iterable[Labelled], classes: int, mesh: Mesh | None = None) -> RidgeStats:
@@ -40,7 +30,7 @@ def ridge_stats(batches: Iterable[Labelled], classes: int, mesh: Mesh | None = N
     for features, labels in linear.pairs_of(batches):
         stats = add_batch(stats, features, labels, classes, mesh)
     require(stats is not None, 'ridge regression needs at least one batch of features and labels.')
-    return gather_moments(stats)
+    return moments.gather_moments(stats)
 
 
 def add_batch(
@@ -49,11 +39,11 @@ def add_batch(
     """Add one batch, features [b, F] and labels [b], to stats, which are written over; None: it is the first."""
     check_count('classes', classes)
     mesh = devices.check_mesh(mesh)
-    features = linear.check_features(features, None if stats is None else stats.x.shape[-1], is_on_device(mesh))
+    features = linear.check_features(features, None if stats is None else stats.x.shape[-1], moments.is_on_device(mesh))
     labels = np.asarray(check_labels(labels, classes, len(features)))
     if stats is None:
         check_width(features.shape[1])
-    return add_moments(stats, features, np.eye(classes)[labels], mesh)
+    return moments.add_moments(stats, features, np.eye(classes)[labels], mesh)
 
 
 def check_width(inputs: int) -> None:
@@ -69,14 +59,14 @@ def solve_ridge(stats: RidgeStats, penalty: float = 1.0) -> LinearClassifier:
     """
     check_number('penalty', penalty, least=0)
     stats = _check_stats(stats)
-    if is_wide(len(stats.xx)):
+    if moments.is_wide(len(stats.xx)):
         (model,) = _solve_each(stats, [float(penalty)])
         return linear.require_solved(model, penalty)
     a = stats.xx + float(penalty) * np.eye(len(stats.xx))
     # every feature in units of its own, so that the large ones do not drown the small ones in their rounding
     unit = np.sqrt(np.diag(a))
     unit[unit == 0] = 1
-    values, vectors = eigh(a / unit / unit[:, None])
+    values, vectors = moments.eigh(a / unit / unit[:, None])
     largest = stats.xx.diagonal().max()
     enough = 4 * LOST * max(values[-1], 1) * largest
     way = f'use a penalty of {enough:.1e} or more' if enough else 'use a larger one'
@@ -89,7 +79,7 @@ def solve_ridge(stats: RidgeStats, penalty: float = 1.0) -> LinearClassifier:
 
 def _check_stats(stats: RidgeStats) -> RidgeStats:
     """Give stats of all devices, on the host, or refuse what are no finite numbers."""
-    stats = gather_moments(stats)
+    stats = moments.gather_moments(stats)
     require(np.isfinite(stats.x).all(), linear.NOT_FINITE)
     beyond = 'squares of these features are beyond float64; divide them by their largest value.'
     require(np.isfinite(stats.xx).all(), beyond)
@@ -101,11 +91,11 @@ def _solve_each(stats: RidgeStats, penalties: Sequence[float]) -> Iterator[Linea
     unit = np.sqrt(stats.xx.diagonal())
     unit[unit == 0] = 1
     # of as many digits as products that were added up have
-    a = np.empty(stats.xx.shape, np.float32 if is_wide(len(unit)) else np.float64)
-    for cut in (slice(start, start + CHUNK) for start in range(0, len(a), CHUNK)):
+    a = np.empty(stats.xx.shape, np.float32 if moments.is_wide(len(unit)) else np.float64)
+    for cut in (slice(start, start + moments.CHUNK) for start in range(0, len(a), moments.CHUNK)):
         a[cut] = stats.xx[cut] / unit / unit[cut, None]
     for penalty in penalties:
-        w = solve_refined(a, penalty / unit**2, stats.xy / unit[:, None])
+        w = moments.solve_refined(a, penalty / unit**2, stats.xy / unit[:, None])
         yield None if w is None else _with_bias(stats, w / unit[:, None])
 
 

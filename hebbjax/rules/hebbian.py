@@ -69,8 +69,7 @@ def softhebb(temperature: Scalar = 1.0, *, reduce: Reduction = sum_over_patches)
     the drive. Chain `scale_by_max_abs()`, `scale_by_norm_gap()` and `scale_by_rate(rate)`, and start from rows that are
     longer than 1. Journé, Garcia Rodriguez, Guo & Moraitis 2023, equations 1 to 4.
     """
-    credit = lambda u, y: Credit(y, y * u, jnp.abs(y))  # noqa: E731
-    return local(signed_soft_wta(temperature), credit, reduce=reduce)
+    return local(signed_soft_wta(temperature), lambda u, y: Credit(y, y * u, jnp.abs(y)), reduce=reduce)
 
 
 def krotov(k: int = 2, delta: Scalar = 0.4, p: Scalar = 2.0) -> LearningRule:

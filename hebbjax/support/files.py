@@ -112,8 +112,7 @@ def read_lines(path: pathlib.Path) -> list[dict]:
 
 
 def _to_json(content, indent: int | None = None) -> str:
-    plain = json.loads(json.dumps(content, default=str), parse_constant=lambda name: None)
-    return json.dumps(plain, indent=indent)
+    return json.dumps(json.loads(json.dumps(content, default=str), parse_constant=lambda name: None), indent=indent)
 
 
 def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:

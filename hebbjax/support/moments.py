@@ -35,7 +35,7 @@ class Moments(NamedTuple):
     count: Any  # pyright: ignore[reportIncompatibleMethodOverride]  no tuple is searched for values
     x: Any  # [F] mean of x less the origin
     y: Any  # [K] and of y
-    xx: Any  # [F, F] sum of products of deviations of x from their mean
+    xx: Any  # [F, F] sum of products of deviations of x from their mean: on the host the lower triangle, until gathered
     xy: Any  # [F, K] and of those with deviations of y
 
 
@@ -71,7 +71,7 @@ def gather_moments(moments: Moments) -> Moments:
     if not isinstance(moments.xx, np.ndarray):
         with jax.enable_x64(True):
             moments = jax.device_get(_merge(getattr(moments.xx.sharding, 'mesh', None), moments))
-    elif is_wide(len(moments.xx)):
+    elif moments.xx.flags.writeable:  # what devices added up is whole
         mirror(moments.xx)
     return moments._replace(count=int(moments.count))
 
@@ -96,8 +96,7 @@ def solve_refined(a: Any, shift: Any, y: np.ndarray) -> np.ndarray | None:
     in float64. It takes 4 n^2 bytes beside a, 8 where the factor is of float64, and a fifteenth of the
     time of eigenvectors. None: what float32 keeps does not suffice for so small a shift.
     """
-    on_host = isinstance(a, np.ndarray)
-    xp = np if on_host else jnp
+    xp = np if isinstance(a, np.ndarray) else jnp
     if not np.any(y):
         return np.zeros(y.shape)
     with jax.enable_x64(True):
@@ -105,7 +104,7 @@ def solve_refined(a: Any, shift: Any, y: np.ndarray) -> np.ndarray | None:
         kind = xp.float32 if is_wide(len(a)) else a.dtype
         shifted, every = xp.array(a, kind), xp.arange(len(a))
         try:
-            if on_host:
+            if xp is np:
                 shifted[every, every] += shift
                 solve = _cholesky(shifted)
             else:
@@ -148,22 +147,17 @@ def _cholesky(a: np.ndarray) -> Callable:
     return solve_both
 
 
-def add_products(gram: np.ndarray, x: np.ndarray, unit: float = 1) -> None:
-    """Add `unit^2 x x'` to the lower triangle of a Gram matrix."""
+def add_products(gram: np.ndarray, x: np.ndarray, unit: float = 1) -> np.ndarray:
+    """Add `unit^2 x x'` to the lower triangle of a Gram matrix, which is written over."""
     for start in range(0, len(x), CHUNK):
         gram[start : start + CHUNK, : start + CHUNK] += x[start : start + CHUNK] @ x[: start + CHUNK].T * unit**2
+    return gram
 
 
 def mirror(gram: np.ndarray) -> None:
     """Write the lower triangle over the upper one."""
     for start in range(0, len(gram), CHUNK):
         gram[:start, start : start + CHUNK] = gram[start : start + CHUNK, :start].T
-
-
-def _add_products32(xx, rows) -> None:
-    largest = np.float64(max(rows.max(), -rows.min()))
-    unit = 1 if 1e-12 < largest < 1e12 else largest or 1  # squares of others may leave float32's range
-    add_products(xx, (rows if unit == 1 else rows / unit).astype(np.float32).T, unit)
 
 
 def _add_on_host(moments, x, y) -> Moments:
@@ -178,10 +172,12 @@ def _add_on_host(moments, x, y) -> Moments:
             rows = np.concatenate([rows - rows.mean(0), share * dx[None]])
             part = np.concatenate([part - part.mean(0), share * dy[None]])
             moments.xy[:] += rows.T @ part
+            unit = 1
             if is_wide(rows.shape[1]):
-                _add_products32(moments.xx, rows)
-            else:
-                moments.xx[:] += rows.T @ rows
+                largest = max(rows.max(), -rows.min())
+                unit = 1 if 1e-12 < largest < 1e12 else largest or 1  # squares of others may leave float32's range
+                rows = (rows / unit).astype(np.float32)
+            add_products(moments.xx, rows.T, unit)
             moments.x[:] += dx * new / (count + new)
             moments.y[:] += dy * new / (count + new)
         moments = moments._replace(count=count + new)

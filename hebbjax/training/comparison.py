@@ -123,8 +123,7 @@ def train_entry(entry: Entry, seed: int, train: Labelled, validation: Labelled, 
 
 def judge(probe: Probe, train: Labelled, validation: Labelled) -> Trained:
     """Judge a finished classifier on images that it was fitted to, 10,000 at most, and on validation images."""
-    seen = tuple(part[:SEEN] for part in train)
-    accuracies = (probe_accuracy(probe, *data) for data in (seen, validation))
+    accuracies = (probe_accuracy(probe, *data) for data in (tuple(part[:SEEN] for part in train), validation))
     return Trained(probe, *accuracies, probe.seconds, probe.compile_seconds)
 
 

@@ -49,8 +49,7 @@ def patch_rows(layer: Layer, key: Key, images: AnyArray, prepare: PatchTransform
 
 def gaussian_rows(layer: Layer, key: Key, images: AnyArray) -> Array:
     """Draw filters from a normal distribution, of unit length."""
-    shape = jax.eval_shape(lambda: from_patches(layer, key, images)).shape
-    return unit_rows(jax.random.normal(key, shape))
+    return unit_rows(jax.random.normal(key, jax.eval_shape(lambda: from_patches(layer, key, images)).shape))
 
 
 CENTRED = functools.partial(patch_rows, prepare=centred_l2)
@@ -67,8 +66,7 @@ def begin_layer(net: Network, state: TrainState, number: int, key: Key, images: 
     w = start(layer, key, images)
     exists = own.w != 0
     w = jnp.where(exists.any() & ~exists.all(), unit_rows(jnp.where(exists, w, 0)), w)
-    layers = (*state.layers[:number], own._replace(w=w), *state.layers[number + 1 :])
-    return state._replace(layers=layers)
+    return state._replace(layers=(*state.layers[:number], own._replace(w=w), *state.layers[number + 1 :]))
 
 
 def adapts(layer: Layer) -> bool:

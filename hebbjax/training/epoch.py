@@ -63,8 +63,7 @@ def _own_epoch(program: Program, count: int, state, images, labels=None):
     net, watch, first, share = program.net, program.watch, state.step, devices.device_count()
     batch, count = program.batch // share, count // share  # of this device
     key_of = lambda state, salt: jax.random.fold_in(jax.random.fold_in(state.key, state.step), salt)  # noqa: E731
-    hosts = devices.host_count(program.mesh)
-    order = devices.own_order(key_of(state, ORDER_SALT), len(images), program.count, hosts)
+    order = devices.own_order(key_of(state, ORDER_SALT), len(images), program.count, devices.host_count(program.mesh))
 
     def step(state, chosen):
         observation = None

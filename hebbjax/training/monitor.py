@@ -86,8 +86,7 @@ def observe_every(
 
 def share_wins(wins: Array) -> tuple[Array, Array, Array]:
     """Give each neuron's share of wins [N], the shares' entropy, and the number of neurons that have none."""
-    dead = len(wins) - diagnostics.distinct_winners(wins)
-    return diagnostics.win_share(wins), diagnostics.win_entropy(wins), dead
+    return diagnostics.win_share(wins), diagnostics.win_entropy(wins), len(wins) - diagnostics.distinct_winners(wins)
 
 
 def join_traces(traces: Sequence[Trace], wins: np.ndarray | None) -> Trace:

@@ -42,8 +42,7 @@ def stream_parts(
     if len(shards) == 1:
         return placed, like_data, 1, (data for _ in itertools.count())
     key, first = np.asarray(jax.random.key_data(state.key)), np.ravel(state.step)[0]
-    per_part = images.shape[0] // len(shards) * devices.host_count(program.mesh)
-    steps = len(shards) * (per_part // program.batch)
+    steps = len(shards) * (images.shape[0] // len(shards) * devices.host_count(program.mesh) // program.batch)
     orders = (draw_order(key, first + steps * epoch, len(shards)) for epoch in range(epochs))
     parts = read_ahead(lambda number: place(number)[1], itertools.chain.from_iterable(orders))
     return placed, like_data, len(shards), parts

@@ -86,17 +86,21 @@ def test_what_float32_solves_for_is_refined_to_float64(kind, shift, rng, monkeyp
     assert solve_refined(kind(a), 1e-9, y) is None
 
 
-def test_wide_primal_products_are_of_float32_and_their_solution_of_float64(rng, monkeypatch):
+@pytest.mark.parametrize('chunk', [4096, 128])  # a block of all, or some: BLAS crashes at larger ones
+def test_wide_primal_products_are_of_float32_and_their_solution_of_float64(chunk, rng, monkeypatch):
     x, labels = problem(rng, 900, 300)
     exact = readout.fit_ridge([(x, labels)], 4, 10.0)
     monkeypatch.setattr(moments, 'WIDE', 299)
+    monkeypatch.setattr(moments, 'CHUNK', chunk)
     for unit in (1, 1e-25, 1e25):  # squares of the last two are beyond float32
         scaled = x * np.float32(unit)
         found = readout.fit_ridge([(scaled[:400], labels[:400]), (scaled[400:], labels[400:])], 4, 10.0 * unit**2)
         assert 0 < np.abs(found.w * unit - exact.w).max() < 1e-5 * np.abs(exact.w).max()
     with pytest.raises(ValueError, match='penalty=0 is lost in the rounding of float32'):
         readout.fit_ridge([(np.concatenate([x, x], 1), labels)], 4, 0)
-    choice = readout.choose_ridge(readout.ridge_stats([(x, labels)], 4), (10.0, 1e3), [(x, labels)])
+    stats = readout.ridge_stats([(x, labels)], 4)
+    np.testing.assert_array_equal(stats.xx, stats.xx.T)
+    choice = readout.choose_ridge(stats, (10.0, 1e3), [(x, labels)])
     np.testing.assert_allclose(choice.model.w, exact.w, atol=1e-5 * np.abs(exact.w).max())
 
 

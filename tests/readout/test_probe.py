@@ -81,7 +81,7 @@ def test_a_probe_refuses_what_does_not_fit_before_features_are_learned(states, b
 
 def test_what_the_memory_cannot_hold_is_refused_before_features_are_learned(monkeypatch, bars):
     """Products of features, or of images where these are fewer: mirror images count, and those that choose."""
-    monkeypatch.setattr(checks, 'host_memory', lambda: 28 * 5000**2)
+    monkeypatch.setattr(checks, 'host_memory', lambda: 20 * 5000**2)
     layer = layers.Layer(5001, rules.oja(), transforms.scale_by_rate(0.1))
     state = jax.eval_shape(lambda key: layers.init((layer,), key, (6, 6, 1)).layers, jax.random.key(0))
     images, labels = (np.zeros((9400, *bars[0].shape[1:]), np.float32), np.zeros(9400, int))
@@ -90,7 +90,7 @@ def test_what_the_memory_cannot_hold_is_refused_before_features_are_learned(monk
         with pytest.raises(ValueError, match=says):
             ridge_probe(*how, **more).check((layer,), state, (images[:count], labels[:count]), bars)
 
-    features = 'ridge regression on 5001 features takes 1 GiB and the machine has 1; pool the features'
+    features = 'ridge regression on 5001 features takes 0 GiB and the machine has 0; pool the features'
     refuse(5001, features)
     refuse(2501, features, flips=True)
     refuse(1001, features, crops=1)
