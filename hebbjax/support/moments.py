@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from hebbjax.support import devices
 from hebbjax.support.checks import device_memory
 
-CHUNK = 4096  # rows that lie in memory in float64 at once; BLAS and LAPACK crash where a product exceeds 2 GiB
+CHUNK, PANEL = 4096, 1024  # rows in float64 at once; in products and factors, for BLAS crashes at some above 2 GiB
 WIDE = 4000  # inputs; the eigenvectors of more take minutes
 REFINEMENTS, RESIDUAL = 30, 1e-8  # at most so many, until so much of the right side is left
 ON_DEVICE = 'gpu', 'cuda', 'rocm'  # platforms where float64 is faster than on their host
@@ -129,7 +129,7 @@ def solve_refined(a: Any, shift: Any, y: np.ndarray) -> np.ndarray | None:
 
 def _cholesky(a: np.ndarray) -> Callable:
     """Factor the lower triangle of a [n, n], written over, by blocks of columns. -> y [n, K] -> x with `a x = y`."""
-    cuts = [slice(start, start + CHUNK) for start in range(0, len(a), CHUNK)]
+    cuts = [slice(start, start + PANEL) for start in range(0, len(a), PANEL)]
     solve = functools.partial(scipy.linalg.solve_triangular, lower=True, check_finite=False)
     for cut in cuts:
         a[cut.start :, cut] -= a[cut.start :, : cut.start] @ a[cut, : cut.start].T
@@ -149,15 +149,15 @@ def _cholesky(a: np.ndarray) -> Callable:
 
 def add_products(gram: np.ndarray, x: np.ndarray, unit: float = 1) -> np.ndarray:
     """Add `unit^2 x x'` to the lower triangle of a Gram matrix, which is written over."""
-    for start in range(0, len(x), CHUNK):
-        gram[start : start + CHUNK, : start + CHUNK] += x[start : start + CHUNK] @ x[: start + CHUNK].T * unit**2
+    for start in range(0, len(x), PANEL):
+        gram[start : start + PANEL, : start + PANEL] += x[start : start + PANEL] @ x[: start + PANEL].T * unit**2
     return gram
 
 
 def mirror(gram: np.ndarray) -> None:
     """Write the lower triangle over the upper one."""
-    for start in range(0, len(gram), CHUNK):
-        gram[:start, start : start + CHUNK] = gram[start : start + CHUNK, :start].T
+    for start in range(0, len(gram), PANEL):
+        gram[:start, start : start + PANEL] = gram[start : start + PANEL, :start].T
 
 
 def _add_on_host(moments, x, y) -> Moments:

@@ -77,6 +77,7 @@ def test_penalties_that_float32_cannot_solve_for_are_told_and_refused(rng):
 )
 def test_what_float32_solves_for_is_refined_to_float64(kind, shift, rng, monkeypatch):
     monkeypatch.setattr(moments, 'CHUNK', 33)
+    monkeypatch.setattr(moments, 'PANEL', 33)
     half = rng.normal(size=(80, 60)).astype(np.float32)
     a, y = 100 * half @ half.T, rng.normal(size=(80, 3))
     exact = np.linalg.solve(a.astype(np.float64) + np.diag(np.broadcast_to(shift, 80)), y)
@@ -86,12 +87,12 @@ def test_what_float32_solves_for_is_refined_to_float64(kind, shift, rng, monkeyp
     assert solve_refined(kind(a), 1e-9, y) is None
 
 
-@pytest.mark.parametrize('chunk', [4096, 128])  # a block of all, or some: BLAS crashes at larger ones
-def test_wide_primal_products_are_of_float32_and_their_solution_of_float64(chunk, rng, monkeypatch):
+@pytest.mark.parametrize('panel', [4096, 128])  # all in one, or in some: BLAS crashes at larger ones
+def test_wide_primal_products_are_of_float32_and_their_solution_of_float64(panel, rng, monkeypatch):
     x, labels = problem(rng, 900, 300)
     exact = readout.fit_ridge([(x, labels)], 4, 10.0)
     monkeypatch.setattr(moments, 'WIDE', 299)
-    monkeypatch.setattr(moments, 'CHUNK', chunk)
+    monkeypatch.setattr(moments, 'PANEL', panel)
     for unit in (1, 1e-25, 1e25):  # squares of the last two are beyond float32
         scaled = x * np.float32(unit)
         found = readout.fit_ridge([(scaled[:400], labels[:400]), (scaled[400:], labels[400:])], 4, 10.0 * unit**2)
