@@ -67,8 +67,7 @@ def scale_by_norm_gap(radius: float = 1.0, power: float = 0.5) -> optax.Gradient
 
     def scale(dw, w):
         checks.require(w is not None, 'scale_by_norm_gap() needs the weights; call update(dw, state, w).')
-        gap = jnp.abs(jnp.linalg.norm(w, axis=-1, keepdims=True) - radius)
-        return (gap + GAP) ** power * dw
+        return (jnp.abs(jnp.linalg.norm(w, axis=-1, keepdims=True) - radius) + GAP) ** power * dw
 
     return optax.stateless_with_tree_map(scale)
 

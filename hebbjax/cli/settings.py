@@ -173,8 +173,8 @@ class Miconi(OnData):
     def net(self, count: int, images: Array | None = None) -> layers.Network:
         """Build the network for so many images, with its whitening fitted to them; without, its shapes are right."""
         steps = self.epochs * (count // self.batch)
-        own = vars(self) | {'steps': steps, 'images': images}  # --images is a number of them
-        return miconi_network(**settings_of(miconi_network, own))
+        # --images is a number of them
+        return miconi_network(**settings_of(miconi_network, vars(self) | {'steps': steps, 'images': images}))
 
 
 def check_batch(batch: int, count: int, what: str = 'training images') -> None:

@@ -68,8 +68,7 @@ class Watched(launch.OnDevices):
         settings, train, validation, names = self.open(console)
         count, shape = len(train.images), train.images.shape[1:]
         classes = 0 if train.labels is None else int(train.labels.max()) + 1
-        digest = data.digest(*train, *validation)
-        now = {'count': count, 'shape': list(shape), 'classes': classes, 'digest': digest}
+        now = {'count': count, 'shape': list(shape), 'classes': classes, 'digest': data.digest(*train, *validation)}
         began = f'{self.run} began with other training or validation images than {self.dataset} and --validation'
         require(about in (None, now), f'{began} {settings.validation} give now; put back what was changed.')
         check_batch(settings.batch, count)
@@ -211,8 +210,7 @@ def go_on(
     console.print(f'{len(result.history)} of {total} epochs{reached}, {result.seconds:.1f} s')
     if 'checkpoint' in settings.callbacks:
         judge = f'hebbjax evaluate {where}, ' if start.classes else ''
-        further = f'next: {judge}hebbjax show {where}'
-        console.print(f'interrupted; {resume}' if result.interrupted else further)
+        console.print(f'interrupted; {resume}' if result.interrupted else f'next: {judge}hebbjax show {where}')
     return result.interrupted
 
 
@@ -220,8 +218,8 @@ def make_callbacks(settings: Watched, start: Start, folder: pathlib.Path) -> lis
     """Build the callbacks that were asked for, in the order in which they build on each other."""
     shape, pictures = start.train.images.shape[1:], folder / run_folder.PICTURES
     every = settings.every or max(1, settings.epochs // 10)
-    best = METRIC if 'evaluate' in settings.callbacks else None
-    saving = {'epochs': settings.save_every, 'keep': settings.keep, 'best': best}
+    saving = {'epochs': settings.save_every, 'keep': settings.keep}
+    saving |= {'best': METRIC} if 'evaluate' in settings.callbacks else {}
     judged = start.train, start.validation
     make = {
         'evaluate': lambda: training.evaluate(*judged, settings.probe(start.classes), epochs=every),

@@ -12,8 +12,7 @@ from hebbjax.support import checks
 
 def random_flip(key: Key, images: Array) -> Array:
     """Mirror every second image on average, left to right: `x[b, i, W - 1 - j, c]`. [B, H, W, C] -> [B, H, W, C]."""
-    is_mirrored = jax.random.bernoulli(key, 0.5, (len(images), 1, 1, 1))
-    return jnp.where(is_mirrored, images[:, :, ::-1], images)
+    return jnp.where(jax.random.bernoulli(key, 0.5, (len(images), 1, 1, 1)), images[:, :, ::-1], images)
 
 
 def random_shift(most: int) -> Callable[[Key, Array], Array]:

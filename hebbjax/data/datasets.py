@@ -28,7 +28,7 @@ from hebbjax.support.shards import Split
 PREPARED = ('mnist', 'fashion_mnist', 'cifar10')
 NAMES = ('digits', *PREPARED)
 
-_FITS = {  # which settings say something about which kind of source
+FITS = {  # which settings say something about which kind of source
     'named': (),
     'folder': ('white', 'skip_unreadable'),
     'mapping': ('white', 'channels_first', 'shape', 'images_key', 'labels_key'),
@@ -97,8 +97,9 @@ def read(
     how = {'shape': shape, 'images_key': images_key, 'labels_key': labels_key, 'channels_first': channels_first}
     how |= {'white': white, 'skip_unreadable': skip_unreadable or None}
     how = {name: value for name, value in how.items() if value is not None}
-    strange = [name for name in how if name not in _FITS[kind]]
+    strange = [name for name in how if name not in FITS[kind]]
     checks.require(not strange, f'{", ".join(strange)} says nothing about {spell(source)}; leave it out.')
+    checks.require(part is None or not skip_unreadable, 'skip_unreadable makes unequal parts; read all of them.')
     notes, white = [], how.pop('white', None)
     if kind == 'named':
         found = _load_digits(split, part) if source == 'digits' else _load_prepared(source, split, data_dir, part)
@@ -114,7 +115,10 @@ def read(
     reading = assemble(found, notes, white=white, resize=resize)
     if part is None:
         return reading
-    if kind != 'folder':  # when white and classes are known, which all parts share
+    if kind == 'folder':
+        is_known = white is not None or reading.images.dtype.kind != 'f'
+        checks.require(is_known, 'parts of float pictures may differ in what is white; give white=1, or another.')
+    else:  # when white and classes are known, which all parts share
         chosen = part_of(part, len(reading.images))
         images, labels = (None if a is None else np.ascontiguousarray(a[chosen]) for a in reading[:2])
         reading = reading._replace(images=images, labels=labels)

@@ -166,8 +166,7 @@ def scale(images: np.ndarray, white: float | None, notes: list[str], is_typed: b
         return images
     else:
         white = _recognise(low, high, kind == 'f', name)
-        what = f'images of {name} run from {low:g} to {high:g}, and {white} {TAKEN}'
-        notes.append(f'{what}; if it is another, {_HINT}.')
+        notes.append(f'images of {name} run from {low:g} to {high:g}, and {white} {TAKEN}; if it is another, {_HINT}.')
         if kind != 'f':
             return images.astype({white: dtype for dtype, white in _WHITES.items()}[white], copy=False)
     if white == (own or (kind == 'f' and 1)):

@@ -88,6 +88,9 @@ def _open(source, labels, split, data_dir, how) -> _Opened:
     """Find out how much there is, and how some of it is read; of an array all labels, which are small, at once."""
     kind, source = datasets.recognise(source)
     where, classes = spell(source), ()
+    strange = ', '.join({*how} - {*datasets.FITS[kind], 'resize', *(['shape'] if kind == 'examples' else [])})
+    require(not strange, f'{strange} says nothing about {where}; leave it out.')
+    require(not how.get('skip_unreadable'), 'skip_unreadable makes unequal parts; delete what it would leave out.')
     require(kind != 'table', f'{where} cannot be read in parts; write it as .npy, or give a list of smaller files.')
     if kind == 'folder':
         require(labels is None, 'pictures of a folder have the labels of their subfolders; leave labels out.')
@@ -121,8 +124,7 @@ def _open(source, labels, split, data_dir, how) -> _Opened:
 def _open_arrays(kind, source, where, split, images_key=None, labels_key=None, **how) -> tuple[Any, Any, tuple]:
     """Open a mapping of arrays, a .npy or an .npz. -> images, labels or None, names of classes."""
     if kind == 'named':
-        images, labels = datasets.load(source, split)
-        return images, labels, tuple(map(str, range(10)))
+        return datasets.read(source, split)[:3]
     if kind == 'mapping' and str(where).lower().endswith('.npy') and isinstance(source, str):
         check_part(split, ('train',), where)
         return _map(source), None, ()

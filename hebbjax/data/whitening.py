@@ -60,6 +60,8 @@ def fit_whitening(
     wholes = [x] if hasattr(x, 'ndim') else (getattr(whole, 'images', whole) for whole in x)
     for block in (whole[i : i + CHUNK] for whole in wholes for i in range(0, max(len(whole), 1), CHUNK)):
         _check_floats(block)
+        fits = shape in ((), block.shape[1:])
+        checks.require(fits, f'blocks of {shape} and of {block.shape[1:]} are not of one kind; make them alike.')
         shape = block.shape[1:]
         fits = block.ndim in (2, 4) and 0 not in block.shape
         checks.require(fits, f'whitening is fitted to images [n, H, W, C] or rows [n, D], not to shape {block.shape}.')
@@ -98,5 +100,6 @@ def whiten(whitening: Whitening, x: Array) -> Array:
 
 
 def _check_floats(x) -> None:
-    fits = jnp.issubdtype(x.dtype, jnp.floating)
-    checks.require(fits, f'whitening takes intensities as floats, not {x.dtype}; divide by the largest, 255 for uint8.')
+    came = getattr(x, 'dtype', type(x).__name__)
+    fits = came != 'list' and jnp.issubdtype(came, jnp.floating)
+    checks.require(fits, f'whitening takes intensities as floats, not {came}; divide by the largest, 255 for uint8.')

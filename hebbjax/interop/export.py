@@ -121,8 +121,7 @@ def _name_arrays(net, states):
     kinds = 'threshold', 'pre', 'post', 'lateral'
     saved = [{'kernel': w} | {kind: getattr(s, kind) for kind in kinds} for w, s in zip(kernels, states)]
     leaves, structure = jax.tree_util.tree_flatten_with_path(saved)
-    names = (f'layer_{jax.tree_util.keystr(path, simple=True, separator=".")}' for path, _ in leaves)
-    return dict(zip(names, (array for _, array in leaves))), structure
+    return {f'layer_{jax.tree_util.keystr(path, simple=True, separator=".")}': a for path, a in leaves}, structure
 
 
 def _digest(arrays):

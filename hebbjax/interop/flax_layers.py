@@ -100,7 +100,7 @@ def from_flax(layer: nnx.Conv | nnx.Linear | Mapping[str, Array], *, bias: bool 
     way = "give an nnx.Conv, an nnx.Linear or parameters {'kernel': floats [kh, kw, C, N] or [D, N]}"
     require(fits and kernel.size, f'the kernel of {type(layer).__name__} is {came}; {way}.')
     w = from_kernel(kernel)
-    offset = layer.get('bias', jnp.zeros(len(w), jnp.float32))
+    offset = jnp.asarray(layer.get('bias', jnp.zeros(len(w), jnp.float32)))
     fits = jnp.shape(offset) == (len(w),)
     require(fits, f'a bias {list(jnp.shape(offset))} does not fit {len(w)} neurons; give one number for each.')
     check_finite({'kernel': kernel, 'bias': offset})

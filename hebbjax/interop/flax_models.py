@@ -15,7 +15,7 @@ from jax import lax
 
 from hebbjax.base import Array, LearningRule
 from hebbjax.interop.flax_layers import check_plain_window, from_kernel
-from hebbjax.layers.layer import Layer, LayerState, to_float32, to_intensities
+from hebbjax.layers.layer import Layer, LayerState, to_float32
 from hebbjax.layers.patches import PatchTransform, Window, raw
 from hebbjax.layers.update import accumulate_layer
 from hebbjax.support.checks import require, show
@@ -43,7 +43,7 @@ def _backward(layer, seed, residuals, cotangent):
     state = LayerState(w, layer.rule.init(w), ())
     require(not jax.tree.leaves(state.rule), 'a flax layer has no place for the state of a rule; use one without.')
     key = jax.random.fold_in(jax.random.key(seed), number)
-    stats, is_finite, *_ = accumulate_layer(layer, key, state, to_intensities(images))
+    stats, is_finite, *_ = accumulate_layer(layer, key, state, to_float32(images))
     dw, _ = layer.rule.finalize(stats, w, state.rule)  # [N, D]
     dw = jnp.where(is_finite, dw, jnp.nan)  # so that NaN reaches the weights and is found there
     # Zeros in full, so that no layer below is passed over in the backward pass, and with it its own change.

@@ -103,7 +103,8 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Settin
         return tags
 
     def _is_taught(self) -> bool:
-        layers = self.layers if isinstance(self.layers, tuple | list) else (self.layers,)
+        layers = self.recipe_.net if hasattr(self, 'state_') else self.layers
+        layers = layers if isinstance(layers, tuple | list) else (layers,)
         return any(getattr(layer, 'teacher', None) is not None for layer in layers)
 
     def _take(self, X, y=None, learning: bool = False, reset: bool = False) -> tuple[Any, Any]:
@@ -224,8 +225,7 @@ class HebbianClassifier(ClassifierMixin, _Settings):
     def decision_function(self, X: Any) -> np.ndarray:
         """Score every class: [n, K]; where there are two, the second less the first: [n]."""
         check_is_fitted(self, 'ridge_')
-        x = np.asarray(self.features_.transform(X), np.float64)
-        scores = x @ self.ridge_.w + self.ridge_.b
+        scores = np.asarray(self.features_.transform(X), np.float64) @ self.ridge_.w + self.ridge_.b
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict(self, X: Any) -> np.ndarray:

@@ -72,5 +72,4 @@ def apply_chain(
 
 def count_by_image(parts: Sequence[Any]) -> int:
     """Say how many parts at the beginning treat every image by itself, so that a batch may come in microbatches."""
-    by_image = [getattr(part, 'by_image', not hasattr(part, 'apply')) for part in parts]
-    return [*by_image, False].index(False)
+    return [*(getattr(part, 'by_image', not hasattr(part, 'apply')) for part in parts), False].index(False)

@@ -146,7 +146,7 @@ class LayerState(NamedTuple):
 def init_layer(layer: Layer, key: Key, image_shape: Shape, w: Array | None = None) -> LayerState:
     """Make a layer's first state for images of shape (H, W, C), from weights [N, D] where they are given."""
     checks.check_key(key)
-    image_shape = checks.check_image_shape(image_shape)
+    image_shape = checks.check_image_shape(image_shape, is_map=True)
     shape = (layer.features, lay_behind(layer.pre, layer.window, image_shape).inputs)
     given, w = w, _draw(specs.ByValue(layer.init), key, shape) if w is None else jnp.asarray(w)
     fits = w.shape == shape and jnp.issubdtype(w.dtype, jnp.floating)

@@ -73,8 +73,7 @@ def _settle(net, states, images, gain, steps, upto):
 
     def step(before, _):
         after = sweep([gain * s * b for s, b in zip(scales, descend(*before))])
-        change = sum(jnp.sum((u - old) ** 2, (1, 2, 3)) for u, old in zip(after[0], before[0]))  # [B]
-        return after, change
+        return after, sum(jnp.sum((u - old) ** 2, (1, 2, 3)) for u, old in zip(after[0], before[0]))  # [B]
 
     first = sweep(())
     scales = [rms(u) / jnp.where(rms(b) > 0, rms(b), 1) for u, b in zip(first[0], descend(*first))]

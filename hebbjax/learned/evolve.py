@@ -43,7 +43,7 @@ def evolve_rule(
     """Evolve a rule: ask for members, train all of them in one program, tell their losses, and so on.
 
     A generation shares a key, so that no member is luckier than another; the next has its own, so that none fits one
-    draw. A loss that is not finite counts as the worst of the others, and is seen in `fitness`. Ctrl-C ends it early.
+    draw. A loss that is not finite counts as worse than all others, and is seen in `fitness`. Ctrl-C ends it early.
 
     Args:
         objective: as in `fit_rule`, differentiable or not. Bounds are its own: `jnp.exp(theta)` is positive.
@@ -72,7 +72,8 @@ def evolve_rule(
         judge = lambda member: objective(member, jax.random.clone(objective_key))  # noqa: E731
         losses = lax.map(judge, members, batch_size=at_once)  # [M]
         finite = jnp.isfinite(losses)
-        ranked = jnp.where(finite, losses, jnp.max(losses, initial=-jnp.inf, where=finite))
+        worst = jnp.max(losses, initial=-jnp.inf, where=finite)
+        ranked = jnp.where(finite, losses, worst + jnp.maximum(1, jnp.abs(worst)))
         state, _ = strategy.tell(tell_key, members, ranked, state, params)
         return state, losses, jax.tree.map(lambda leaf: leaf[jnp.argmin(ranked)], members)
 

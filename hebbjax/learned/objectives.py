@@ -36,9 +36,9 @@ def win_inequality(win_rates: Array) -> Array:
 
 
 def held_out_error(fitted: Labelled, held_out: Labelled, classes: int, penalty: Scalar = 1.0) -> Array:
-    """Give the mean squared error, on one-hot labels, of ridge regression on images that it was not fitted to.
+    """Give the squared distance to one-hot labels, in mean over images that ridge regression was not fitted to.
 
-    `fitted`, `held_out`: features [b, F] and labels [b], each. 1 / classes is about what knowing nothing gives.
+    `fitted`, `held_out`: features [b, F] and labels [b], each. 1 - 1 / classes is about what knowing nothing gives.
     """
     outputs, labels = _read_out(fitted, held_out, classes, penalty)
     return jnp.mean(jnp.sum((outputs - jax.nn.one_hot(labels, classes, dtype=outputs.dtype)) ** 2, 1))

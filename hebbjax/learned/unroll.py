@@ -39,7 +39,9 @@ def run_steps(
     net = check_network(net)
     shape, way = jnp.shape(images), 'images[None] are those of a single step'
     checks.require(len(shape) >= 5 and shape[0] > 0, f'images are [T, B, H, W, C], T steps, not of {shape}; {way}.')
-    check_inputs(net, state, images[0], None if labels is None else labels[0])
+    given = None if labels is None else jnp.asarray(labels)  # of another shape than [T, B] they are refused as they are
+    given = given.reshape(-1) if given is not None and given.shape == shape[:2] else given
+    _, flat = check_inputs(net, state, images.reshape(-1, *shape[2:]), given)
 
     def step(state, batch):
         state, infos = sweep(net, state, *batch, None)
@@ -47,4 +49,4 @@ def run_steps(
 
     # a loop's body, in which XLA finds nothing to merge with the first time it was computed
     step = jax.checkpoint(step, prevent_cse=False) if remat else step
-    return lax.scan(step, state, (images, labels))
+    return lax.scan(step, state, (images, None if flat is None else flat.reshape(shape[:2])))

@@ -115,8 +115,7 @@ class NetworkModel:
             return forward_pooled(layer, state, pooled_parts(self.net[number - 1], layer), x, key)
         above = pooled_parts(*self.net[number : number + 2]) if self.start <= number + 1 < len(self.net) else None
         if above is not None and above.pool > 1:  # no map of drives is laid out between the two
-            no_norm = jnp.ones(layer.features)
-            scale = no_norm if above.norm is None else params[number + 1 - self.start].pre[0].scale
+            scale = jnp.ones(layer.features) if above.norm is None else params[number + 1 - self.start].pre[0].scale
             x, pre = apply_chain(layer.pre, state.pre, x, key is not None, key)
             return pooled_drives(layer, state.w, x, above.pool, scale), state._replace(pre=pre)
         return (forward(layer, state, x), state) if key is None else forward_train(layer, state, x, key)

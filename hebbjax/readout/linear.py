@@ -65,8 +65,8 @@ def check_penalties(penalty: Penalty, **bounds: float) -> tuple[float, ...]:
 
 
 def require_solved(model: Any, penalty: float) -> Any:
-    """Give what was solved for, or refuse a penalty that float32 cannot tell from 0."""
-    what = f'penalty={penalty:g} is lost in the rounding of float32 beside products of so many features'
+    """Give what was solved for, or refuse a penalty that is nothing beside products of features."""
+    what = f'penalty={penalty:g} is lost in rounding beside products of these features'
     require(model is not None, f'{what}; use one ten times as large, or more.')
     return model
 

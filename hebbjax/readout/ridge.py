@@ -48,7 +48,7 @@ def add_batch(
 
 def check_width(inputs: int) -> None:
     """Refuse so many features as the memory cannot hold the products of, in a few copies."""
-    check_memory(20 * inputs**2, f'ridge regression on {inputs} features', 'pool the features')
+    check_memory(16 * inputs**2, f'ridge regression on {inputs} features', 'pool the features')
 
 
 def solve_ridge(stats: RidgeStats, penalty: float = 1.0) -> LinearClassifier:
@@ -73,8 +73,7 @@ def solve_ridge(stats: RidgeStats, penalty: float = 1.0) -> LinearClassifier:
     spread = f'with standard deviations of up to {(largest / stats.count) ** 0.5:.1e}'
     depend = f'at penalty {penalty} the features depend on each other to the last digit of float64'
     require(values[0] > LOST * values[-1], f'{depend}, {spread}; {way}.')
-    w = vectors @ (vectors.T @ (stats.xy / unit[:, None]) / values[:, None]) / unit[:, None]
-    return _with_bias(stats, w)
+    return _with_bias(stats, vectors @ (vectors.T @ (stats.xy / unit[:, None]) / values[:, None]) / unit[:, None])
 
 
 def _check_stats(stats: RidgeStats) -> RidgeStats:
@@ -90,13 +89,9 @@ def _solve_each(stats: RidgeStats, penalties: Sequence[float]) -> Iterator[Linea
     """Solve for one penalty after the other, by Cholesky of features in units of their own; None: without success."""
     unit = np.sqrt(stats.xx.diagonal())
     unit[unit == 0] = 1
-    # of as many digits as products that were added up have
-    a = np.empty(stats.xx.shape, np.float32 if moments.is_wide(len(unit)) else np.float64)
-    for cut in (slice(start, start + moments.CHUNK) for start in range(0, len(a), moments.CHUNK)):
-        a[cut] = stats.xx[cut] / unit / unit[cut, None]
     for penalty in penalties:
-        w = moments.solve_refined(a, penalty / unit**2, stats.xy / unit[:, None])
-        yield None if w is None else _with_bias(stats, w / unit[:, None])
+        w = moments.solve_refined(stats.xx, penalty, stats.xy, unit)
+        yield None if w is None else _with_bias(stats, w)
 
 
 def _with_bias(stats, w) -> LinearClassifier:

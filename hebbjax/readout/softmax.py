@@ -27,7 +27,7 @@ from hebbjax.support.checks import check_count, check_labels, require
 
 BLOCK_COLUMNS = 4096  # features whose products are known to each other
 STEPS, LEFT = 200, 1e-5  # at most so many; until half the squared slope, in units of L, is so small beside the loss
-JITTER = 1e-6  # of a feature's own square, added to it: what float32 can just factor
+JITTER = 1.2e-7  # of a feature's own square, and for each feature, added to it: what float32 can just factor
 
 
 class Rows(NamedTuple):
@@ -48,10 +48,11 @@ def plan_columns(width: int) -> tuple[int, int]:
 def check_rows(count: int, width: int, mesh: Mesh | None = None) -> None:
     """Refuse so many images and features as the memory cannot hold: once, one block of columns again, and products."""
     blocks, columns = plan_columns(width)
-    size = 4 * (count * columns * (blocks + 1) + 6 * blocks * columns**2)
-    way = f'use {max(1, int(count * checks.device_memory() * devices.local_count(mesh) / size))} images at most'
-    what = f'softmax regression on {width} features of {count} images'
-    checks.check_memory(size, what, f'{way}, or pool the features', checks.device_memory() * devices.local_count(mesh))
+    row, products, room = 4 * columns * (blocks + 1), 24 * blocks * columns**2, checks.device_memory()
+    room *= devices.local_count(mesh)
+    way = f'use {int((room - products) / row)} images at most, or pool' if room > products + row else 'pool'
+    size, what = count * row + products, f'softmax regression on {width} features of {count} images'
+    checks.check_memory(size, what, f'{way} the features', room)
 
 
 def stack_rows(
@@ -74,8 +75,8 @@ def stack_rows(
     return Rows(x, labels, mean, width)
 
 
-def solve_softmax(rows: Rows, classes: int, penalties: Sequence[float]) -> list[linear.LinearClassifier]:
-    """Fit a classifier for each penalty, beginning with that of the next larger one."""
+def solve_softmax(rows: Rows, classes: int, penalties: Sequence[float]) -> list[linear.LinearClassifier | None]:
+    """Fit a classifier for each penalty, beginning with that of the next larger one; None: it is lost in rounding."""
     unit, products = _products(rows.x, plan_columns(rows.width))
     beyond = 'squares of these features are beyond float32; divide them by their largest value.'
     require(bool(jnp.isfinite(products).all()), beyond)
@@ -85,7 +86,7 @@ def solve_softmax(rows: Rows, classes: int, penalties: Sequence[float]) -> list[
         w, b = _solve(rows.x, rows.labels, unit, products, w, b, penalty)
         own, level, mean = (np.asarray(part, np.float64) for part in (w, b, rows.mean))
         own, mean = own[:, : rows.width].T, mean[: rows.width]
-        models[penalty] = linear.LinearClassifier(own, level - mean @ own)
+        models[penalty] = linear.LinearClassifier(own, level - mean @ own) if np.isfinite(own).all() else None
     return [models[penalty] for penalty in penalties]
 
 
@@ -123,8 +124,8 @@ def choose_softmax(
     """Fit a classifier for each of the penalties, and choose the one by which most held-out images are read right."""
     require(len(penalties) == 1 or held_out is not None, 'of several penalties held-out images choose; give some.')
     models = solve_softmax(rows, classes, penalties)
-    best, accuracies = (0, ()) if len(penalties) == 1 else linear.choose(models, penalties, held_out or ())
-    return linear.PenaltyChoice(models[best], penalties[best], accuracies)
+    best, accuracies = (0, ()) if len(penalties) == 1 else linear.choose(models, penalties, held_out)
+    return linear.PenaltyChoice(linear.require_solved(models[best], penalties[best]), penalties[best], accuracies)
 
 
 def check_one_process(mesh: Any) -> Mesh | None:
@@ -178,7 +179,7 @@ def _solve(x, labels, unit, products, w, b, penalty: Scalar) -> tuple[Array, Arr
         return lower, linalg.solve_triangular(lower, jnp.eye(len(lower)), lower=True)
 
     # in units of features, and so that the loss is a sum over images
-    factors, inverses = lax.map(factor, (products, penalty / unit**2 + JITTER))
+    factors, inverses = lax.map(factor, (products, penalty / unit**2 + max(1e-6, JITTER * unit.shape[1])))
     weights = lambda v: back(times(by_block(v), inverses) / unit[:, None])  # noqa: E731  L'^-1 v, in rows
 
     def loss(point):

@@ -39,8 +39,7 @@ def mean_over_credit(summed: Array, stats: UpdateStats) -> Array:
 
 def count_wins(x: Array, first: Array, neurons: int) -> Array:
     """Count the patches x [P, D] whose `first` [P] each neuron is (N: nobody); all-zero ones count for nobody. [N]."""
-    lit = jnp.any(x != 0, axis=1).astype(jnp.int32)  # [P]
-    return add_rows(jnp.zeros(neurons, jnp.int32), first[:, None], (lit,))
+    return add_rows(jnp.zeros(neurons, jnp.int32), first[:, None], (jnp.any(x != 0, axis=1).astype(jnp.int32),))
 
 
 def add_dense(

@@ -51,8 +51,7 @@ def instar(compete: Competing = 1, *, metric: str = 'dot', reduce: Reduction = m
         length = jnp.linalg.norm(x, axis=1, keepdims=True)  # [P, 1]
         cosine = u / jnp.where(length == 0, 1, length)  # [P, N]; u of unit rows
         if compete is not None:  # nobody competes for a patch of no direction; a NaN has one, and is found in w
-            signal = jnp.ones_like(length) if teacher is None else teacher.astype(u.dtype)
-            teacher = jnp.where(length == 0, 0, signal)
+            teacher = jnp.where(length == 0, 0, 1 if teacher is None else teacher).astype(u.dtype)
         return rule.accumulate(stats, key, x, cosine, teacher, threshold)
 
     return rule._replace(effective_weights=unit_rows, accumulate=accumulate)

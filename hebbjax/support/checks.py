@@ -46,8 +46,7 @@ def is_one_float(outcome) -> bool:
 
 def show(value) -> str:
     """Show a value in a few words, on one line, for a sentence; numbers plainly, all else as Python writes it."""
-    words = str(value) if isinstance(value, float | np.generic) else _short.repr(value)
-    return ' '.join(words.split())[:60]
+    return ' '.join((str(value) if isinstance(value, float | np.generic) else _short.repr(value)).split())[:60]
 
 
 def is_count(value, least: int = 1, most: int = 2**31 - 1) -> bool:
@@ -112,15 +111,15 @@ def check_key(key) -> None:
     require(is_key, f'one key is wanted, such as jax.random.key(0), not {show(key)}; map over several by jax.vmap.')
 
 
-def check_image_shape(image_shape) -> tuple[int, int, int]:
-    """Return (H, W, C) as whole numbers, or refuse what is no shape of one image."""
+def check_image_shape(image_shape, is_map: bool = False) -> tuple[int, int, int]:
+    """Return (H, W, C) as whole numbers, or refuse what is no shape of one image, or map of neurons."""
     sizes = tuple(image_shape) if isinstance(image_shape, tuple | list) else ()
     if len(sizes) != 3 or not all(map(is_count, sizes)):
         ways = {4: 'images.shape[1:], of sequences images.shape[2:]', 5: 'images.shape[2:]'}
         way = ways.get(len(sizes), '(H, W, C), channels last, grey images with C = 1')
         raise ValueError(f'an image shape is three numbers (H, W, C), not {show(image_shape)}; give {way}.')
     h, w, c = map(int, sizes)
-    is_channels_first = h in (1, 3) and w == c and w > 4
+    is_channels_first = not is_map and h in (1, 3) and w == c and w > 4
     way = f'use images.transpose(0, 2, 3, 1), which are {(w, c, h)}'
     require(not is_channels_first, f'an image is (H, W, C), and {(h, w, c)} is channels first; {way}.')
     return h, w, c

@@ -71,8 +71,8 @@ def gather_moments(moments: Moments) -> Moments:
     if not isinstance(moments.xx, np.ndarray):
         with jax.enable_x64(True):
             moments = jax.device_get(_merge(getattr(moments.xx.sharding, 'mesh', None), moments))
-    elif moments.xx.flags.writeable:  # what devices added up is whole
-        mirror(moments.xx)
+    moments = Moments(*(np.require(a, requirements='W') for a in moments))  # a copy of what cannot be written to
+    mirror(moments.xx)
     return moments._replace(count=int(moments.count))
 
 
@@ -89,26 +89,30 @@ def eigh(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return jax.device_get(jax.jit(jnp.linalg.eigh)(a))
 
 
-def solve_refined(a: Any, shift: Any, y: np.ndarray) -> np.ndarray | None:
+def solve_refined(a: Any, shift: Any, y: np.ndarray, unit: Any = None) -> np.ndarray | None:
     """Solve `(a + diag(shift)) x = y` for a [n, n] of numpy or jax that is positive, by Cholesky; x is refined.
 
     The factor is of float32, unless a is of float64 and not wide; each refinement solves for what is left of y [n, K]
-    in float64. It takes 4 n^2 bytes beside a, 8 where the factor is of float64, and a fifteenth of the
-    time of eigenvectors. None: what float32 keeps does not suffice for so small a shift.
+    in float64. `unit` [n], of a of numpy: it is factored in these. It takes 4 n^2 bytes beside a, 8 where the factor is
+    of float64, and a fifteenth of the time of eigenvectors. None: its digits do not suffice for so small a shift.
     """
     xp = np if isinstance(a, np.ndarray) else jnp
     if not np.any(y):
         return np.zeros(y.shape)
     with jax.enable_x64(True):
-        shift, y = (xp.asarray(part, xp.float64) for part in (shift, y))
-        kind = xp.float32 if is_wide(len(a)) else a.dtype
-        shifted, every = xp.array(a, kind), xp.arange(len(a))
+        unit = (xp.ones(len(a)) if unit is None else unit)[:, None]
+        # beyond 1e30, which is within float32, nothing is left to let through
+        shift, y = xp.minimum(shift / unit[:, 0] ** 2, 1e30), xp.asarray(y, xp.float64) / unit
+        kind, every = xp.float32 if is_wide(len(a)) else a.dtype, xp.arange(len(a))
         try:
             if xp is np:
+                shifted = np.empty(a.shape, kind)
+                for start in range(0, len(a), PANEL):
+                    shifted[start : start + PANEL] = a[start : start + PANEL] / unit.T / unit[start : start + PANEL]
                 shifted[every, every] += shift
                 solve = _cholesky(shifted)
             else:
-                shifted = shifted.at[every, every].add(shift.astype(kind))
+                shifted = xp.array(a, kind).at[every, every].add(shift.astype(kind))
                 factor = jax.scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
                 solve = functools.partial(jax.scipy.linalg.cho_solve, factor, check_finite=False)
         except scipy.linalg.LinAlgError:
@@ -117,11 +121,11 @@ def solve_refined(a: Any, shift: Any, y: np.ndarray) -> np.ndarray | None:
         for _ in range(REFINEMENTS):
             size = xp.abs(rest).max()
             x = x + size * solve((rest / size).astype(kind)).astype(xp.float64)
-            products = [a[i : i + CHUNK].astype(xp.float64) @ x for i in range(0, len(a), CHUNK)]
-            rest = y - xp.concatenate(products) - shift.reshape(-1, 1) * x
+            products = [a[i : i + CHUNK].astype(xp.float64) @ (x / unit) for i in range(0, len(a), CHUNK)]
+            rest = y - xp.concatenate(products) / unit - shift[:, None] * x
             before, left = left, float(xp.linalg.norm(rest) / xp.linalg.norm(y))
             if left <= RESIDUAL:
-                return np.asarray(x)
+                return np.asarray(x / unit)
             if not left < before / 2:
                 return None
     return None

@@ -74,8 +74,7 @@ class Shards:
         try:
             images, labels, *more = self.read(number)
             require(hasattr(images, 'dtype'), f'its images are no array, but {type(images).__name__}')
-            fits = labels is None or len(labels) == len(images)
-            require(fits, f'it has {len(images)} images, and labels of others')
+            require(labels is None or len(labels) == len(images), f'it has {len(images)} images, and labels of others')
         except (ImportError, MemoryError):
             raise
         except Exception as error:  # of whatever reads it
@@ -90,8 +89,7 @@ class Shards:
 
 def _describe(like: tuple) -> str:
     shape, dtype, labelled, classes = like
-    named = f' of {", ".join(classes)}'[:60] if classes else ''
-    labels = f'{"with" if labelled else "no"} labels{named}'
+    labels = f'{"with" if labelled else "no"} labels' + (f' of {", ".join(classes)}'[:60] if classes else '')
     return f'{shape[0]} images of {" x ".join(map(str, shape[1:]))}, {dtype}, {labels}'
 
 

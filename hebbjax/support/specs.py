@@ -63,8 +63,7 @@ def value_of(thing: Any, within: tuple = ()) -> Hashable:
         known = thing.__globals__
         outside = {name: known[name] for name in sorted(_names(thing.__code__)) if name in known}
         cells = ['empty' if cell == types.CellType() else cell.cell_contents for cell in thing.__closure__ or ()]
-        surroundings = thing.__defaults__, thing.__kwdefaults__, outside, cells
-        return thing.__module__, thing.__code__, *map(inner, surroundings)
+        return thing.__module__, thing.__code__, *map(inner, (thing.__defaults__, thing.__kwdefaults__, outside, cells))
     if dataclasses.is_dataclass(thing):
         return type(thing), *map(inner, _settings(thing).values())
     return _Itself(thing)

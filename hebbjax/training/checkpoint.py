@@ -68,7 +68,7 @@ class Checkpoints:
     def begin(self, context: CallbackContext) -> None:
         """Make the folder ready, and refuse to keep a training among the later epochs of another one."""
         self._clear()
-        last, now = max(self.epochs(), default=0), context.epoch
+        last, now, self._manager = max(self.epochs(), default=0), context.epoch, None  # which remembers what is gone
         way = f'go on from it with training.resume, delete it with Checkpoints.forget({now}), or name another folder'
         stands = f'{self.folder} holds a checkpoint of epoch {last}, and this training stands at {now}'
         require(last <= now, f'{stands}; {way}.')

@@ -136,7 +136,7 @@ def train_entries(
 
     Seeds are `first`, `first + 1`, ...; each draws weights, order and dropout anew. Every choice is made on validation
     images. `on_trained` is called with name, seed and network whenever one is finished; `callbacks`: (name, seed) ->
-    those of the Hebbian loop.
+    those of the Hebbian loop, to which stages that start from what reaches them are a training each.
     -> (name, seed) -> network, and whether the user ended it early.
     """
     # whatever does not fit is refused, naming the entry, before the first hour of training; nothing is computed

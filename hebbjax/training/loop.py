@@ -145,8 +145,7 @@ def fit(
         stage = dataclasses.replace(stage, epochs=1)  # a program is the same for any number of them
         how = {'donate': not several, 'mesh': None if by_seed else mesh}  # of several hosts each keeps its view
         programs.append(make_train_epoch(net, batch=batch, stage=stage, watch=watch, augment=augment, **how))
-    way = f'a training goes on at a training.Position, not {show(position)}.'
-    require(isinstance(position, Position), way)
+    require(isinstance(position, Position), f'a training goes on at a training.Position, not {show(position)}.')
     number, epoch, epochs = position.stage, position.epoch, [stage.epochs for stage in stages]
     rows = sum(row.get('stage') == number for row in position.history)
     stands = f'a training at epoch {epoch} of stage {number}, with {rows} of its epochs in its history'

@@ -84,6 +84,7 @@ def observe_every(
     return lax.cond(number % monitor.every == 0, look, lambda *_: zeros, states, chosen)
 
 
+@jax.jit
 def share_wins(wins: Array) -> tuple[Array, Array, Array]:
     """Give each neuron's share of wins [N], the shares' entropy, and the number of neurons that have none."""
     return diagnostics.win_share(wins), diagnostics.win_entropy(wins), len(wins) - diagnostics.distinct_winners(wins)
@@ -94,7 +95,8 @@ def join_traces(traces: Sequence[Trace], wins: np.ndarray | None) -> Trace:
     steps = jax.tree.map(lambda *parts: np.concatenate(parts, -1), *(trace[5:] for trace in traces))
     shares = traces[-1][:3]
     if wins is not None:  # or [S, N] of seeds
-        shares = jax.device_get(jax.jit(share_wins if wins.ndim == 1 else jax.vmap(share_wins))(wins))
+        each = [jax.device_get(share_wins(one)) for one in wins.reshape(-1, wins.shape[-1])]
+        shares = each[0] if wins.ndim == 1 else [np.stack(of_all) for of_all in zip(*each)]
     return Trace(*shares, *traces[-1][3:5], *steps)
 
 

@@ -100,6 +100,8 @@ def recipe(name: str, images: Array, **settings: Any) -> Recipe:
     unknown = settings.keys() - (own - {'steps', 'images'})
     checks.require(not unknown, f'{name} has no setting {", ".join(sorted(unknown))}; leave it out.')
     full = {'start': 'drawn'} | chosen | settings
+    fits = name == 'krotov' or isinstance(full.get('features', ()), tuple | list)
+    checks.require(fits, f'{name} has layers, and features={full.get("features")} is no tuple of their neurons.')
     checks.check_choice('start', full['start'], ('drawn', 'patches'))
     checks.check_count('epochs', full['epochs'])
     checks.check_count('batch', full['batch'], 1, count)

@@ -191,6 +191,9 @@ def truncated(path):
 
 
 BAD = {
+    'no such setting': (lambda path: (npz(path), 5, 'train', None, {'skip_unreadable': True}), 'says nothing about'),
+    'white of digits': (lambda path: ('digits', 5, 'train', None, {'white': 16}), 'white says nothing about digits'),
+    'unequal parts': (lambda path: (folder(path), 5, 'train', None, {'skip_unreadable': True}), 'makes unequal parts'),
     'no part': (lambda path: ([],), 'a list holds parts, one or more'),
     'unequal size': (
         lambda path: ([(PIXELS[:5], LABELS[:5]), (PIXELS[:4], LABELS[:4])],),
@@ -217,8 +220,8 @@ BAD = {
 def test_what_does_not_fit_is_refused_in_a_sentence(case, tmp_path):
     make, says = BAD[case]
     given = make(tmp_path)
-    source, per, split, labels = *given, *(None, 'train', None)[len(given) - 1 :]
+    source, per, split, labels, how = *given, *(None, 'train', None, {})[len(given) - 1 :]
     with pytest.raises(ValueError) as error:
-        [*data.open_shards(source, per, split=split, labels=labels)]
+        [*data.open_shards(source, per, split=split, labels=labels, **how)]
     sentence = str(error.value)
     assert says in sentence and '\n' not in sentence and sentence.endswith('.')

@@ -431,6 +431,16 @@ def test_parts_are_every_nth_image_and_of_equal_size_whatever_they_come_in(tmp_p
         assert all(np.array_equal(a, b[i:596:4]) for a, b in zip(part, whole))
 
 
+def test_a_part_of_a_folder_guesses_nothing_that_others_may_guess_otherwise(tmp_path):
+    for number, white in enumerate((200, 200, 8, 8)):
+        Image.fromarray(np.full((6, 6), white, np.float32)).save(tmp_path / f'{number}.tif')
+    with pytest.raises(ValueError, match='parts of float pictures may differ in what is white; give white=1, or'):
+        data.read(tmp_path, part=(1, 2))
+    assert data.read(tmp_path, part=(1, 2), white=200).images.max() == 1
+    with pytest.raises(ValueError, match='skip_unreadable makes unequal parts'):
+        data.read(tmp_path, part=(1, 2), skip_unreadable=True)
+
+
 @pytest.mark.parametrize('part, says', [
     ((3, 2), 'part=(3, 2) is none of 0 to n - 1 of n parts'), ((-1, 2), 'part=(-1, 2) is'), (2, 'part=2 is none'),
     ((0, 0), 'part=(0, 0) is'), ((0, 13), '12 images do not make 13 parts; use fewer.'), ((0, 2, 1), 'part=(0, 2, 1)'),

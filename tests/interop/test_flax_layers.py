@@ -84,6 +84,8 @@ def test_a_bias_comes_back_as_the_threshold_that_it_was():
     for source in (flax_layers.to_linen(layer, state), flax_layers.to_nnx(layer, state)):
         jax.tree.map(np.testing.assert_array_equal, flax_layers.from_flax(source, bias=True), (w, threshold))
     np.testing.assert_array_equal(flax_layers.from_flax({'kernel': jnp.ones((3, 2))}, bias=True)[1], np.zeros(2))
+    listed = flax_layers.from_flax({'kernel': jnp.ones((3, 2)), 'bias': [1.0, 2.0]}, bias=True)
+    np.testing.assert_array_equal(listed[1], [-1, -2])
 
 
 def test_mirrored_edges_are_those_of_a_convolution_that_keeps_the_size(rng):

@@ -411,3 +411,10 @@ def test_an_optimizer_that_goes_against_the_rule_is_refused(relaxed):
     for descending in (optax.sgd(0.1), optax.adam(1e-3)):
         with pytest.raises(ValueError, match=r'tx descends.*end it with transforms\.scale_by_rate\(rate\)'):
             flax_models.partition_optimizer(descending, optax.adam(1e-3), ['conv1'])
+
+
+def test_maps_that_look_like_channels_first_are_learned_from(rng):
+    model = nnx.Sequential(nnx.Conv(8, 4, (3, 3), kernel_init=first, rngs=nnx.Rngs(0)))
+    model = flax_models.hebbify_nnx(model, rules.oja(), ('layers/0',))
+    slope = nnx.grad(lambda model, x: model(x).sum())(model, normal(rng, 2, 3, 8, 8))
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(slope))

@@ -140,6 +140,8 @@ def test_a_layer_with_a_teacher_learns_from_y():
     ):
         with pytest.raises(ValueError, match=says):
             call()
+    begun = learner(random_state=0).partial_fit(FEW)  # goes on as it began, whatever is set for the next `fit`
+    assert begun.set_params(layers=taught).partial_fit(FEW, CLASSES) is begun
     assert HebbianClassifier(**model.get_params()).fit(FEW, names[CLASSES]).score(FEW, names[CLASSES]) > 0.8
 
 

@@ -465,3 +465,13 @@ def test_what_is_sent_comes_from_the_product_that_was_learned_from(rule, output,
     state = layers.init_layer(layer, jax.random.key(0), (6, 5, 3))
     step = jax.make_jaxpr(lambda state, x: layers.update_layer(layer, jax.random.key(1), state, x)[:2])
     assert str(step(state, jnp.ones((2, 6, 5, 3)))).count('dot_general[') == products
+
+
+def test_maps_that_look_like_channels_first_are_none(rng):
+    net = (conv(features=8, window=Window((1, 3))), conv(features=3, window=Window((1, 2)), post=()))
+    states = layers.init(net, jax.random.key(0), (1, 10, 1)).layers  # layer 2 sees 1 x 8 x 8
+    assert states[1].made_for.shape == (1, 8, 8)
+    images = images_of(rng, 2, (1, 10, 1))
+    assert layers.features(net, states, images).shape == (2, 21)
+    state, _ = hebbjax.make_train_step(net)(layers.init(net, jax.random.key(0), (1, 10, 1)), images)
+    assert state.step == 1 and (state.layers[1].w != states[1].w).any()

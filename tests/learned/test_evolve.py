@@ -66,6 +66,9 @@ def test_losses_that_are_not_finite_count_as_the_worst_and_are_told():
         failed = (~np.isfinite(evolved.fitness)).sum(1)
         assert 10 < failed[0] < 54 and failed[-1] == 0
         assert bowl(evolved.theta) < 1e-4 and np.isfinite(bowl(evolved.best))
+    plateau = lambda theta, key: jnp.where(theta['b'] < START['b'], jnp.nan, 1.0)  # noqa: E731  all others are alike
+    best = [evolve_rule(plateau, START, jax.random.key(seed), population=8, generations=1).best for seed in range(6)]
+    assert all(one['b'] >= START['b'] for one in best)
     with pytest.raises(ValueError, match='none of 16 losses of generation 0 is finite; start from a theta'):
         evolve_16(lambda theta, key: jnp.nan * theta['b'], START)
 

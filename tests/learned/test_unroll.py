@@ -108,3 +108,14 @@ def test_images_of_one_step_alone_are_refused():
             run_steps(net, state, jnp.ones(shape))
     with pytest.raises(ValueError, match='has a teacher, which needs labels'):
         run_steps(net, state, jnp.ones((2, 4, 6, 6, 1)))
+
+
+def test_labels_of_every_step_are_looked_at():
+    net, images = network(INSTAR.astype(np.float32)), jnp.ones((2, 4, 6, 6, 1))
+    state, labels = init(net, jax.random.key(0), (6, 6, 1)), np.zeros((2, 4), int)
+    w = run_steps(net, state, images, labels)[0].layers[0].w
+    for same in (labels.tolist(), labels.astype(float)):
+        np.testing.assert_array_equal(run_steps(net, state, images, same)[0].layers[0].w, w)
+    for bad, says in ((np.array([[0] * 4, [99] * 4]), 'labels run from'), (labels[:1], 'labels'), (labels.T, 'labels')):
+        with pytest.raises(ValueError, match=says):
+            run_steps(net, state, images, bad)

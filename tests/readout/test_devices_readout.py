@@ -18,6 +18,7 @@ from hebbjax.layers.pooling import max_pool
 from hebbjax.readout import (
     GradientStage,
     Milestones,
+    add_batch,
     fit_gradient,
     fit_hybrid,
     fit_ridge,
@@ -30,6 +31,7 @@ from hebbjax.readout import (
     ridge_stats,
     softmax,
     softmax_probe,
+    solve_ridge,
 )  # fmt: skip
 from hebbjax.readout.gradient import Carry, gradient_epoch
 from hebbjax.readout.hybrid import NetworkModel, lower_answers
@@ -175,6 +177,16 @@ def test_ridge_sums_of_devices_are_those_of_the_host(size, mesh, rng):
     assert (many.xx[3] == 0).all() and many.count == 500
     w = fit_ridge(batches, 4).w
     np.testing.assert_allclose(fit_ridge(batches, 4, mesh=mesh).w, w, rtol=1e-8, atol=1e-10 * np.abs(w).max())
+
+
+def test_wide_sums_of_devices_keep_all_their_digits_and_can_be_added_to(mesh, rng, monkeypatch):
+    x = (rng.normal(size=(2000, 60)) @ rng.normal(size=(60, 60)) ** 3).astype(np.float32)  # of all sizes, and dependent
+    batches = [(x[:1000], labels := (x[:1000, 0] > 0).astype(int)), (x[1000:], labels)]
+    exact = fit_ridge(batches, 2, 1.0).w
+    stats = add_batch(ridge_stats(batches[:1], 2, mesh), *batches[1], 2, mesh)
+    monkeypatch.setattr(moments, 'WIDE', 30)
+    for w in (fit_ridge(batches, 2, 1.0, mesh).w, solve_ridge(stats, 1.0).w):
+        assert np.abs(w - exact).max() < 1e-4 * np.abs(exact).max()
 
 
 def test_ridge_sums_are_an_eighth_of_the_work_and_one_collective_in_all(mesh, rng):

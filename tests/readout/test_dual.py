@@ -34,6 +34,7 @@ def in_float64(x, labels, classes, penalty):
 @pytest.mark.parametrize('penalty', [1.0, 1e2, 1e5])
 @pytest.mark.parametrize('size', [1, 150, 400])
 def test_it_is_the_primal(penalty, size, rng, monkeypatch):
+    monkeypatch.setattr(moments, 'PANEL', 50)
     monkeypatch.setattr(dual, 'CHUNK', 50)  # so that the matrix has several tiles
     x, labels = problem(rng)
     found = readout.fit_dual(cut(x, size), labels, 4, penalty)
@@ -68,7 +69,9 @@ def test_penalties_that_float32_cannot_solve_for_are_told_and_refused(rng):
     x[:150] = x[150:]  # every image twice: half of the matrix is zero without a penalty
     found = readout.fit_dual([x[:200]], labels[:200], 4, (1e-9, 1e3), 40)
     assert np.isnan(found.accuracies[0][1]) and found.penalty == 1e3
-    with pytest.raises(ValueError, match=r'^penalty=1e-09 is lost in the rounding of float32 .*; use one ten times'):
+    with pytest.raises(
+        ValueError, match=r'^penalty=1e-09 is lost in rounding beside products of .*; use one ten times'
+    ):
         readout.fit_dual([x], labels, 4, 1e-9)
 
 
@@ -97,10 +100,15 @@ def test_wide_primal_products_are_of_float32_and_their_solution_of_float64(panel
         scaled = x * np.float32(unit)
         found = readout.fit_ridge([(scaled[:400], labels[:400]), (scaled[400:], labels[400:])], 4, 10.0 * unit**2)
         assert 0 < np.abs(found.w * unit - exact.w).max() < 1e-5 * np.abs(exact.w).max()
-    with pytest.raises(ValueError, match='penalty=0 is lost in the rounding of float32'):
+    with pytest.raises(ValueError, match='penalty=0 is lost in rounding'):
         readout.fit_ridge([(np.concatenate([x, x], 1), labels)], 4, 0)
     stats = readout.ridge_stats([(x, labels)], 4)
     np.testing.assert_array_equal(stats.xx, stats.xx.T)
+    halves = readout.add_batch(None, x, labels, 4)  # of large products the lower triangle, whether or not a file's
+    assert (halves.xx[0, -1] == 0) == (panel == 128)
+    for array in halves:
+        getattr(array, 'setflags', dict)(write=False)
+    np.testing.assert_array_equal(readout.solve_ridge(halves, 10.0).w, readout.solve_ridge(stats, 10.0).w)
     choice = readout.choose_ridge(stats, (10.0, 1e3), [(x, labels)])
     np.testing.assert_allclose(choice.model.w, exact.w, atol=1e-5 * np.abs(exact.w).max())
 

@@ -60,6 +60,13 @@ def test_a_head_reads_features_or_pixels_and_choices_see_validation_images(net, 
     assert len(probe.layers) == len(net) + 1 and all(a is b for a, b in zip(probe.layers, below))
 
 
+def test_a_misspelt_setting_of_a_probe_is_refused_at_once():
+    with pytest.raises(
+        ValueError, match="setting of gradient_probe='agument' is unknown; there are augment, room, watch"
+    ):
+        gradient_probe(linear_head(3), SCHEDULE, agument=None)
+
+
 def test_a_probe_refuses_what_does_not_fit_before_features_are_learned(states, bars):
     shapes = jax.eval_shape(lambda: states)
     for probe, train, says in (
@@ -81,7 +88,7 @@ def test_a_probe_refuses_what_does_not_fit_before_features_are_learned(states, b
 
 def test_what_the_memory_cannot_hold_is_refused_before_features_are_learned(monkeypatch, bars):
     """Products of features, or of images where these are fewer: mirror images count, and those that choose."""
-    monkeypatch.setattr(checks, 'host_memory', lambda: 20 * 5000**2)
+    monkeypatch.setattr(checks, 'host_memory', lambda: 16 * 5000**2)
     layer = layers.Layer(5001, rules.oja(), transforms.scale_by_rate(0.1))
     state = jax.eval_shape(lambda key: layers.init((layer,), key, (6, 6, 1)).layers, jax.random.key(0))
     images, labels = (np.zeros((9400, *bars[0].shape[1:]), np.float32), np.zeros(9400, int))

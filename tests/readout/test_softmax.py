@@ -1,6 +1,7 @@
 """Softmax regression: against scikit-learn, in any blocks of rows and columns; what probes make of it, and refusals."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -115,6 +116,30 @@ def test_one_program_serves_all_penalties(rng):
     before = softmax._solve._cache_size()
     readout.fit_softmax(x, labels, 4, (0.1, 1.0, 10.0), (x, labels))
     assert softmax._solve._cache_size() == before + 1
+
+
+def test_large_features_that_depend_on_each_other_have_an_answer_or_are_refused(rng):
+    x = (100 * rng.normal(size=(1000, 5)) @ rng.normal(size=(5, 1500))).astype(np.float32)
+    labels = (x[:, 0] > 0).astype(int)
+    found = readout.fit_softmax(x, labels, 2)
+    assert np.isfinite(found.model.w).all() and readout.linear_accuracy(found.model, [(x, labels)]) > 0.99
+    lost = lambda x, labels, unit, products, w, b, penalty: (w * jnp.nan, b)  # noqa: E731
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(softmax, '_solve', lost)
+        with pytest.raises(ValueError, match='penalty=10 is lost in rounding beside products of these features'):
+            readout.fit_softmax(x[:50, :8], labels[:50], 2)
+
+
+def test_so_many_images_as_a_refusal_names_are_taken(monkeypatch):
+    monkeypatch.setattr(checks, 'device_memory', lambda: 8 << 30)
+    with pytest.raises(ValueError, match='or pool the features') as refused:
+        softmax.check_rows(60000, 40960)
+    most = int(re.search(r'use (\d+) images at most', str(refused.value))[1])
+    softmax.check_rows(most, 40960)
+    with pytest.raises(ValueError, match=f'use {most} images at most'):
+        softmax.check_rows(most + 1, 40960)
+    with pytest.raises(ValueError, match='has 8; pool the features'):
+        softmax.check_rows(10, 200_000)
 
 
 def test_what_does_not_fit_is_refused(rng, bars, monkeypatch):

@@ -3,6 +3,7 @@
 import math
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -333,3 +334,11 @@ def test_a_file_of_the_first_version_is_read(path):
 
 if __name__ == '__main__':
     child(*sys.argv[1:])
+
+
+def test_a_folder_that_somebody_deleted_is_begun_anew(keeper):
+    shutil.rmtree(keeper.folder)
+    fresh = training.CallbackContext((), [training.Stage(99)], training.START, state_of())
+    keeper.begin(fresh)
+    keeper.save(context_of(1, state_of(seed=1), loss=1.5))
+    assert keeper.epochs() == [1]

@@ -13,6 +13,7 @@ from hebbjax import layers, rules, training, transforms
 from hebbjax.layers import BatchNorm, PartState, gauss_pool, initializers, max_pool, relu
 from hebbjax.layers.normalization import NormParams, NormStats
 from hebbjax.layers.patches import raw
+from hebbjax.training import monitor as monitoring
 from hebbjax.training.monitor import Monitor
 
 SHAPE = (8, 8, 1)
@@ -184,3 +185,14 @@ def test_a_look_counts_windows_of_what_leaves_pre(pre, side, looked_at, images):
     epoch = hebbjax.make_train_epoch(net, batch=7, watch=Monitor(every=1, windows=5))
     epoch(hebbjax.init(net, jax.random.key(0), SHAPE), images)
     assert looked_at in shown
+
+
+def test_shares_of_many_seeds_are_those_of_each_and_compiled_once(compilations):
+    many = np.array([[3, 0, 1, 0, 0], [1, 1, 1, 1, 1]])
+    whatever = monitoring.Trace(*[np.zeros(1)] * 7, monitoring.Observation(*[np.zeros(1)] * 3))
+    shares = monitoring.join_traces([whatever], many)[:3]
+    before = len(compilations)
+    for one, own in zip(many, zip(*shares)):
+        for got, wanted in zip(own, monitoring.join_traces([whatever], one)[:3]):
+            np.testing.assert_array_equal(got, wanted)
+    assert shares[2].tolist() == [3, 0] and len(compilations) == before

@@ -74,6 +74,8 @@ def test_softhebb_has_the_published_shape():
         ('krotov', {'start': 'patch'}, "start='patch' is unknown; there are drawn, patches."),
         ('krotov', {'patch_transform': 'zca'}, "patch_transform='zca' is unknown; there are raw, centred"),
         ('miconi', {'features': (4, 5, 6, 7)}, '4 numbers of neurons are not those of three layers; give three.'),
+        ('miconi', {'features': 16}, 'miconi has layers, and features=16 is no tuple of their neurons.'),
+        ('softhebb', {'features': 16}, 'softhebb has layers, and features=16 is no tuple'),
         ('miconi', {'burn_in': 20}, 'burn_in=20 leaves nothing of 20 steps to learn in'),
     ],
 )
