@@ -39,8 +39,7 @@ def read_images(subset: int | None, data_dir: pathlib.Path | None) -> list[data.
     asked = count if subset is None else subset
     require(FEWEST <= asked <= count, f'--subset {asked} does not fit {count} images; use {FEWEST} to that many.')
     # the last of the order are held out, whatever the subset
-    order = np.asarray(jax.random.permutation(jax.random.key(0), count))
-    sides = np.split(order, [-round(HELD_OUT * count)])
+    sides = np.split(np.asarray(jax.random.permutation(jax.random.key(0), count)), [-round(HELD_OUT * count)])
     splits = [*(data.Split(*(part[side] for part in known)) for side in sides), test]
     return [data.Split(*(part[: round(asked / count * len(part))] for part in split)) for split in splits]
 
