@@ -414,7 +414,7 @@ def test_an_optimizer_that_goes_against_the_rule_is_refused(relaxed):
 
 
 def test_maps_that_look_like_channels_first_are_learned_from(rng):
-    model = nnx.Sequential(nnx.Conv(8, 4, (3, 3), kernel_init=first, rngs=nnx.Rngs(0)))
+    model = nnx.Sequential(nnx.Conv(8, 4, (3, 3), padding='VALID', kernel_init=first, rngs=nnx.Rngs(0)))
     model = flax_models.hebbify_nnx(model, rules.oja(), ('layers/0',))
     slope = nnx.grad(lambda model, x: model(x).sum())(model, normal(rng, 2, 3, 8, 8))
     assert any(np.any(leaf) for leaf in jax.tree.leaves(slope))
