@@ -45,6 +45,7 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
     'CIFAR-10, two layers (kernel network)': ('kernel_64 gaussian', 'kernel_64 patches', 'kernel_64 learned', ''),
     'CIFAR-10, the same, four times as wide': ('', '', 'kernel_256 learned', ''),
     "CIFAR-10, this beside SoftHebb's third layer": ('', '', 'kernel_256_beside learned', ''),
+    'CIFAR-10, this beside two SoftHebb networks': ('', '', 'kernel_256_beside_two learned', ''),
 }  # fmt: skip
 
 
@@ -55,8 +56,7 @@ def fill_tables(text: str, folder: pathlib.Path) -> str:
         return [json.loads((folder / name).read_text()) for name in names]
 
     def fill(mark: re.Match) -> str:
-        table = lay_out_controls(read) if mark[2] == 'CONTROLS' else lay_out(read(mark[2].split()))
-        return mark[1] + table + mark[3]
+        return mark[1] + (lay_out_controls(read) if mark[2] == 'CONTROLS' else lay_out(read(mark[2].split()))) + mark[3]
 
     return MARKED.sub(fill, text)
 
