@@ -114,8 +114,7 @@ def find_train(argv: Sequence[str]) -> tuple[type, Callable]:
 
 def run_train(settings: Watched, console: Console) -> bool:
     """Train a network into a new run folder; after Ctrl-C a checkpoint keeps the last whole epoch."""
-    mesh = settings.mesh()
-    start = settings.start(console)
+    mesh, start = settings.mesh(), settings.start(console)
     settings = without_labels(start.settings, console) if start.train.labels is None else start.settings
     fits = 'evaluate' in settings.callbacks or 'early_stop' not in settings.callbacks
     require(fits, 'early_stop waits for what evaluate measures; name evaluate in --callbacks as well.')
@@ -216,8 +215,7 @@ def go_on(
 
 def make_callbacks(settings: Watched, start: Start, folder: pathlib.Path) -> list[training.Callback]:
     """Build the callbacks that were asked for, in the order in which they build on each other."""
-    shape, pictures = start.train.images.shape[1:], folder / run_folder.PICTURES
-    every = settings.every or max(1, settings.epochs // 10)
+    shape, every = start.train.images.shape[1:], settings.every or max(1, settings.epochs // 10)
     saving = {'epochs': settings.save_every, 'keep': settings.keep}
     saving |= {'best': METRIC} if 'evaluate' in settings.callbacks else {}
     judged = start.train, start.validation
@@ -225,7 +223,7 @@ def make_callbacks(settings: Watched, start: Start, folder: pathlib.Path) -> lis
         'evaluate': lambda: training.evaluate(*judged, settings.probe(start.classes), epochs=every),
         'early_stop': lambda: training.early_stop(METRIC, settings.patience),
         'log': lambda: training.Log(folder, epochs=every),
-        'plot': lambda: training.Pictures(pictures, shape, epochs=every),
+        'plot': lambda: training.Pictures(folder / run_folder.PICTURES, shape, epochs=every),
         'tensorboard': lambda: training.TensorBoard(folder / run_folder.EVENTS, shape, epochs=every),
         'checkpoint': lambda: training.Checkpoints(folder / run_folder.CHECKPOINTS, **saving),
     }

@@ -48,7 +48,8 @@ def _loss(u, y, kernel, shrink):
     fits = y.shape == u.shape and u.shape[-1:] == kernel.shape[-1:]
     require(fits, f'{shapes} do not fit; drives and credit have one shape, and neurons come last in all three.')
     square = jnp.sum(kernel * kernel, axis=tuple(range(kernel.ndim - 1)))  # [N]
-    return _half_square(u - lax.stop_gradient(shrink) * jnp.expand_dims(square, tuple(range(u.ndim - 1))) / 2, y)
+    s = u - lax.stop_gradient(shrink) * jnp.expand_dims(square, tuple(range(u.ndim - 1))) / 2
+    return _half_square(s, y)
 
 
 def _half_square(s, y):

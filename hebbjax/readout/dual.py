@@ -80,12 +80,13 @@ def fit_dual(
     check_labels(labels[:fitted], classes)
     y = np.eye(classes)[labels[:fitted]]
     level = y.mean(0)
-    gram, means = (jnp if is_on_device() else np).zeros((count, count), np.float32), []
+    xp, add = (jnp, _add_on_device) if is_on_device() else (np, add_products)
+    gram, means = xp.zeros((count, count), np.float32), []
     for x, mean in _centred(blocks, count, fitted):
-        gram = _add_on_device(gram, x) if is_on_device() else add_products(gram, x)
+        gram = add(gram, x)
         means.append(mean)
     require(means, 'ridge regression needs at least one block of features.')
-    if not is_on_device():
+    if xp is np:
         mirror(gram)
     largest = float(gram.diagonal().max())
     beyond = f'squares of these features add up to {largest:.1e}, beyond float32; divide them by their largest value'

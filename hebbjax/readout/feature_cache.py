@@ -93,7 +93,8 @@ def pooled_drives(layer: Layer, w: Array, images: Array, pool: int = 1, scale: A
     # Rows of patches, because the gradient of a product over several leading axes leaves XLA's fast path on a CPU.
     places = [x[:, i:rows:pool, j:columns:pool].reshape(-1, x.shape[3]) for i in range(pool) for j in range(pool)]
     sign = None if scale is None else jnp.where(scale < 0, -1.0, 1.0)
-    maps = [matmul_drives(layer, place, effective if sign is None else sign[:, None] * effective) for place in places]
+    signed = effective if sign is None else sign[:, None] * effective
+    maps = [matmul_drives(layer, place, signed) for place in places]
     high = functools.reduce(jnp.maximum, maps).reshape(batch, -1, len(w))
     low = functools.reduce(jnp.minimum, maps).reshape(batch, -1, len(w)) if sign is None else None
     # Means of u and u^2 from the moments of patches, D + D^2 numbers an image instead of H' W' N:
