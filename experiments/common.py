@@ -13,17 +13,15 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 
-from hebbjax import Layer, Window, data, interop, layers, plots, readout, rules, transforms
+from hebbjax import Layer, data, interop, plots, readout
 from hebbjax.cli import flags, launch, main, output, tables
 from hebbjax.cli.compare import COLUMNS
 from hebbjax.cli.settings import check_batch, check_fits
-from hebbjax.layers import initializers, patches
 from hebbjax.layers.layer import OUTPUTS, PRECISIONS
 from hebbjax.layers.patches import PATCH_TRANSFORMS
 from hebbjax.support import checks, files
-from hebbjax.training import Stage, comparison, controls
+from hebbjax.training import comparison, presets
 
 __all__ = [
     'Comparison',
@@ -43,6 +41,7 @@ __all__ = [
     'report_measures',
     'run',
     'run_entries',
+    'settings_of',
     'tell',
     'tell_epoch',
     'tell_status',
@@ -52,27 +51,27 @@ __all__ = [
 ]
 
 
-def run(experiment: Callable, presets: Any, argv: Sequence[str] | None, prog: str) -> int:
+def run(experiment: Callable, defaults: Any, argv: Sequence[str] | None, prog: str) -> int:
     """Read flags, run an experiment, and turn what went wrong into a sentence and an exit code.
 
     Args:
         experiment: settings -> whether the user ended it early.
-        presets: the default settings; or data set -> its default settings, the first one if no flag says which.
+        defaults: the default settings; or data set -> its default settings, the first one if no flag says which.
         argv: the flags; None: those of the process.
         prog: name of the script.
 
     Returns:
         0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
     """
-    argv, settings = list(sys.argv[1:] if argv is None else argv), presets
-    if isinstance(presets, Mapping):
+    argv, settings = list(sys.argv[1:] if argv is None else argv), defaults
+    if isinstance(defaults, Mapping):
         parser = argparse.ArgumentParser(prog, add_help=False, allow_abbrev=False)
-        parser.add_argument('--dataset', default=next(iter(presets)))
-        settings = presets.get(parser.parse_known_args(argv)[0].dataset, next(iter(presets.values())))
+        parser.add_argument('--dataset', default=next(iter(defaults)))
+        settings = defaults.get(parser.parse_known_args(argv)[0].dataset, next(iter(defaults.values())))
 
     def command(settings, console) -> bool:
-        if isinstance(presets, Mapping):
-            refuse_unknown('dataset', settings.dataset, presets)
+        if isinstance(defaults, Mapping):
+            refuse_unknown('dataset', settings.dataset, defaults)
         flags.check_settings(settings)
         paths = [getattr(settings, name, None) for name in ('json', 'markdown', 'figure', 'curves')]
         files.check_writable(*paths)
@@ -187,21 +186,23 @@ class Settings(Comparison):
         return {'watch': functools.partial(tell_epoch, self.dataset), 'augment': augment, 'mesh': self.probe_mesh()}
 
 
-def hebbian_layer(settings: Settings, count: int, window: Window, patches_per_image: int | None = None) -> Layer:
-    """Build the layer: the rule, changes over their maximum, a rate that falls linearly from epoch to epoch."""
-    rate = transforms.linear_by_epoch(settings.rate, settings.epochs, count // settings.batch)
-    return Layer(
-        settings.features,
-        rules.krotov(settings.k, settings.delta, settings.p),
-        optax.chain(transforms.scale_by_max_abs(settings.maximum), transforms.scale_by_rate(rate)),
-        window,
-        patch_transform=PATCH_TRANSFORMS[settings.patch_transform],
-        post=(),  # drives as they are: the head normalises, rectifies and perhaps pools them
-        init=jax.nn.initializers.normal(settings.spread),
-        output=settings.output,
-        patches_per_image=patches_per_image,
-        precision=settings.precision,
-    )
+def hebbian_layer(settings: Settings, count: int, **more: Any) -> Layer:
+    """Build the layer for so many images; it sends drives as they are, which the head normalises, rectifies, pools."""
+    how = presets.settings_of(presets.krotov_layer, {**vars(settings), **more})
+    return dataclasses.replace(presets.krotov_layer(steps=count // settings.batch, **how), post=())
+
+
+def settings_of(kind: type[Settings], network: str, datasets: Sequence[str]) -> dict[str, Settings]:
+    """Give the settings of data sets as `presets.TUNED` has them for a network, which `hebbjax compare` takes too."""
+    found = {}
+    for dataset in datasets:
+        chosen = presets.TUNED[network][dataset]
+        head, twin = chosen['head'], chosen['twin']
+        lengths = {f'head_{name}': getattr(head, name) for name in ('epochs', 'batch', 'rate', 'patience', 'average')}
+        lengths |= {'backprop_epochs': twin.epochs, 'backprop_rate': twin.rate}
+        own = {field.name for field in dataclasses.fields(kind)} & chosen.keys()
+        found[dataset] = kind(dataset=dataset, **lengths, **{name: chosen[name] for name in own})
+    return found
 
 
 def classifier_entries(
@@ -215,25 +216,11 @@ def classifier_entries(
     """
     how = {'power': settings.power, 'pool': pool, 'dropout': settings.dropout}
     build_head = functools.partial(readout.linear_head, classes, **how)
-    build_probe = functools.partial(readout.gradient_probe, **settings.gradient)
-    head, pixels = build_head(threshold=settings.threshold), readout.linear_head(classes, norm=False, power=None)
-    check_fits((layer, head), shape)
-    start = layers.from_patches if settings.start == 'patches' else None
-
-    # the twin is what a deep-learning user would build: plain patches, drawn by fan-in, batch norm that starts at 0
-    twin = dataclasses.replace(layer, patch_transform=patches.raw, output='weights', init=initializers.fan_in)
-    end_to_end = build_probe(build_head(), settings.backprop_schedule, start=0)
-
-    untrained = comparison.Entry((layer,), build_probe(head, settings.schedule), start=start, p=settings.p)
-    hebbian = untrained._replace(stages=(Stage(settings.epochs),), batch=settings.batch)
-    entries = {
-        'raw_pixels': comparison.Entry((), build_probe(pixels, settings.schedule)),
-        'untrained': untrained,
-        'hebbian': hebbian,
-        'backprop': comparison.Entry((twin,), end_to_end, seeds=settings.backprop_seeds, p=settings.p),
-        **{row: hebbian._replace(net=(other,), p=p) for row, (other, p) in more.items()},
-        **{kind: controls.controlled(hebbian, kind) for kind in ('patches', 'gaussian')},
-    }
+    check_fits((layer, build_head()), shape)
+    how = {'epochs': settings.epochs, 'batch': settings.batch, 'start': presets.STARTS[settings.start], 'p': settings.p}
+    how |= {'threshold': settings.threshold, 'twin_seeds': settings.backprop_seeds, **settings.gradient}
+    entries = comparison.under_head(layer, build_head, settings.schedule, settings.backprop_schedule, **how)
+    entries |= {row: entries['hebbian']._replace(net=(other,), p=p) for row, (other, p) in more.items()}
     return {row: entry._replace(paper=paper.get(row)) for row, entry in entries.items()}
 
 

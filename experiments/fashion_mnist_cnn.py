@@ -23,7 +23,7 @@ import sys
 import common
 import jax
 
-from hebbjax import Window, plots
+from hebbjax import plots
 from hebbjax.cli import flags
 from hebbjax.training.comparison import Entry
 
@@ -40,35 +40,13 @@ class Config(common.Settings):
     patches_per_image: flags.CountOrZero = 1  # Patches drawn per image and Hebbian step; 0: all of them
 
 
-IMAGES = Config(
-    dataset='fashion_mnist', seeds=3, validation=1 / 12,
-    features=400, window=5, patch_transform='centred_l2', k=2, delta=0.4, p=2.0, maximum='layer',
-    epochs=300, batch=1000, patches_per_image=1, rate=0.04,
-    pool=4, power=1.0, threshold=1.5,
-    head_epochs=20, head_batch=256, head_rate=1e-3, head_patience=2, head_average=1000,
-    backprop_epochs=15, backprop_rate=3e-4, backprop_seeds=1,
-)  # fmt: skip
-DIGITS = dataclasses.replace(
-    IMAGES, dataset='digits', seeds=5, validation=1 / 6,
-    features=32, window=6, patch_transform='contrast', epochs=60, batch=100, patches_per_image=8,
-    pool=3, threshold=0.0, head_epochs=60, head_batch=50, head_rate=1e-2, head_patience=5, head_average=1,
-    backprop_epochs=60, backprop_rate=3e-3, backprop_seeds=5,
-)  # fmt: skip
-PRESETS = {
-    'fashion_mnist': IMAGES,
-    'mnist': dataclasses.replace(IMAGES, dataset='mnist'),
-    'cifar10': dataclasses.replace(IMAGES, dataset='cifar10', validation=1 / 10),
-    'digits': DIGITS,
-}
+PRESETS = common.settings_of(Config, 'cnn', ('fashion_mnist', 'mnist', 'cifar10', 'digits'))
 
 
 def build_entries(settings: Config, images: jax.Array, classes: int) -> dict[str, Entry]:
     """Build the Hebbian network and its controls."""
     published = dataclasses.replace(settings, **PUBLISHED)  # differs in the layer alone
-    layer, published_layer = (
-        common.hebbian_layer(which, len(images), Window(which.window), which.patches_per_image or None)
-        for which in (settings, published)
-    )
+    layer, published_layer = (common.hebbian_layer(which, len(images)) for which in (settings, published))
     more, paper = {'published_setting': (published_layer, published.p)}, PAPER.get(settings.dataset, {})
     return common.classifier_entries(settings, layer, images.shape[1:], classes, paper, settings.pool, more)
 

@@ -16,43 +16,23 @@ Every choice (epoch, rate reductions, early stopping) is made on a validation sp
 is read when all networks are trained. How the settings were chosen: RESULTS.md.
 """
 
-import dataclasses
 import sys
 
 import common
 import jax
 
-from hebbjax import Window, plots
+from hebbjax import plots
 from hebbjax.training.comparison import Entry
 
 PAPER = {'mnist': {'hebbian': 98.54}}
 
 Config = common.Settings
-IMAGES = Config(
-    dataset='fashion_mnist', seeds=3, validation=1 / 12,
-    features=2000, patch_transform='l2', k=2, delta=0.4, p=2.0, maximum='unit', epochs=25, batch=1000, rate=0.04,
-    power=2.0, threshold=0.0, head_epochs=30, head_batch=256, head_rate=3e-4, head_patience=2, head_average=1000,
-    backprop_epochs=20, backprop_rate=3e-4, backprop_seeds=1,
-)  # fmt: skip
-MNIST = dataclasses.replace(
-    IMAGES, dataset='mnist', start='patches', delta=1.0, maximum='layer', epochs=5,
-    power=3.0, threshold=-1.0, shift=1, head_epochs=50, head_rate=1e-3, head_patience=3, backprop_epochs=30,
-)  # fmt: skip
-DIGITS = dataclasses.replace(
-    IMAGES, dataset='digits', seeds=5, validation=1 / 6, features=100, batch=100,
-    head_batch=50, head_rate=3e-3, head_average=1, backprop_rate=3e-3, backprop_seeds=5,
-)  # fmt: skip
-PRESETS = {
-    'mnist': MNIST,
-    'fashion_mnist': IMAGES,
-    'cifar10': dataclasses.replace(IMAGES, dataset='cifar10', validation=1 / 10),
-    'digits': DIGITS,
-}
+PRESETS = common.settings_of(Config, 'dense', ('mnist', 'fashion_mnist', 'cifar10', 'digits'))
 
 
 def build_entries(settings: Config, images: jax.Array, classes: int) -> dict[str, Entry]:
     """Build the Hebbian network and its controls."""
-    layer = common.hebbian_layer(settings, len(images), Window())  # the whole image
+    layer = common.hebbian_layer(settings, len(images), window=0, patches_per_image=0)  # the whole image
     return common.classifier_entries(settings, layer, images.shape[1:], classes, PAPER.get(settings.dataset, {}))
 
 

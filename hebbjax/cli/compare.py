@@ -7,15 +7,13 @@ import pathlib
 import numpy as np
 from rich.console import Console
 
-from hebbjax import data, layers, readout
+from hebbjax import data, readout
 from hebbjax.cli import flags, tables
 from hebbjax.cli.settings import Krotov, check_batch, check_fits
-from hebbjax.layers.initializers import fan_in
 from hebbjax.support import files
-from hebbjax.support.checks import require
-from hebbjax.training import Stage, progress_bar
-from hebbjax.training.comparison import Entry, Trained, score_entries, train_entries
-from hebbjax.training.controls import patch_rows
+from hebbjax.training import progress_bar
+from hebbjax.training.comparison import Entry, Trained, score_entries, train_entries, under_head
+from hebbjax.training.presets import STARTS
 
 COMPARED = ('raw_pixels', 'untrained', 'patches', 'hebbian', 'backprop')
 COLUMNS = {'distinct_winners': 'winners', 'win_entropy': 'win entropy', 'nearest_cosine_max': 'cosine max',
@@ -28,13 +26,14 @@ class Compare(Krotov):
     """Hebbian features -> batch norm -> RePU -> max pool -> linear, beside controls, over seeds.
 
     Rows: raw_pixels (a linear head without any features), untrained (the same network, filters as drawn), patches
-    (filters copied out of training images), hebbian, backprop (the same network end to end, a plain convolution).
+    (filters copied out of training images), gaussian (normal rows; not unless it is named), hebbian, backprop (the same
+    network end to end, a plain convolution).
     Every choice (epoch, rate reductions, early stopping) is made on a validation split of the training data; the test
     split is read when all networks are trained. Settings left out take the data set's own.
     """
 
     seeds: flags.Seeds | None = None  # Number of seeds, 0, 1, ...; each draws weights and order anew
-    rows: tuple[flags.choice(*COMPARED), ...] = COMPARED  # Which networks to train
+    rows: tuple[flags.choice(*COMPARED, 'gaussian'), ...] = COMPARED  # Which networks to train
     head_epochs: flags.Count | None = None  # Epochs of a head at most; early stopping may end it sooner
     backprop_epochs: flags.Count | None = None  # Epochs of the end-to-end twin at most
     backprop_seeds: flags.Seeds | None = None  # Seeds of the end-to-end twin at most
@@ -47,7 +46,7 @@ def run_compare(settings: Compare, console: Console) -> bool:
     files.check_writable(settings.json)
     settings, train, validation, _ = settings.open(console)
     check_batch(settings.batch, len(train.images))
-    require(train.labels is not None, f'{settings.dataset} has no labels, which a comparison of classifiers needs.')
+    settings.check_judged(train)
     entries = make_entries(settings, train)
     total = sum(min(settings.seeds, entry.seeds or settings.seeds) for entry in entries.values())
     with progress_bar(console, 'networks', total) as advance:
@@ -74,27 +73,12 @@ def make_entries(settings: Compare, train: data.Split) -> dict[str, Entry]:
     count, image_shape, classes = len(train.labels), train.images.shape[1:], int(np.asarray(train.labels).max()) + 1
     tuned = settings.tuned(train.images)
     layer = dataclasses.replace(*settings.net(count), post=())  # what it sends on is the head's part
-    # the twin is what a deep-learning user would build: unprepared patches, predicted with w, drawn by fan-in
-    twin = dataclasses.replace(layer, patch_transform=layers.raw, output='weights', init=fan_in)
     make_head = functools.partial(readout.linear_head, classes, power=tuned['power'], pool=settings.pool)
-    # filters that are trained themselves find their own sparseness; a twin that starts sparse learns worse
-    head, twin_head = make_head(threshold=tuned['threshold']), make_head(threshold=0.0)
+    check_fits((layer, make_head()), image_shape)
     schedule = tuned['head']._replace(epochs=settings.head_epochs or tuned['head'].epochs)
     twin_schedule = tuned['twin']._replace(epochs=settings.backprop_epochs or tuned['twin'].epochs)
-    start = layers.from_patches if tuned['start'] == 'patches' else None
-    networks = {
-        'raw_pixels': ((), readout.linear_head(classes, norm=False, power=None), schedule, {}),
-        'untrained': ((layer,), head, schedule, {'start': start}),
-        'patches': ((layer,), head, schedule, {'start': patch_rows}),
-        'hebbian': ((layer,), head, schedule, {'start': start, 'stages': (Stage(settings.epochs),)}),
-        'backprop': ((twin,), twin_head, twin_schedule, {'seeds': settings.backprop_seeds}),
-    }
+    how = {'threshold': tuned['threshold'], 'twin_seeds': settings.backprop_seeds, 'epochs': settings.epochs}
+    how |= {'batch': settings.batch, 'p': settings.p, 'start': STARTS[tuned['start']]}
     augment = data.random_shift(tuned['shift']) if tuned['shift'] else None
-    entries = {}
-    for row in settings.rows or COMPARED:
-        net, above, lengths, how = networks[row]
-        check_fits((*net, above), image_shape)
-        lengths.check(count)
-        probe = readout.gradient_probe(above, lengths, 0 if row == 'backprop' else None, augment=augment)
-        entries[row] = Entry(net, probe, batch=settings.batch, p=settings.p, **how)
-    return entries
+    entries = under_head(layer, make_head, schedule, twin_schedule, augment=augment, **how)
+    return {row: entries[row] for row in settings.rows or COMPARED}

@@ -11,7 +11,6 @@ from hebbjax.cli import flags, run_folder, tables
 from hebbjax.cli.settings import Source
 from hebbjax.cli.train import begin_again, check_shape, read_run
 from hebbjax.readout import probe_confusion
-from hebbjax.support.checks import require
 from hebbjax.support.signals import listen
 from hebbjax.training import Checkpoints, progress_bar, resume
 from hebbjax.training.comparison import Entry, judge, score_entries
@@ -56,7 +55,7 @@ def run_evaluate(settings: Evaluate, console: Console) -> None:
         data_settings, train, validation, names = other.open(console)
         check_shape(train.images.shape[1:], about)
         net, first = begin_again(run_settings, about)
-    require(train.labels is not None, f'{data_settings.dataset} has no labels, which classifiers need.')
+    data_settings.check_judged(train)
     classes = int(train.labels.max()) + 1
     state, position = resume(Checkpoints(settings.folder / run_folder.CHECKPOINTS), first, settings.epoch)
 

@@ -70,8 +70,18 @@ class Source:
         return {name: getattr(self, name) for name in HOW} | {'data_dir': self.data_dir}
 
     def read_test(self) -> data.Split:
-        """Read the test images, which need labels; when no choice is left to make."""
+        """Read the test images, when no choice is left to make."""
         return data.Split(*self.read('test')[:2])
+
+    def check_judged(self, train: data.Split) -> None:
+        """Refuse what classifiers cannot learn from, or be judged by, before anything is trained."""
+        require(train.labels is not None, f'{self.dataset} has no labels, which classifiers need.')
+        if self.dataset in data.NAMES or 'test' not in self.splits():
+            return
+        (images, labels), shape = self.read_test(), train.images.shape[1:]  # their form alone is looked at
+        require(labels is not None, f'{self.dataset} has test images without labels, which judge nothing; add them.')
+        came = f'{self.dataset} has training images of {shape} and test images of {images.shape[1:]}'
+        require(images.shape[1:] == shape, f'{came}; bring them to one size by --resize.')
 
 
 def hold_out(labels: Array | None, count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

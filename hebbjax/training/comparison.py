@@ -24,13 +24,16 @@ from jax.sharding import Mesh
 from hebbjax import diagnostics
 from hebbjax.base import AnyArray, Array, Key, Labelled
 from hebbjax.layers.chain import apply_chain
+from hebbjax.layers.initializers import fan_in
 from hebbjax.layers.layer import Layer, LayerState, layer_patches, matmul_drives, settled_drive, to_intensities
 from hebbjax.layers.network import Network, TrainState, init
-from hebbjax.readout.probe import Probe, ProbeFit, probe_accuracy
+from hebbjax.layers.patches import raw
+from hebbjax.readout.probe import Probe, ProbeFit, gradient_probe, probe_accuracy
+from hebbjax.readout.schedules import Schedule
 from hebbjax.rules.local import count_wins
 from hebbjax.rules.top_k import top_k
 from hebbjax.support import checks, specs
-from hebbjax.training.controls import begin_layer
+from hebbjax.training.controls import begin_layer, controlled
 from hebbjax.training.hosts import take_part
 from hebbjax.training.loop import fit
 from hebbjax.training.presets import Recipe
@@ -81,6 +84,34 @@ class ResultRow:
         """Give the row as a flat dictionary."""
         flat = dataclasses.asdict(self)
         return flat | flat.pop('more')
+
+
+def under_head(
+    layer: Layer, make_head: Callable[..., Layer], schedule: Schedule, twin_schedule: Schedule, *, threshold: float,
+    twin_seeds: int | None, epochs: int, batch: int, start: Callable | None, p: float, **how: Any,
+) -> dict[str, Entry]:  # fmt: skip
+    """Make the entries of a layer that learns under a head trained by gradient, and of its controls.
+
+    Args:
+        layer: sends its drives as they are: it is the head that normalises, rectifies and pools them.
+        make_head: settings of `linear_head` in the place of those that were chosen -> a head.
+        threshold: of heads on filters that stay as they are; those trained along find their own sparseness.
+        twin_seeds, epochs, batch, start, p: `seeds` of the twin, epochs, and what else `Entry` takes, of the layer.
+        how: of all training by gradient, see `gradient_probe`.
+    """
+    probe = functools.partial(gradient_probe, **how)
+    untrained = Entry((layer,), probe(make_head(threshold=threshold), schedule), start=start, p=p)
+    hebbian = untrained._replace(stages=(Stage(epochs),), batch=batch)
+    # the twin is what a deep-learning user would build: unprepared patches, predicted with w, drawn by fan-in
+    twin = dataclasses.replace(layer, patch_transform=raw, output='weights', init=fan_in)
+    pixels = make_head(norm=False, power=None, pool=None, dropout=0.0)
+    return {
+        'raw_pixels': Entry((), probe(pixels, schedule)),
+        'untrained': untrained,
+        'hebbian': hebbian,
+        'backprop': Entry((twin,), probe(make_head(), twin_schedule, 0), seeds=twin_seeds, p=p),
+        **{kind: controlled(hebbian, kind) for kind in ('patches', 'gaussian')},
+    }
 
 
 def initial_state(entry: Entry | Recipe, key: Key, images: AnyArray) -> TrainState:

@@ -57,6 +57,7 @@ TUNED = {
     'cnn': {'digits': CNN_DIGITS, 'mnist': CNN, 'fashion_mnist': CNN, 'cifar10': CNN | CIFAR10},
     'dense': {'digits': DENSE_DIGITS, 'mnist': DENSE_MNIST, 'fashion_mnist': DENSE, 'cifar10': DENSE | CIFAR10},
 }
+STARTS = {'drawn': None, 'patches': from_patches}  # first weights of the lowest layer
 SMALL, FEW, STEPS = 12, 20_000, 600  # pixels a side and images, up to which they are; steps that few are learned in
 
 
@@ -102,13 +103,13 @@ def recipe(name: str, images: Array, **settings: Any) -> Recipe:
     full = {'start': 'drawn'} | chosen | settings
     fits = name == 'krotov' or isinstance(full.get('features', ()), tuple | list)
     checks.require(fits, f'{name} has layers, and features={full.get("features")} is no tuple of their neurons.')
-    checks.check_choice('start', full['start'], ('drawn', 'patches'))
+    checks.check_choice('start', full['start'], STARTS)
     checks.check_count('epochs', full['epochs'])
     checks.check_count('batch', full['batch'], 1, count)
     steps = count // full['batch'] * (1 if name == 'krotov' else full['epochs'])  # of an epoch, or of all
     net = build(**settings_of(build, full | {'steps': steps, 'images': images}))
-    start = from_patches if full['start'] == 'patches' else None
-    return Recipe(net if isinstance(net, tuple) else (net,), full['epochs'], full['batch'], augment, start)
+    net = net if isinstance(net, tuple) else (net,)
+    return Recipe(net, full['epochs'], full['batch'], augment, STARTS[full['start']])
 
 
 def settings_of(build: Callable, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from hebbjax.cli import evaluate
+from hebbjax.training import comparison
 
 SIZES = ['--features', '6', '--epochs', '3']
 HEADS = ['--head-epochs', '2', '--seeds', '1', '--rows', 'hebbian', 'untrained']
@@ -112,6 +113,29 @@ def test_a_test_part_of_ones_own_is_the_test_split(tmp_path, call, monkeypatch, 
         assert len(file['features']) == 40 and len(file['test_features']) == len(file['test_labels']) == 10
     code, _, _ = call('compare', '--dataset', 'both', *SIZES, *HEADS, '--json', 'rows.json')
     assert code == 0
+
+
+@pytest.mark.parametrize(
+    'test, says',
+    [
+        ({'test_images': np.zeros((10, 8, 8), np.uint8)}, 'test images without labels, which judge nothing; add them'),
+        ({'test_images': np.zeros((10, 9, 9), np.uint8), 'test_labels': np.arange(10) % 2}, 'test images of (9'),
+    ],
+)  # fmt: skip
+def test_a_test_part_that_judges_nothing_is_refused_before_anything_is_trained(
+    test, says, tmp_path, call, monkeypatch, relaxed
+):
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
+    learned = {'train_images': images, 'train_labels': np.arange(40) % 2}
+    np.savez('own.npz', **learned, **test)
+    np.savez('good.npz', **learned)
+    assert call('train', 'cnn', '--dataset', 'good.npz', *SIZES, '--run', 'run')[0] == 0
+    for module, name in ((comparison, 'train_entry'), (evaluate, 'judge')):
+        monkeypatch.setattr(module, name, lambda *args, **how: pytest.fail('a classifier was fitted'))
+    for command in (['compare', *SIZES, *HEADS], ['evaluate', 'run']):
+        code, _, errors = call(*command, '--dataset', 'own.npz')
+        assert code == 2 and says in errors and errors.count('\n') == 1
 
 
 def test_images_without_labels_are_learned_from_and_not_judged(tmp_path, call, monkeypatch, relaxed):

@@ -15,7 +15,7 @@ import pytest
 import tables
 
 from hebbjax import layers, rules
-from hebbjax.training import comparison
+from hebbjax.training import comparison, presets
 
 TINY = (
     '--dataset digits --seeds 1 --epochs 2 --batch 50 --features 6 --head-epochs 2 --backprop-epochs 1 --head-batch 40'
@@ -55,16 +55,16 @@ def test_a_comparison_is_printed_written_and_drawn(script, rows, more, small_dat
 
 def test_rows_are_what_they_say():
     images = np.zeros((100, 8, 8, 1), np.uint8)
-    settings = dataclasses.replace(fashion_mnist_cnn.DIGITS, start='patches')
+    settings = dataclasses.replace(fashion_mnist_cnn.PRESETS['digits'], start='patches')
     entries = fashion_mnist_cnn.build_entries(settings, images, 3)
     assert list(entries) == [
         'raw_pixels',
         'untrained',
         'hebbian',
         'backprop',
-        'published_setting',
         'patches',
         'gaussian',
+        'published_setting',
     ]
     (layer,), (twin,), (published,) = (entries[row].net for row in ('hebbian', 'backprop', 'published_setting'))
     assert entries['untrained'].net == (layer,) and not entries['untrained'].stages
@@ -73,8 +73,8 @@ def test_rows_are_what_they_say():
     assert not entries['patches'].stages and not entries['gaussian'].stages
     assert twin.patch_transform is published.patch_transform is layers.raw is not layer.patch_transform
     assert entries['published_setting'].p == 4 and published.rule == rules.krotov(4, 0.4, 4.0)
-    assert krotov_mnist.build_entries(krotov_mnist.DIGITS, images, 3)['hebbian'].net[0].window.size is None
-    entries = krotov_mnist.build_entries(krotov_mnist.MNIST, np.zeros((1000, 8, 8, 1), np.uint8), 3)
+    assert krotov_mnist.build_entries(krotov_mnist.PRESETS['digits'], images, 3)['hebbian'].net[0].window.size is None
+    entries = krotov_mnist.build_entries(krotov_mnist.PRESETS['mnist'], np.zeros((1000, 8, 8, 1), np.uint8), 3)
     assert {row: entry.paper for row, entry in entries.items() if entry.paper} == {'hebbian': 98.54}
 
 
@@ -126,7 +126,7 @@ def test_weights_are_refused_before_the_first_hour_where_nothing_can_write_them(
 
 
 def test_classifiers_are_fitted_by_devices_of_their_own_process_alone():
-    settings = dataclasses.replace(krotov_mnist.DIGITS, devices=2)
+    settings = dataclasses.replace(krotov_mnist.PRESETS['digits'], devices=2)
     assert settings.probe_mesh() == settings.mesh() == settings.gradient['mesh'] and settings.mesh().size == 2
     assert dataclasses.replace(settings, distributed=True).probe_mesh() is None
 
@@ -141,10 +141,13 @@ def test_help_explains_every_setting(script, capsys):
 
 
 def test_presets_are_those_of_the_data_set():
-    assert (fashion_mnist_cnn.IMAGES.pool, fashion_mnist_cnn.DIGITS.pool) == (4, 3)
+    assert [fashion_mnist_cnn.PRESETS[name].pool for name in ('fashion_mnist', 'digits')] == [4, 3]
     assert krotov_mnist.PRESETS['mnist'].start == 'patches' and next(iter(krotov_mnist.PRESETS)) == 'mnist'
-    assert all(settings.dataset == name for name, settings in fashion_mnist_cnn.PRESETS.items())
-    assert fashion_mnist_cnn.IMAGES.schedule.stop_after == 5 and fashion_mnist_cnn.IMAGES.backprop_schedule.average == 1
+    for network, script in (('cnn', fashion_mnist_cnn), ('dense', krotov_mnist)):
+        for name, settings in script.PRESETS.items():
+            chosen = presets.TUNED[network][name]
+            assert settings.dataset == name and settings.seeds == chosen['seeds']
+            assert (settings.schedule, settings.backprop_schedule) == (chosen['head'], chosen['twin'])
 
 
 def test_a_damaged_data_file_is_named(tmp_path):
