@@ -72,7 +72,6 @@ def run(experiment: Callable, defaults: Any, argv: Sequence[str] | None, prog: s
     def command(settings, console) -> bool:
         if isinstance(defaults, Mapping):
             refuse_unknown('dataset', settings.dataset, defaults)
-        flags.check_settings(settings)
         paths = [getattr(settings, name, None) for name in ('json', 'markdown', 'figure', 'curves')]
         files.check_writable(*paths)
         plots.check_figure_format(*paths[2:])
@@ -217,7 +216,8 @@ def classifier_entries(
     how = {'power': settings.power, 'pool': pool, 'dropout': settings.dropout}
     build_head = functools.partial(readout.linear_head, classes, **how)
     check_fits((layer, build_head()), shape)
-    how = {'epochs': settings.epochs, 'batch': settings.batch, 'start': presets.STARTS[settings.start], 'p': settings.p}
+    start = presets.FIRST_WEIGHTS[settings.start]
+    how = {'epochs': settings.epochs, 'batch': settings.batch, 'start': start, 'p': settings.p}
     how |= {'threshold': settings.threshold, 'twin_seeds': settings.backprop_seeds, **settings.gradient}
     entries = comparison.under_head(layer, build_head, settings.schedule, settings.backprop_schedule, **how)
     entries |= {row: entries['hebbian']._replace(net=(other,), p=p) for row, (other, p) in more.items()}

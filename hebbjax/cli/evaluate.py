@@ -39,16 +39,13 @@ class Evaluate(Source):
 
 def run_evaluate(settings: Evaluate, console: Console) -> None:
     """Fit the classifiers, then read the test split, report, and write evaluation.json."""
-    flags.check_settings(settings)
     run_settings, about = read_run(settings.folder, settings.data_dir)
     run_folder.check_output(folder := settings.out or settings.folder)
     given = {name: value for name in ('readout', 'head_epochs') if (value := getattr(settings, name)) is not None}
     run_settings = dataclasses.replace(run_settings, **given)
     if settings.dataset is None:
         settings.of_run(run_settings)
-        start = run_settings.start(console, about)
-        net, first, data_settings = start.net, start.state, start.settings
-        train, validation, names = start.train, start.validation, start.names
+        data_settings, net, first, train, validation, _, names = run_settings.start(console, about)
     else:  # their images, and of the run the network alone
         places = {field.name: getattr(settings, field.name) for field in dataclasses.fields(Source)}
         other = dataclasses.replace(run_settings, **places, images=None)

@@ -18,7 +18,7 @@ from hebbjax.interop.export import check_weights_path
 from hebbjax.layers import LayerState, Network
 from hebbjax.readout.blocks import block_size, over_blocks
 from hebbjax.support import files
-from hebbjax.support.checks import check_choice, require
+from hebbjax.support.checks import check_choice, check_count, require
 from hebbjax.support.moments import WIDE, is_wide
 from hebbjax.training import presets
 from hebbjax.training.comparison import initial_state
@@ -50,7 +50,6 @@ class Features(Source):
 
 def run_features(settings: Features, console: Console) -> None:
     """Find or train a network, and write what it answers to all images."""
-    flags.check_settings(settings)
     ending = settings.out.suffix
     check_choice(f'ending of {settings.out.name}', ending, ('.npz', '.npy'))
     beside = settings.out.with_name(f'{settings.out.stem}-labels.npy')
@@ -103,7 +102,7 @@ def from_recipe(settings: Features, images: Array, console: Console) -> tuple[Ne
         require(len(given['features']) == 1, '--features of krotov are one number, the neurons of its layer.')
         given['features'] = given['features'][0]
     recipe = presets.recipe(name, images, **given)
-    check_upto(settings, recipe.net)
+    check_count('--upto', settings.upto or 1, 1, len(recipe.net))
     check_fits(recipe.net, images.shape[1:])
     state = initial_state(recipe, jax.random.key(settings.seed), images)
     if settings.weights is not None:
@@ -121,14 +120,9 @@ def from_run(settings: Features, run: Watched, about: dict, images: Array) -> tu
     """Read a run's network from a checkpoint."""
     check_shape(images.shape[1:], about)
     net, first = begin_again(run, about)
-    check_upto(settings, net)
+    check_count('--upto', settings.upto or 1, 1, len(net))
     checkpoints = training.Checkpoints(settings.run / run_folder.CHECKPOINTS)
     return net, training.resume(checkpoints, first, settings.epoch)[0].layers
-
-
-def check_upto(settings: Features, net: Network) -> None:
-    """Refuse to pass through more layers than there are."""
-    require((settings.upto or 1) <= len(net), f'--upto {settings.upto} is more than the {len(net)} layers; use fewer.')
 
 
 def probe(arrays: Mapping[str, np.ndarray], share: float) -> str:
@@ -136,12 +130,11 @@ def probe(arrays: Mapping[str, np.ndarray], share: float) -> str:
     features, labels = arrays['features'], arrays['labels']
     if is_wide(features.shape[1]):
         return f'not fitted, {features.shape[1]} features are more than the {WIDE} of ridge regression here'
-    try:
-        parts = hold_out(labels, len(labels), share, seed=1) if 'test_labels' not in arrays else ()
-    except ValueError as error:  # too few for their classes
-        return f'not fitted, {error}'
-    train, test = ((features[part], labels[part]) for part in parts) if parts else (
-        (features, labels), (arrays['test_features'], arrays['test_labels'])
-    )  # fmt: skip
+    train, test = (features, labels), (arrays.get('test_features'), arrays.get('test_labels'))
+    if test[1] is None:
+        try:
+            train, test = ((features[part], labels[part]) for part in hold_out(labels, len(labels), share, seed=1))
+        except ValueError as error:  # too few for their classes
+            return f'not fitted, {error}'
     model = readout.fit_ridge([train], classes=int(labels.max()) + 1)
     return f'{100 * readout.linear_accuracy(model, [test]):.2f} % of {len(test[1])} held-out images'

@@ -84,8 +84,7 @@ def with_cache(kind: type) -> type:
     cache = Annotated[FOLDER, tyro.conf.arg(help=help_text)]
     field = 'compilation_cache', cache, dataclasses.field(default=None, kw_only=True)
     same = {name: getattr(kind, name) for name in ('__doc__', '__module__', '__qualname__')}  # where help is read from
-    frozen = kind.__dataclass_params__.frozen
-    return dataclasses.make_dataclass(kind.__name__, [field], bases=(kind,), frozen=frozen, namespace=same)
+    return dataclasses.make_dataclass(kind.__name__, [field], bases=(kind,), frozen=True, namespace=same)
 
 
 def keep_programs(folder: pathlib.Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
-from hebbjax.cli import launch
+from hebbjax.cli import flags, launch
 from hebbjax.cli.output import lasting_output, make_console
 from hebbjax.support.checks import check_choice
 from hebbjax.support.signals import listen
@@ -88,6 +88,7 @@ def run_command(settings, command: Callable, argv: Sequence[str], prog: str) -> 
             if (folder := chosen.pop('compilation_cache')) is not None:
                 launch.keep_programs(folder)
             chosen = kind(**chosen)
+            flags.check_settings(chosen)
             launch.start(chosen)
             is_interrupted = command(chosen, make_console()) is True
         except (ValueError, OSError, ImportError, RuntimeError, AssertionError, MemoryError) as error:

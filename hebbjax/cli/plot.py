@@ -47,7 +47,6 @@ class Drawn(NamedTuple):
 
 def run_plot(settings: Plot, console: Console) -> None:
     """Draw every picture there is material for, all of them or none."""
-    flags.check_settings(settings)
     plots.check_figure_format(pathlib.Path(f'x.{settings.format}'))
     run = read_run(settings.folder, None)
     run_folder.check_output(folder := settings.out or settings.folder / run_folder.PICTURES)

@@ -108,7 +108,6 @@ class OnData(Source):
 
         -> settings with nothing left out, images to learn from and to choose by, names of classes
         """
-        flags.check_settings(self)
         is_own = self.dataset not in data.NAMES
         images, labels, names, _ = self.read('train', console)
         if self.images is not None and self.images < len(images):

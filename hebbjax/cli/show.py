@@ -37,7 +37,6 @@ class Show:
 
 def run_show(settings: Show, console: Console) -> None:
     """Draw the run and write the page, whole or not at all; say where it lies."""
-    flags.check_settings(settings)
     run, out = read_run(settings.folder, None), settings.out or settings.folder / REPORT
     files.check_writable(out)
     page = render(plot.draw_run(*run, settings.epoch, settings.count, out.parent, apart=True), settings)
@@ -87,14 +86,11 @@ def say_missing(run: plot.Drawn, rows: list[dict], settings: Show) -> Iterator[t
         yield f'{total - epoch} of {total} epochs were not trained.', f'hebbjax train --resume {folder}'
     if not run.about['classes']:
         return  # nothing can be judged
-    at = '' if settings.epoch is None else f' --epoch {epoch}'
-    judged_epoch = run.evaluation['config']['epoch'] if rows else None
+    judge = f'hebbjax evaluate {folder}' + ('' if settings.epoch is None else f' --epoch {epoch}')
     if not rows:
-        words = 'No classifier has judged this run yet, so test accuracies and confusions are missing.'
-        yield words, f'hebbjax evaluate {folder}{at}'
-    elif judged_epoch != epoch:
-        words = f'Accuracies and confusions are those of epoch {judged_epoch}, all else of epoch {epoch}.'
-        yield words, f'hebbjax evaluate {folder}{at}'
+        yield 'No classifier has judged this run yet, so test accuracies and confusions are missing.', judge
+    elif (judged := run.evaluation['config']['epoch']) != epoch:
+        yield f'Accuracies and confusions are those of epoch {judged}, all else of epoch {epoch}.', judge
 
 
 def last_metrics(history: Sequence[Mapping[str, float]]) -> dict[str, dict[str, str]]:

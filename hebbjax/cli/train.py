@@ -142,7 +142,6 @@ def without_labels(settings: Watched, console: Console) -> Watched:
 
 def resume_run(settings: Resume, console: Console) -> bool:
     """Go on with a run from a checkpoint; from the beginning, if it has none yet."""
-    flags.check_settings(settings)
     folder = settings.resume
     mesh, (run_settings, about) = settings.mesh(), read_run(folder, settings.data_dir)
     with run_folder.held(folder):

@@ -73,8 +73,10 @@ def read_examples(
             example = examples[index]
             if isinstance(example, Mapping):
                 image, label = (example.get(key) if key is not None else None for key in keys or (None, None))
-            else:
-                image, label = (example[0], example[1]) if _is_pair(example) else (example, None)
+            else:  # (image, label), or an image, which may have two rows
+                is_pair = isinstance(example, tuple | list) and len(example) == 2
+                is_pair = is_pair and (hasattr(example[0], 'getbands') or np.ndim(example[0]) >= 2)
+                image, label = (example[0], example[1]) if is_pair else (example, None)
             labels.append(label if isinstance(label, str) or label is None else to_numpy(label))
             if hasattr(image, 'getbands'):  # pillow's
                 yield f'image {index}', pictures.decode(image, conversions)
@@ -87,13 +89,6 @@ def read_examples(
     missing = sum(label is None for label in labels)
     require(missing in (0, len(labels)), f'{missing} of {len(labels)} examples have no label; leave these out.')
     return Found(images, None if missing else labels, _class_names(examples, keys))
-
-
-def _is_pair(example) -> bool:
-    """Whether this is (image, label), and not an image of two rows."""
-    if not isinstance(example, tuple | list) or len(example) != 2:
-        return False
-    return hasattr(example[0], 'getbands') or np.ndim(example[0]) >= 2
 
 
 def _class_names(examples, keys) -> tuple[str, ...]:

@@ -45,9 +45,7 @@ def update_layer(
         dw, rule = layer.rule.finalize(stats, state.w, state.rule)  # [N, D]
     change, opt = layer.tx.update(dw, state.opt, state.w)
     w = state.w + change
-    threshold = state.threshold
-    if layer.homeostasis is not None:
-        threshold = layer.homeostasis.adapt(threshold, stats)
+    threshold = state.threshold if layer.homeostasis is None else layer.homeostasis.adapt(state.threshold, stats)
     lateral = None if layer.lateral is None else layer.lateral.adapt(state.lateral, stats)
     state = state._replace(w=w, rule=rule, opt=opt, threshold=threshold, pre=pre, post=post, lateral=lateral)
     moved = [jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves((threshold, pre, post, lateral))]

@@ -64,11 +64,10 @@ def take_apart(layer: Layer, state: LayerState) -> tuple[LayerParams, LayerStats
 
 def put_together(params: LayerParams, stats: LayerStats, state: LayerState | None = None) -> LayerState:
     """Make a layer's state of both; what a rule and an optimizer had stays that of a state, if one is given."""
-    state = LayerState(params.w, (), ()) if state is None else state
+    rule, opt = ((), ()) if state is None else (state.rule, state.opt)
     threshold = stats.threshold if params.threshold is None else params.threshold
     pre, post = (tuple(map(PartState, *chains)) for chains in ((params.pre, stats.pre), (params.post, stats.post)))
-    own = {'made_for': stats.made_for, 'lateral': stats.lateral}
-    return state._replace(w=params.w, threshold=threshold, pre=pre, post=post, **own)
+    return LayerState(params.w, rule, opt, threshold, pre, post, stats.made_for, stats.lateral)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -35,11 +35,10 @@ class Shards:
     read: Callable[[int], Any]  # number -> (images [b, H, W, C], labels [b] or None), and what `data.Reading` adds
     count: int  # of parts
     class_count: int | None = None  # where it is known without reading everything
-    first: tuple = dataclasses.field(init=False, repr=False)  # what parts are like: shape, dtype, labelled, classes
+    first: Any = dataclasses.field(default=None, init=False, repr=False)  # of parts: shape, dtype, labelled, classes
 
     def __post_init__(self) -> None:
         check_count('count', self.count)
-        object.__setattr__(self, 'first', None)
         object.__setattr__(self, 'first', self._read(0)[1])
 
     @property

@@ -16,8 +16,6 @@ from hebbjax.support.shards import Shards, parts_of
 from hebbjax.training.loop import Callback, CallbackContext
 from hebbjax.training.parallel import count_seeds, take_seed
 
-TRAIN_IMAGES = 10_000  # that a training accuracy is computed of
-
 
 def every_epochs(epochs: int, callback: Callback) -> Callback:
     """Call another callback every so many epochs, in the first one, and where a stage ends."""
@@ -46,7 +44,8 @@ def evaluate(
     The classifier is a `probe`, `readout.ridge_probe(mesh=mesh)` (None) or `readout.gradient_probe(head, schedule)`.
     Never judge by the test set: its turn comes once, at the end.
     """
-    from hebbjax.readout import probe_accuracy, ridge_probe  # late: steps need no readout
+    from hebbjax.readout import ridge_probe  # late: steps need no readout
+    from hebbjax.training.comparison import judge
 
     whole = [] if isinstance(train, Shards) else [('train', train)]  # parts are read when their turn comes
     for split, pair in (*whole, ('validation', validation)):
@@ -63,8 +62,8 @@ def evaluate(
             state = context.state if seeds is None else take_seed(context.state, number)
             key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0xE7A1)
             probe = fit_probe(context.net, state.layers, key, train, validation)
-            judged = (part[:TRAIN_IMAGES] for part in parts_of(train)[0]), validation
-            accuracies.append([probe_accuracy(probe, *data) for data in judged])
+            judged = judge(probe, parts_of(train)[0], validation)
+            accuracies.append((judged.train_accuracy, judged.validation_accuracy))
         for split, accuracy in zip(('train', 'validation'), np.mean(accuracies, axis=0)):
             context.metrics[f'{split}_{name}'] = float(accuracy)
         context.metrics['evaluate_seconds'] = time.perf_counter() - started

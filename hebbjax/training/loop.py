@@ -163,8 +163,7 @@ def fit(
     programs = [dataclasses.replace(other, count=program.count) for other in programs]
     if seeds is not None:
         at_once = seeds_at_once or (1 if jax.default_backend() == 'cpu' else seeds)
-        how = {'mesh': seed_mesh, 'donate': not several}
-        programs = [parallel.over_seeds(epoch, at_once, **how) for epoch in programs]
+        programs = [parallel.over_seeds(epoch, at_once, seed_mesh, donate=not several) for epoch in programs]
 
     if several:
         if jax.process_index():

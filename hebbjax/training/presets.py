@@ -57,7 +57,7 @@ TUNED = {
     'cnn': {'digits': CNN_DIGITS, 'mnist': CNN, 'fashion_mnist': CNN, 'cifar10': CNN | CIFAR10},
     'dense': {'digits': DENSE_DIGITS, 'mnist': DENSE_MNIST, 'fashion_mnist': DENSE, 'cifar10': DENSE | CIFAR10},
 }
-STARTS = {'drawn': None, 'patches': from_patches}  # first weights of the lowest layer
+FIRST_WEIGHTS = {'drawn': None, 'patches': from_patches}  # of the lowest layer
 SMALL, FEW, STEPS = 12, 20_000, 600  # pixels a side and images, up to which they are; steps that few are learned in
 
 
@@ -103,13 +103,13 @@ def recipe(name: str, images: Array, **settings: Any) -> Recipe:
     full = {'start': 'drawn'} | chosen | settings
     fits = name == 'krotov' or isinstance(full.get('features', ()), tuple | list)
     checks.require(fits, f'{name} has layers, and features={full.get("features")} is no tuple of their neurons.')
-    checks.check_choice('start', full['start'], STARTS)
+    checks.check_choice('start', full['start'], FIRST_WEIGHTS)
     checks.check_count('epochs', full['epochs'])
     checks.check_count('batch', full['batch'], 1, count)
     steps = count // full['batch'] * (1 if name == 'krotov' else full['epochs'])  # of an epoch, or of all
     net = build(**settings_of(build, full | {'steps': steps, 'images': images}))
     net = net if isinstance(net, tuple) else (net,)
-    return Recipe(net, full['epochs'], full['batch'], augment, STARTS[full['start']])
+    return Recipe(net, full['epochs'], full['batch'], augment, FIRST_WEIGHTS[full['start']])
 
 
 def settings_of(build: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,8 +188,7 @@ def miconi_network(
         whitening = data.fit_whitening(images, **data.WHITENING_SETTINGS['miconi_notebook'])
         first = functools.partial(data.whiten, whitening), standardise
     net, rule = [], rules.instar(1, reduce=rules.sum_over_patches)
-    post, homeostasis = (triangle, avg_pool(2)), Homeostasis(winners=1)
-    how = {'patch_transform': raw, 'post': post, 'homeostasis': homeostasis}
+    how = {'patch_transform': raw, 'post': (triangle, avg_pool(2)), 'homeostasis': Homeostasis(winners=1)}
     published = zip(features, (5, 3, 3), (1e-4, 1e-4, 1e-3), (1.0, 0.01, 0.01), (first, (), ()))
     for neurons, size, published_rate, density, white in published:
         rates = optax.constant_schedule(0.0), optax.constant_schedule(rate * published_rate)

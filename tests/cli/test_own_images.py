@@ -163,7 +163,7 @@ def test_images_without_labels_are_learned_from_and_not_judged(tmp_path, call, m
         (['--out', 'nowhere/features.npz'], 'no folder'),
         (['--run', 'a', '--weights', 'b.npz'], 'is as it was trained; leave --weights out'),
         (['--run', 'a', '--epochs', '2', '--recipe', 'miconi'], 'leave --recipe, --epochs out'),
-        (['--upto', '2', *SIZES], '--upto 2 is more than the 1 layers'),
+        (['--upto', '2', *SIZES], '--upto=2 is out of range; use a whole number from 1 to 1.'),
         (['--features', '3', '4'], '--features of krotov are one number'),
         (['--dataset', 'nowhere'], 'nowhere'),
         (['--run', 'nowhere'], 'nowhere is no run folder'),
