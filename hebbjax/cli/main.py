@@ -11,7 +11,7 @@ import tyro
 
 from hebbjax.cli import flags, launch
 from hebbjax.cli.output import lasting_output, make_console
-from hebbjax.support.checks import check_choice
+from hebbjax.support.checks import check_choice, require
 from hebbjax.support.signals import listen
 
 COMMANDS = ('compare', 'train', 'evaluate', 'plot', 'show', 'features', 'data')
@@ -89,6 +89,9 @@ def run_command(settings, command: Callable, argv: Sequence[str], prog: str) -> 
                 launch.keep_programs(folder)
             chosen = kind(**chosen)
             flags.check_settings(chosen)
+            for name, value in vars(chosen).items():
+                is_lost = isinstance(value, tuple) and argv.count(flags.flag(name)) > 1  # the last alone counts
+                require(not is_lost, f'{flags.flag(name)} is given twice; name all its values behind one.')
             launch.start(chosen)
             is_interrupted = command(chosen, make_console()) is True
         except (ValueError, OSError, ImportError, RuntimeError, AssertionError, MemoryError) as error:

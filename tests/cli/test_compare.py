@@ -97,6 +97,7 @@ BAD = [
     (['--patch-transform', 'sideways'], "--patch-transform='sideways' is unknown"),
     (['--precision', 'int4'], "--precision='int4' is unknown; there are highest"),
     (['--rows', 'hebian'], "--rows[0]='hebian' is unknown"),
+    (['--rows', 'hebbian', '--rows', 'untrained'], '--rows is given twice; name all its values behind one.'),
     (['--maximum', 'world'], "--maximum='world' is unknown; there are layer, unit."),
     (['--output', 'nothing'], "--output='nothing' is unknown; there are weights, effective"),
     (['--validation', '1.5'], '--validation=1.5 is out of range; use a finite number > 0 and'),
