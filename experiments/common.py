@@ -31,6 +31,7 @@ __all__ = [
     'check_fits',
     'classifier_entries',
     'compare',
+    'draw_margins',
     'hebbian_layer',
     'load',
     'load_train',
@@ -339,6 +340,15 @@ def measure_cells(values: Sequence[float]) -> str:
 def write_report(settings, rows: Sequence[comparison.ResultRow], interrupted: bool = False) -> None:
     """Write rows, settings, versions and the device as JSON, if a file is asked for: whole or not at all."""
     tables.write_report(settings.json, flags.settings_json(settings), rows, interrupted)
+
+
+def draw_margins(rows: Sequence[Mapping[str, Any]]):
+    """Draw accuracies along an axis, a line for each kind of filters, of rows as reports of `margins.py` have them."""
+    lines = {}
+    for row in rows:
+        lines.setdefault(row['kind'], {})[row['at']] = row['test_accuracy']
+    over = {'neurons': 'neurons', 'depth': 'layer', 'labels': 'labels per class'}[rows[0]['axis']]
+    return plots.margin_curves(lines, over=over, title='CIFAR-10')
 
 
 def write_figure(path: pathlib.Path | None, figure) -> None:

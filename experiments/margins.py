@@ -30,7 +30,7 @@ import kernel_cifar10
 import numpy as np
 import winners
 
-from hebbjax import Window, data, init, interop, layers, plots, readout
+from hebbjax import Window, data, init, interop, layers, readout
 from hebbjax.cli import flags
 from hebbjax.layers import initializers
 from hebbjax.readout.blocks import over_blocks
@@ -168,14 +168,11 @@ def experiment(config: Config) -> bool:
         raise KeyboardInterrupt
     test = prepare(tuple(map(jax.device_put, common.load('cifar10', 'test', config.data_dir))))
     rows = comparison.score_entries(entries, trained, test)
-    lines = {}
     for row in rows:
         kind, at = row.row.split(', ')
         row.more |= {'kind': kind, 'axis': config.axis, 'at': int(at)}
-        lines.setdefault(kind, {})[int(at)] = row.test_accuracy
     common.report(config, rows, f'CIFAR-10 over {config.axis}, accuracy in percent', {}, interrupted)
-    over = {'neurons': 'neurons', 'depth': 'layer', 'labels': 'labels per class'}[config.axis]
-    common.write_figure(config.figure, plots.margin_curves(lines, over=over, title='CIFAR-10'))
+    common.write_figure(config.figure, common.draw_margins([row.as_json() for row in rows]))
     return interrupted
 
 

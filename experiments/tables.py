@@ -1,17 +1,20 @@
 """Write the tables of RESULTS.md and README.md from the JSON files in results/, so that no figure is typed by hand.
 
 python experiments/tables.py     # fills every `<!-- table: a.json b.json -->`, or `CONTROLS`, ... `<!-- end -->`
+
+Pictures of what several commands measured are drawn as well.
 """
 
+import functools
 import json
 import pathlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from statistics import fmean
 
 from amato_cifar10 import tables as amato_tables
-from common import beside_paper, markdown, measure_cells
+from common import beside_paper, draw_margins, markdown, measure_cells, write_figure
 
 from hebbjax.cli.tables import mean_std
 
@@ -47,18 +50,22 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
     "CIFAR-10, this beside SoftHebb's third layer": ('', '', 'kernel_256_beside learned', ''),
     'CIFAR-10, this beside two SoftHebb networks': ('', '', 'kernel_256_beside_two learned', ''),
 }  # fmt: skip
+PICTURES = {'margins_labels.png': ('margins_labels.json', 'margins_labels_backprop.json')}
 
 
 def fill_tables(text: str, folder: pathlib.Path) -> str:
     """Make the tables of a document anew, from the JSON files in a folder that it names."""
-
-    def read(names) -> list[dict]:
-        return [json.loads((folder / name).read_text()) for name in names]
+    read = functools.partial(read_reports, folder)
 
     def fill(mark: re.Match) -> str:
         return mark[1] + (lay_out_controls(read) if mark[2] == 'CONTROLS' else lay_out(read(mark[2].split()))) + mark[3]
 
     return MARKED.sub(fill, text)
+
+
+def read_reports(folder: pathlib.Path, names: Iterable[str]) -> list[dict]:
+    """Read what commands wrote."""
+    return [json.loads((folder / name).read_text()) for name in names]
 
 
 def lay_out_controls(read: Callable) -> str:
@@ -158,6 +165,8 @@ def main(argv: list[str]) -> int:
         return 0 if argv[0] in ('-h', '--help') else 2
     for document in DOCUMENTS:
         document.write_text(fill_tables(document.read_text(), HERE / 'results'))
+    for picture, files in PICTURES.items():
+        write_figure(HERE / 'pictures' / picture, draw_margins(join_seeds(read_reports(HERE / 'results', files))))
     return 0
 
 

@@ -67,7 +67,7 @@ def scale_by_norm_gap(radius: float = 1.0, power: float = 0.5) -> optax.Gradient
 
     def scale(dw, w):
         checks.require(w is not None, 'scale_by_norm_gap() needs the weights; call update(dw, state, w).')
-        return (jnp.abs(jnp.linalg.norm(w, axis=-1, keepdims=True) - radius) + GAP) ** power * dw
+        return (jnp.abs(optax.safe_norm(w, 0.0, axis=-1, keepdims=True) - radius) + GAP) ** power * dw
 
     return optax.stateless_with_tree_map(scale)
 
@@ -77,8 +77,8 @@ def project_unit_rows() -> optax.GradientTransformation:
 
     def project(dw, w):
         checks.require(w is not None, 'project_unit_rows() needs the weights it projects; call update(dw, state, w).')
-        length = jnp.linalg.norm(w + dw, axis=-1, keepdims=True)
-        # a row that would become all zero stays where it is; NaN passes, to be found in the weights
+        length = optax.safe_norm(w + dw, 0.0, axis=-1, keepdims=True)
+        # a row that would become all zero stays where it is, without a slope; NaN passes, to be found in the weights
         return jnp.where(length == 0, 0, (w + dw) / jnp.where(length == 0, 1, length) - w)
 
     return optax.stateless_with_tree_map(project)

@@ -113,6 +113,13 @@ def test_project_unit_rows_ends_every_step_on_the_sphere(rng):
         transforms.project_unit_rows().update(dw, optax.EmptyState())
 
 
+@pytest.mark.parametrize('tx', [transforms.project_unit_rows(), transforms.scale_by_norm_gap()])
+def test_a_row_of_zeros_has_no_slope_in_place_of_nan(tx):
+    w = jnp.array([[0.0, 0.0], [3.0, 4.0]])
+    slopes = jax.grad(lambda dw, w: once(tx, dw, w)[:, 0].sum(), (0, 1))(jnp.zeros((2, 2)), w)
+    assert np.isfinite(slopes).all()
+
+
 def test_pruned_connections_stay_pruned_and_rows_stay_at_length_1(rng):
     """Masks are data: under vmap every seed has its own."""
     w = (rng.normal(size=(2, 5, 12)) * (rng.random((2, 5, 12)) < 0.3)).astype(np.float32)

@@ -150,7 +150,7 @@ class Krotov(OnData):
     def tuned(self, images: Array | None = None) -> dict:
         """Give the settings that were chosen for the data set, else for images like these; none without images."""
         known = TUNED[self.network].get(self.dataset)
-        unknown = {} if images is None else settings_by_size(self.network, images.shape[1:], len(images))
+        unknown = {} if images is None else settings_by_size(self.network, images.shape[1:], len(images), self.window)
         return unknown if known is None else known
 
     def resolve(self, images: Array | None = None) -> Self:

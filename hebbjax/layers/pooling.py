@@ -23,6 +23,7 @@ class Pool:
     pools = True  # as all that does says, so that monitors look before it
 
     def __post_init__(self) -> None:
+        checks.check_choice('kind', self.kind, ('max', 'avg'))
         checks.check_count('size', self.size)
         checks.check_count('stride', self.size if self.stride is None else self.stride)
         checks.check_count('padding', self.padding, 0, self.size // 2)  # no block of nothing but padding

@@ -101,7 +101,7 @@ def pooled_drives(layer: Layer, w: Array, images: Array, pool: int = 1, scale: A
     # mean(u_i) = w_i . mean(x), mean(u_i^2) = w_i' mean(x x') w_i
     x, einsum = x.reshape(batch, height * width, -1), functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
     half = einsum('bde,ne->bnd', einsum('bpd,bpe->bde', x, x) / x.shape[1], effective)
-    mean, square = matmul_drives(layer, x.mean(1), effective), einsum('bnd,nd->bn', half, effective)  # [B, N]
+    mean, square = einsum('bd,nd->bn', x.mean(1), effective), einsum('bnd,nd->bn', half, effective)  # [B, N]
     return PooledDrives(high if sign is None else sign[None, None] * high, low, mean, square)
 
 

@@ -51,9 +51,9 @@ def quadrants(maps: Array) -> Array:
 @devices.by_rows
 @specs.compiled_once('net')
 def probe_features(net: Network, states: tuple[LayerState, ...], images: Array) -> Array:
-    """Compute what the highest layer answers, one number per neuron, or four where its answers are a map.
+    """Compute what the highest layer answers: of a map of 2 x 2 positions or more, four numbers per neuron, else all.
 
-    Of a map [B, H, W, N] the means over its quadrants are taken (Miconi 2021, 2.5). -> [B, F].
+    Of such a map [B, H, W, N] the means over its quadrants are taken (Miconi 2021, 2.5). -> [B, F].
     """
     x = _highest_maps(net, states, images)
     return quadrants(x) if min(x.shape[1:3]) >= 2 else x.reshape(len(x), -1)

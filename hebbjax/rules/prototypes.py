@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from hebbjax.base import Array, Competing, Credit, Key, LearningRule, State, UpdateStats
 from hebbjax.rules.local import Reduction, count_wins, from_leak, local, mean_over_credit, mean_over_patches, unit_rows
@@ -48,7 +49,7 @@ def instar(compete: Competing = 1, *, metric: str = 'dot', reduce: Reduction = m
         return rule
 
     def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
-        length = jnp.linalg.norm(x, axis=1, keepdims=True)  # [P, 1]
+        length = optax.safe_norm(x, 0.0, axis=1, keepdims=True)  # [P, 1]
         cosine = u / jnp.where(length == 0, 1, length)  # [P, N]; u of unit rows
         if compete is not None:  # nobody competes for a patch of no direction; a NaN has one, and is found in w
             teacher = jnp.where(length == 0, 0, 1 if teacher is None else teacher).astype(u.dtype)

@@ -106,9 +106,8 @@ def check_memory(size: int, what: str, way: str, room: int | None = None) -> Non
 def check_key(key) -> None:
     """Refuse what is not one random key."""
     dtype, shape = getattr(key, 'dtype', None), getattr(key, 'shape', None)
-    is_typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    is_key = shape == () if is_typed else dtype == np.uint32 and shape == (2,)  # the second: jax.random.PRNGKey
-    require(is_key, f'one key is wanted, such as jax.random.key(0), not {show(key)}; map over several by jax.vmap.')
+    is_one = shape == () if is_key(key) else dtype == np.uint32 and shape == (2,)  # the second: jax.random.PRNGKey
+    require(is_one, f'one key is wanted, such as jax.random.key(0), not {show(key)}; map over several by jax.vmap.')
 
 
 def check_image_shape(image_shape, is_map: bool = False) -> tuple[int, int, int]:

@@ -104,9 +104,8 @@ def under_head(
     hebbian = untrained._replace(stages=(Stage(epochs),), batch=batch)
     # the twin is what a deep-learning user would build: unprepared patches, predicted with w, drawn by fan-in
     twin = dataclasses.replace(layer, patch_transform=raw, output='weights', init=fan_in)
-    pixels = make_head(norm=False, power=None, pool=None, dropout=0.0)
     return {
-        'raw_pixels': Entry((), probe(pixels, schedule)),
+        'raw_pixels': Entry((), probe(make_head(norm=False, power=None, pool=None, dropout=0.0), schedule)),
         'untrained': untrained,
         'hebbian': hebbian,
         'backprop': Entry((twin,), probe(make_head(), twin_schedule, 0), seeds=twin_seeds, p=p),

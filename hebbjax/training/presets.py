@@ -91,8 +91,8 @@ def recipe(name: str, images: Array, **settings: Any) -> Recipe:
     count, image_shape = len(checks.check_images(images)), tuple(images.shape[1:])
     augment, build = None, softhebb_network
     if name == 'krotov':
-        window, build = settings.get('window', min(image_shape[:2]) // 5), krotov_layer
-        chosen = settings_by_size('cnn' if window else 'dense', image_shape, count)
+        kind, build = 'cnn' if settings.get('window', min(image_shape[:2]) // 5) else 'dense', krotov_layer
+        chosen = settings_by_size(kind, image_shape, count, settings.get('window'))
     elif name == 'miconi':
         chosen, augment, build = {'epochs': 20, 'batch': min(100, count)}, data.random_flip, miconi_network
     else:
@@ -117,7 +117,7 @@ def settings_of(build: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: given[name] for name in inspect.signature(build).parameters if name in given}
 
 
-def settings_by_size(network: str, image_shape: Shape, count: int) -> dict[str, Any]:
+def settings_by_size(network: str, image_shape: Shape, count: int, window: int | None = None) -> dict[str, Any]:
     """Choose settings of a 'cnn' or 'dense' network for images of no known data set, by their size and number.
 
     Windows, pooling blocks and batches fit; about 6 x 6 maxima of each neuron are left, as of Fashion-MNIST. Few images
@@ -127,7 +127,8 @@ def settings_by_size(network: str, image_shape: Shape, count: int) -> dict[str, 
     side = min(checks.check_image_shape(image_shape)[:2])
     chosen = TUNED[network]['digits' if side <= SMALL else 'fashion_mnist']
     if network == 'cnn':
-        window = min(chosen['window'], side)
+        checks.check_count('window', window or chosen['window'])
+        window = min(window or chosen['window'], side)
         maxima = 4 if count < FEW else 6  # a side; on 2,000 images 4 are as good
         pool = chosen['pool'] if side <= SMALL else max(1, round((side - window + 1) / maxima))
         chosen = chosen | {'window': window, 'pool': min(pool, side - window + 1)}

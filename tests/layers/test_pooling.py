@@ -42,6 +42,11 @@ def test_blocks_side_by_side_and_as_any_others_are_the_same(rng):
     assert pooling.max_pool(2) == pooling.max_pool(2, 2) and not pooling.max_pool(2, 1).tiles
 
 
+def test_a_kind_that_nobody_knows_is_refused():
+    with pytest.raises(ValueError, match=r"kind='mean' is unknown; there are max, avg\."):
+        pooling.Pool(2, 'mean')
+
+
 def test_padding_of_more_than_half_a_block_is_refused():
     with pytest.raises(ValueError, match='padding=2 is out of range; use a whole number from 0 to 1'):
         pooling.max_pool(3, 1, 2)

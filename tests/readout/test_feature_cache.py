@@ -96,6 +96,16 @@ def test_pooled_drives_are_answered_and_learned_from_as_whole_maps(name, form, i
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.parametrize('precision', ['highest', 'bfloat16'])
+def test_variance_is_right_of_drives_far_from_zero_whatever_they_are_rounded_to(precision, w):
+    """`mean(u^2) - mean(u)^2` is of two moments that were rounded alike."""
+    images = 0.9 + 0.02 * jax.random.normal(jax.random.key(2), (60, 9, 9, 2))
+    layer = dataclasses.replace(LAYER, patch_transform=patches.raw, output='weights', precision=precision)
+    found = pooled(layer, abs(w), images, 3)
+    u = jax.jit(drives, static_argnums=0)(layer, abs(w), images)
+    np.testing.assert_allclose(found.square.mean(0) - found.mean.mean(0) ** 2, u.var((0, 1, 2)), rtol=0.05)
+
+
 def test_parts_that_commute_with_maxima_are_told_from_others():
     def parts(pre, **settings):
         layer = dataclasses.replace(LAYER, **settings)

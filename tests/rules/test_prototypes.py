@@ -56,6 +56,11 @@ def test_a_patch_of_no_direction_trains_nobody(compete, bank):
     np.testing.assert_array_equal(change(rule, 0 * x, w), 0)
 
 
+def test_a_patch_of_no_direction_has_no_slope_in_place_of_nan():
+    x, w = jnp.array([[1.0, 2, 3], [0, 0, 0]]), jnp.eye(2, 3)
+    assert np.isfinite(jax.grad(lambda s: change(amato(soft_wta(0.1)), s * x, w).sum())(1.0))
+
+
 def test_by_distance_an_all_zero_patch_is_a_point(bank):
     (x, w), rule = bank, amato(metric='euclidean')
     stats = stats_of(rule, 0 * x, w)

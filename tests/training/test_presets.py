@@ -26,6 +26,13 @@ def test_a_recipe_fits_images_of_any_size_and_number(shape, count):
     assert (chosen.net[0].window.size is None) == (min(shape[:2]) < 5)
 
 
+@pytest.mark.parametrize('window', [2, 7, 8])
+def test_pooling_follows_a_window_that_is_given(window):
+    net = presets.recipe('krotov', noise(60, (8, 8, 1)), window=window, features=4).net
+    state = layers.init(net, jax.random.key(0), (8, 8, 1))
+    assert layers.features(net, state.layers, noise(2, (8, 8, 1))).shape == (2, 4 * (2 if window == 2 else 1) ** 2)
+
+
 def test_digits_get_what_was_chosen_for_digits_and_many_images_what_was_chosen_for_many():
     few = presets.settings_by_size('cnn', (8, 8, 1), 1000)
     same = {'window', 'pool', 'patch_transform', 'features', 'batch', 'epochs', 'k', 'delta', 'threshold', 'rate'}
@@ -71,6 +78,7 @@ def test_softhebb_has_the_published_shape():
         ('krotov', {'batch': 9}, 'batch=9 is out of range; use a whole number from 1 to 8.'),
         ('krotov', {'epochs': 0}, 'epochs=0 is out of range'),
         ('krotov', {'power': 7, 'shift': 3}, 'krotov has no setting power, shift; leave it out.'),
+        ('krotov', {'window': 'wide'}, "window='wide' is out of range; use a whole number from 1 on."),
         ('krotov', {'start': 'patch'}, "start='patch' is unknown; there are drawn, patches."),
         ('krotov', {'patch_transform': 'zca'}, "patch_transform='zca' is unknown; there are raw, centred"),
         ('miconi', {'features': (4, 5, 6, 7)}, '4 numbers of neurons are not those of three layers; give three.'),
