@@ -75,6 +75,8 @@ def run(experiment: Callable, defaults: Any, argv: Sequence[str] | None, prog: s
             refuse_unknown('dataset', settings.dataset, defaults)
         paths = [getattr(settings, name, None) for name in ('json', 'markdown', 'figure', 'curves')]
         files.check_writable(*paths)
+        places = [path.resolve() for path in paths if path is not None]
+        checks.require(len({*places}) == len(places), 'one file is named for two results; give each its own.')
         plots.check_figure_format(*paths[2:])
         return experiment(settings)
 

@@ -22,7 +22,7 @@ import dataclasses
 import itertools
 import pathlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import common
 import jax
@@ -34,6 +34,7 @@ from hebbjax import Window, data, init, interop, layers, readout
 from hebbjax.cli import flags
 from hebbjax.layers import initializers
 from hebbjax.readout.blocks import over_blocks
+from hebbjax.support import checks
 from hebbjax.training import comparison, controls, presets
 
 
@@ -49,13 +50,25 @@ class Config(winners.Settings):
     twin_steps: flags.Count = 2000  # Gradient steps of the twin, of 50 images at most
     weights: pathlib.Path | None = None  # Folder of SoftHebb's KIND_SEED.safetensors, for --axis depth and labels
     features: tuple[flags.Count, flags.Count, flags.Count] = (96, 384, 1536)  # Neurons of the network in there
-    rows: tuple[flags.choice(*controls.CONTROLS), ...] = winners.KINDS  # Kinds of filters; backprop: for labels alone
+    rows: tuple[flags.choice(*controls.CONTROLS), ...] = winners.KINDS  # Kinds of filters; backprop: for labels
     flips: bool = False  # Learn from mirror images as well, and let answers be means of both
     figure: pathlib.Path | None = None  # File for the picture of accuracies (png, pdf, svg)
 
-    def networks(self, train) -> Iterator[tuple]:
-        """Give those that are asked for. -> kind, seed, entry, layers' states."""
+    def networks(self, train) -> Iterable[tuple]:
+        """Give those that are asked for. -> kind, seed, entry, layers' states, seconds of learning."""
         return (kernel_networks if self.weights is None else stored_networks)(self, train)
+
+    def check(self) -> None:
+        """Refuse what an axis has no use for."""
+        named = all((self.rows, self.neurons, self.labels, self.penalties))
+        checks.require(named, '--rows, --neurons, --labels and --penalties name one or more each.')
+        stored = self.weights is not None
+        came = '--weights are read for --axis depth and labels'
+        checks.require(not stored or self.axis != 'neurons', f'{came}; leave them out, or name the axis.')
+        came = f'--weights {self.weights} is no folder'
+        checks.require(not stored or self.weights.is_dir(), f'{came}; give one that softhebb_cifar10.py wrote.')
+        fits = stored or 'backprop' not in self.rows or self.axis == 'labels'
+        checks.require(fits, f'--axis {self.axis} has no backprop but one of --weights; leave it out of --rows.')
 
 
 def over_neurons(config: Config, train, validation) -> tuple[dict, dict, bool, Callable]:
@@ -80,36 +93,35 @@ def kernel_networks(config: Config, train) -> Iterator[tuple]:
     """Let the kernel network of `kernel_cifar10.py` and its controls learn."""
     own = {field.name: getattr(config, field.name) for field in dataclasses.fields(winners.Settings)}
     own['rows'] = tuple(row for row in config.rows if row != 'backprop')
-    if not own['rows'] and config.axis == 'depth':
-        raise ValueError('--rows backprop has no layers here that were learned; name learned, patches or gaussian.')
     kernel = kernel_cifar10.Config(neurons=config.kernel, **own)
     entries = kernel_cifar10.build_entries(kernel, train) if kernel.rows else {}
     for seed, kind in itertools.product(config.all_seeds, entries):
         common.tell_status(f'{kind}, seed {seed}')
         key, _ = jax.random.split(jax.random.key(seed))
-        yield kind, seed, entries[kind], comparison.learn(entries[kind], key, train, mesh=config.mesh())[0].layers
+        state, spent, _ = comparison.learn(entries[kind], key, train, mesh=config.mesh())
+        yield kind, seed, entries[kind], state.layers, spent
 
 
-def stored_networks(config: Config, train) -> Iterator[tuple]:
-    """Read SoftHebb's network and its controls."""
+def stored_networks(config: Config, train) -> list[tuple]:
+    """Read SoftHebb's network and its controls, all of them before the first is read out."""
     net = presets.softhebb_network(config.features)
     like = init(net, jax.random.key(0), train[0].shape[1:]).layers
     rows = [row for row in config.rows if row != 'backprop' or config.axis == 'depth']
-    for seed, kind in itertools.product(config.all_seeds, rows):
-        states = interop.load_weights(config.weights / f'{kind}_{seed}.safetensors', net, like)
-        yield kind, seed, comparison.Entry(net, config.probe()), states
+    read = lambda kind, seed: interop.load_weights(config.weights / f'{kind}_{seed}.safetensors', net, like)  # noqa: E731
+    entry = comparison.Entry(net, config.probe())
+    return [(kind, seed, entry, read(kind, seed), 0.0) for seed, kind in itertools.product(config.all_seeds, rows)]
 
 
 def over_depth(config: Config, train, validation, keep: Callable) -> None:
     """Read out every layer of networks, by the quadrants of its maps."""
     probe = config.probe()
-    for kind, seed, entry, states in config.networks(train):
+    for kind, seed, entry, states, spent in config.networks(train):
         for depth in range(1, len(entry.net) + 1):
             net, below = entry.net[:depth], states[:depth]
             if config.weights is None:  # maps that are sent on, of every image by its own mean and deviation
                 net = (*net[:-1], dataclasses.replace(net[-1], post=(*net[-1].post[:2], layers.standardise)))
                 below = (*below[:-1], below[-1]._replace(post=(layers.PartState(),) * 3))
-            keep(kind, depth, seed, net, probe(net, below, jax.random.key(seed), train, validation), train)
+            keep(kind, depth, seed, net, probe(net, below, jax.random.key(seed), train, validation), train, spent)
 
 
 def over_labels(config: Config, train, validation, keep: Callable) -> None:
@@ -129,15 +141,15 @@ def over_labels(config: Config, train, validation, keep: Callable) -> None:
         sides = (train, count), (validation, held)
         return [tuple(part[data.labelled_subset(side[1], least, seed)] for part in side) for side, least in sides]
 
-    for kind, seed, entry, states in config.networks(train):
+    for kind, seed, entry, states, spent in config.networks(train):
         key = jax.random.split(jax.random.key(seed))[1]
         for count in config.labels:
             few, chosen = some(count, seed)
-            keep(kind, count, seed, entry.net, entry.probe(entry.net, states, key, few, chosen), few)
+            keep(kind, count, seed, entry.net, entry.probe(entry.net, states, key, few, chosen), few, spent)
     for seed, count in itertools.product(config.all_seeds, config.labels if 'backprop' in config.rows else ()):
         few, chosen = some(count, seed)
         batch = min(50, len(few[1]))
-        epochs = max(1, config.twin_steps * batch // len(few[1]))
+        epochs = max(1, config.twin_steps // (len(few[1]) // batch))
         schedule = readout.Schedule(epochs, batch, 1e-3, patience=max(1, epochs // 10), stop_after=epochs)
         fit = readout.gradient_probe(head, schedule, 0, augment=augment)
         init_key, fit_key = jax.random.split(jax.random.fold_in(jax.random.split(jax.random.key(seed), 3)[2], count))
@@ -147,14 +159,13 @@ def over_labels(config: Config, train, validation, keep: Callable) -> None:
 
 def experiment(config: Config) -> bool:
     """Measure accuracies along the axis, and report; say whether the user ended it early."""
-    if config.weights is not None and not config.weights.is_dir():
-        raise FileNotFoundError(f'--weights {config.weights} is no folder; give one that softhebb_cifar10.py wrote.')
+    config.check()
     train, validation = common.load_train('cifar10', config.validation, config.data_dir, config.images)
     entries, trained, interrupted, prepare = {}, {}, False, lambda side: side
 
-    def keep(kind, at, seed, net, probe, seen):
-        row = f'{kind}, {at}'
-        entries[row], trained[row, seed] = comparison.Entry(net, None), comparison.judge(probe, seen, validation)
+    def keep(kind, at, seed, net, probe, seen, spent=0.0):
+        row, judged = f'{kind}, {at}', comparison.judge(probe, seen, validation)
+        entries[row], trained[row, seed] = comparison.Entry(net, None), judged._replace(seconds=judged.seconds + spent)
         common.tell_trained(row, seed, trained[row, seed])
 
     if config.axis == 'neurons':
@@ -171,6 +182,7 @@ def experiment(config: Config) -> bool:
     for row in rows:
         kind, at = row.row.split(', ')
         row.more |= {'kind': kind, 'axis': config.axis, 'at': int(at)}
+        row.more['network'] = 'kernel' if config.weights is None else 'SoftHebb'
     common.report(config, rows, f'CIFAR-10 over {config.axis}, accuracy in percent', {}, interrupted)
     common.write_figure(config.figure, common.draw_margins([row.as_json() for row in rows]))
     return interrupted

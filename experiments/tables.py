@@ -6,7 +6,6 @@ Pictures of what several commands measured are drawn as well.
 """
 
 import functools
-import json
 import pathlib
 import re
 import sys
@@ -17,6 +16,7 @@ from amato_cifar10 import tables as amato_tables
 from common import beside_paper, draw_margins, markdown, measure_cells, write_figure
 
 from hebbjax.cli.tables import mean_std
+from hebbjax.support import files
 
 HERE = pathlib.Path(__file__).parent
 DOCUMENTS = (HERE / 'RESULTS.md', HERE.parent / 'README.md')
@@ -65,15 +65,15 @@ def fill_tables(text: str, folder: pathlib.Path) -> str:
 
 def read_reports(folder: pathlib.Path, names: Iterable[str]) -> list[dict]:
     """Read what commands wrote."""
-    return [json.loads((folder / name).read_text()) for name in names]
+    return [files.read_json(folder / name) for name in names]
 
 
 def lay_out_controls(read: Callable) -> str:
     """Lay out what learning is worth: a line for each task of `CONTROLS`."""
 
     def find(place: str) -> dict:
-        *files, name = place.split()
-        return next(row for row in join_seeds(read(f'{file}.json' for file in files)) if row['row'] == name)
+        *reports, name = place.split()
+        return next(row for row in join_seeds(read(f'{file}.json' for file in reports)) if row['row'] == name)
 
     lines, head = [], ['test %', 'untrained', 'copied patches', 'Hebbian', 'backprop', 'paper, Hebbian']
     for task, places in CONTROLS.items():
@@ -112,7 +112,7 @@ def join_seeds(reports: list[dict]) -> list[dict]:
                 rows[name], own[name] = row, (seeds, settings)
                 continue
             had, (known, theirs) = rows[name], own[name]
-            if known & seeds or settings != theirs:
+            if known & seeds or not seeds or settings != theirs or had.get('network') != row.get('network'):
                 raise ValueError(f'{name}: two reports of it are of the same seeds, or of other settings.')
             old, joined = len(known), had | {key: had[key] + row[key] for key in had if isinstance(had[key], list)}
             for key in ('seconds', 'compile_seconds'):
@@ -163,10 +163,16 @@ def main(argv: list[str]) -> int:
     if argv:
         print(__doc__)
         return 0 if argv[0] in ('-h', '--help') else 2
-    for document in DOCUMENTS:
-        document.write_text(fill_tables(document.read_text(), HERE / 'results'))
-    for picture, files in PICTURES.items():
-        write_figure(HERE / 'pictures' / picture, draw_margins(join_seeds(read_reports(HERE / 'results', files))))
+    try:
+        texts = [fill_tables(document.read_text(), HERE / 'results') for document in DOCUMENTS]
+        drawn = [join_seeds(read_reports(HERE / 'results', names)) for names in PICTURES.values()]
+    except (OSError, ValueError) as error:  # before anything is written
+        print(f'tables.py: error: {error}', file=sys.stderr)
+        return 2
+    for document, text in zip(DOCUMENTS, texts):
+        files.write_whole(document, lambda file, text=text: file.write_text(text))
+    for picture, rows in zip(PICTURES, drawn):
+        write_figure(HERE / 'pictures' / picture, draw_margins(rows))
     return 0
 
 

@@ -1,6 +1,7 @@
 """One training after another: the images that it sees, how it learns, and where finished ones are kept."""
 
 import functools
+import os
 import pathlib
 import time
 import zlib
@@ -89,11 +90,16 @@ class Shelf:
     def __init__(self, folder: pathlib.Path | None, settings: dict):
         """Open a run folder, a new one, or one of the same settings; refuse others."""
         self.folder, self.settings, self.trained = folder, settings, {}
+        if folder is not None and not folder.exists():
+            nearest = next(place for place in folder.absolute().parents if place.exists())
+            fits = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+            require(fits, f'{folder} cannot be made in {nearest}; name another folder with --run.')
         if folder is None or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
             return
         config, way = folder / 'config.json', 'name another folder with --run, or ask for the same'
         require(config.is_file(), f'{folder} is no empty folder and holds no run; name a new one with --run.')
         before = files.read_json(config)
+        require(isinstance(before, dict), f'{config} is damaged (no settings); name another folder with --run.')
         for name, value in settings.items():
             differs = f'{folder} holds trainings with {name} = {before.get(name)}, asked are {value}'
             require(before.get(name) == value, f'{differs}; {way}.')

@@ -213,16 +213,23 @@ def test_a_training_that_is_refused_leaves_no_new_folder(small, folder, tmp_path
         ('--epochs 0', '--epochs=0 is out of range'),
         ('--run FILE', 'holds no run; name a new one with --run'),
         ('--run FOLDER', 'holds no run; name a new one with --run'),
+        ('--run FILE/run', 'cannot be made in'),
+        ('--run LIST', 'config.json is damaged (no settings)'),
         ('--run OTHER', 'holds trainings with job = miconi_table, asked are amato'),
         ('--json no/r.json', 'is no folder; make it first'),
     ],
 )
 def test_bad_input_is_met_with_a_sentence(flags, says, small, folder, tmp_path, refused):
     (tmp_path / 'FILE').write_text('')
-    for name, file, content in (('FOLDER', 'something', ''), ('OTHER', 'config.json', '{"job": "miconi_table"}')):
+    found = (
+        ('FOLDER', 'something', ''),
+        ('LIST', 'config.json', '[]'),
+        ('OTHER', 'config.json', '{"job": "miconi_table"}'),
+    )
+    for name, file, content in found:
         (tmp_path / name).mkdir()
         (tmp_path / name / file).write_text(content)
-    flags = [str(tmp_path / word) if word in ('FILE', 'FOLDER', 'OTHER') else word for word in flags.split()]
+    flags = [str(tmp_path / word) if word[:4] in ('FILE', 'FOLD', 'LIST', 'OTHE') else word for word in flags.split()]
     flags += [] if '--cell' in flags else ['--cell', 'H-H']
     assert says in refused(amato.main, ['--data-dir', str(folder), *flags])
 

@@ -175,6 +175,23 @@ def test_seeds_that_ran_apart_are_joined():
     for again in (report(0, [80.0], 60.0), report(1, [81.0], 60.0, batch=20)):
         with pytest.raises(ValueError, match='learned: two reports of it are of the same seeds, or of other settings'):
             tables.join_seeds([report(0, [80.0], 60.0), again])
+    one, other = (report(seed, [80.0], 60.0) for seed in (0, 1))
+    other['rows'][0]['network'] = 'SoftHebb'
+    measured = {'rows': [{'row': 'it', 'measures': {}}], 'config': {}}
+    for pair in ([one, other], [measured, measured]):
+        with pytest.raises(ValueError, match='or of other settings'):
+            tables.join_seeds(pair)
+
+
+def test_a_damaged_report_is_named_and_no_document_written(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'results').mkdir()
+    (tmp_path / 'results' / 'good.json').write_text(json.dumps({'rows': [], 'config': {}}))
+    (tmp_path / 'results' / 'bad.json').write_text('{"rows": ')
+    (tmp_path / 'x.md').write_text('<!-- table: bad.json -->\nold\n<!-- end -->\n')
+    monkeypatch.setattr(tables, 'HERE', tmp_path)
+    monkeypatch.setattr(tables, 'DOCUMENTS', (tmp_path / 'x.md',))
+    assert tables.main([]) == 2
+    assert 'bad.json is damaged' in capsys.readouterr().err and 'old' in (tmp_path / 'x.md').read_text()
 
 
 @pytest.mark.parametrize('document', tables.DOCUMENTS, ids=lambda path: path.name)

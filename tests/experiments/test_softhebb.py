@@ -11,14 +11,14 @@ import tables
 
 import hebbjax
 from hebbjax import data, interop
-from hebbjax.training import presets
+from hebbjax.training import comparison, presets
 
 SMALL = ['--features', '4', '6', '8', '--seeds', '1', '--batch', '5', '--settling', '20', '--validation', '0.2']
 SMALL += ['--head-epochs', '2', '--head-batch', '10']
 NEURONS = '--neurons 4 --seeds 2 --epochs 1 --batch 10 --patches 4 --validation 0.2'
 
 
-def test_rows_weights_and_margins_of_depth(small_data, relaxed, tmp_path, capsys):
+def test_rows_weights_and_margins_of_depth(small_data, relaxed, tmp_path, monkeypatch, refused, capsys):
     files = '--weights', str(tmp_path), '--json', str(tmp_path / 'r.json'), '--figure', str(tmp_path / 'f.png')
     assert softhebb.main([*SMALL, '--data-dir', str(small_data), '--rows', 'learned', *files]) == 0
     report = json.loads((tmp_path / 'r.json').read_text())
@@ -47,6 +47,10 @@ def test_rows_weights_and_margins_of_depth(small_data, relaxed, tmp_path, capsys
     assert margins.main([*flags, '--json', str(tmp_path / 'l.json')]) == 0
     report = json.loads((tmp_path / 'l.json').read_text())
     assert [(row['kind'], row['at']) for row in report['rows']] == [('learned', 15), ('backprop', 15)]
+    assert {row['network'] for row in report['rows']} == {'SoftHebb'}
+    monkeypatch.setattr(comparison, 'judge', lambda *args: pytest.fail('one was read out before another was missed'))
+    flags[flags.index('--seeds') + 1] = '2'
+    assert 'learned_1.safetensors' in refused(margins.main, flags)
 
 
 def test_margins_over_neurons(small_data, tmp_path, monkeypatch):
@@ -88,7 +92,11 @@ def test_margins_over_labels_and_depth_of_a_kernel_network(small_data, relaxed, 
         (softhebb, '--dataset imagenet', '--dataset'),
         (softhebb, '--rows', 'no network is named; there are learned, patches'),
         (softhebb, '--settling 4', 'patches: batch=5 is out of range; use a whole number from 1 to 4'),
-        (margins, '--axis depth --rows backprop', '--rows backprop has no layers here that were learned'),
+        (margins, '--axis depth --rows learned backprop', '--axis depth has no backprop but one of --weights'),
+        (margins, '--rows backprop', '--axis neurons has no backprop but one of --weights'),
+        (margins, '--weights .', '--weights are read for --axis depth and labels; leave them out, or name the axis.'),
+        (margins, '--neurons', '--rows, --neurons, --labels and --penalties name one or more each.'),
+        (margins, '--json x.png --figure x.png', 'one file is named for two results; give each its own.'),
         (margins, '--axis depth --weights nowhere', 'give one that softhebb_cifar10.py wrote'),
         (margins, '--axis width', '--axis'),
         (margins, '--axis labels --labels 500 --validation 0.2 --batch 10', 'per_class=500 is more labels than class'),
