@@ -117,7 +117,7 @@ class Comparison(launch.OnDevices):
     first_seed: flags.Seed = 0  # The first of them, to go on where an earlier run stopped
     images: flags.Count | None = None  # Training images used; left out: all. Fewer are for trying things out
     data_dir: pathlib.Path | None = None  # Where data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, ~/tensorflow_datasets
-    weights: pathlib.Path | None = None  # Folder for the weights of every network, ROW_SEED.safetensors
+    weights: pathlib.Path | None = None  # Folder for all networks' weights, ROW_SEED.safetensors, new ones
     json: pathlib.Path | None = None  # File for all results, with configuration, versions and learning curves
     figure: pathlib.Path | None = None  # File for a picture of the first layer's filters, first seed (png, pdf, svg)
 
@@ -273,14 +273,19 @@ def run_entries(settings, entries: Mapping[str, comparison.Entry], train, valida
     folder = settings.weights
     if folder is not None and not folder.is_dir():
         raise FileNotFoundError(f'--weights {folder} is no folder; make it first, or name another.')
-    if folder is not None:
-        files.import_extra('safetensors', 'safetensors')  # said before the first hour
+    path_of = lambda row, seed: folder / f'{row}_{seed}.safetensors'  # noqa: E731
+    if folder is not None:  # all of it said before the first hour
+        files.import_extra('safetensors', 'safetensors')
+        there = [path for row in entries for seed in settings.all_seeds if (path := path_of(row, seed)).exists()]
+        checks.require(
+            not there, f'{[*there, ""][0]} is there already; delete it, or name another folder by --weights.'
+        )
 
     def keep(row, seed, network):
         tell_trained(row, seed, network)
         if folder is not None and entries[row].net:
             states = network.probe.layers[: len(entries[row].net)]
-            interop.save_weights(folder / f'{row}_{seed}.safetensors', entries[row].net, states)
+            interop.save_weights(path_of(row, seed), entries[row].net, states)
 
     show_epoch = lambda row, seed: (lambda c: tell_status(f'{row}, seed {seed}: Hebbian epoch {c.epoch}'),)  # noqa: E731
     how = {'on_trained': keep, 'callbacks': show_epoch, 'mesh': settings.mesh(), 'first': settings.first_seed}

@@ -33,7 +33,7 @@ def flags_of(folder, text, *more):
         (krotov_mnist, 'raw_pixels backprop', '--shift 1'),
     ],
 )
-def test_a_comparison_is_printed_written_and_drawn(script, rows, more, small_data, tmp_path, relaxed, capsys):
+def test_a_comparison_is_printed_written_and_drawn(script, rows, more, small_data, tmp_path, relaxed, refused, capsys):
     files = {name: tmp_path / file for name, file in (('json', 'r.json'), ('figure', 'f.png'), ('curves', 'c.png'))}
     flags = flags_of(
         small_data,
@@ -51,6 +51,9 @@ def test_a_comparison_is_printed_written_and_drawn(script, rows, more, small_dat
     assert len(tables.lay_out([report]).splitlines()) == len(accuracies) + 4
     kept = {path.stem for path in tmp_path.glob('*.safetensors')}
     assert kept == {f'{row}_0' for row in rows.split() if row != 'raw_pixels'}
+    assert 'safetensors is there already; delete it, or name another folder by --weights.' in refused(
+        script.main, flags
+    )
 
 
 def test_rows_are_what_they_say():
