@@ -277,9 +277,8 @@ def run_entries(settings, entries: Mapping[str, comparison.Entry], train, valida
     if folder is not None:  # all of it said before the first hour
         files.import_extra('safetensors', 'safetensors')
         there = [path for row in entries for seed in settings.all_seeds if (path := path_of(row, seed)).exists()]
-        checks.require(
-            not there, f'{[*there, ""][0]} is there already; delete it, or name another folder by --weights.'
-        )
+        if there:
+            raise FileExistsError(f'{there[0]} is there already; delete it, or name another folder by --weights.')
 
     def keep(row, seed, network):
         tell_trained(row, seed, network)
