@@ -37,6 +37,7 @@ class Config(winners.Settings):
     """One layer of a large dictionary of whitened patches on CIFAR-10 (Thiry et al. 2021), learned."""
 
     neurons: flags.Count = 512  # Of the layer; each sends two numbers, of itself and of its negative
+    penalties: tuple[flags.Rate, ...] = (0.01, 0.1, 1.0, 10.0)  # Of the head, to choose from
     window: flags.Count = 6  # Side of the patches
     epsilon: flags.Rate = 1e-3  # Added to the eigenvalues of the patches' covariance, of intensities in [0, 1]
     send: flags.choice('sigmoid', 'nearest') = 'sigmoid'  # What neurons send
