@@ -42,7 +42,7 @@ __all__ = [
     'report_measures',
     'run',
     'run_entries',
-    'settings_of',
+    'settings_by_dataset',
     'tell',
     'tell_epoch',
     'tell_status',
@@ -194,7 +194,7 @@ def hebbian_layer(settings: Settings, count: int, **more: Any) -> Layer:
     return dataclasses.replace(presets.krotov_layer(steps=count // settings.batch, **how), post=())
 
 
-def settings_of(kind: type[Settings], network: str, datasets: Sequence[str]) -> dict[str, Settings]:
+def settings_by_dataset(kind: type[Settings], network: str, datasets: Sequence[str]) -> dict[str, Settings]:
     """Give the settings of data sets as `presets.TUNED` has them for a network, which `hebbjax compare` takes too."""
     found = {}
     for dataset in datasets:

@@ -40,7 +40,7 @@ class Config(common.Settings):
     patches_per_image: flags.CountOrZero = 1  # Patches drawn per image and Hebbian step; 0: all of them
 
 
-PRESETS = common.settings_of(Config, 'cnn', ('fashion_mnist', 'mnist', 'cifar10', 'digits'))
+PRESETS = common.settings_by_dataset(Config, 'cnn', ('fashion_mnist', 'mnist', 'cifar10', 'digits'))
 
 
 def build_entries(settings: Config, images: jax.Array, classes: int) -> dict[str, Entry]:

@@ -27,7 +27,7 @@ from hebbjax.training.comparison import Entry
 PAPER = {'mnist': {'hebbian': 98.54}}
 
 Config = common.Settings
-PRESETS = common.settings_of(Config, 'dense', ('mnist', 'fashion_mnist', 'cifar10', 'digits'))
+PRESETS = common.settings_by_dataset(Config, 'dense', ('mnist', 'fashion_mnist', 'cifar10', 'digits'))
 
 
 def build_entries(settings: Config, images: jax.Array, classes: int) -> dict[str, Entry]:

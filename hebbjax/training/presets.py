@@ -118,7 +118,7 @@ def settings_of(build: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_by_size(network: str, image_shape: Shape, count: int, window: int | None = None) -> dict[str, Any]:
-    """Choose settings of a 'cnn' or 'dense' network for images of no known data set, by their size and number.
+    """Choose settings of a 'cnn' or 'dense' network for images of no known data set, by size, number, and any `window`.
 
     Windows, pooling blocks and batches fit; about 6 x 6 maxima of each neuron are left, as of Fashion-MNIST. Few images
     (below 20,000) are learned from in as many steps as digits are, by fewer neurons with about 4 x 4 maxima each.

@@ -188,7 +188,6 @@ def test_seeds_that_ran_apart_are_joined():
 
 def test_a_damaged_report_is_named_and_no_document_written(tmp_path, monkeypatch, capsys):
     (tmp_path / 'results').mkdir()
-    (tmp_path / 'results' / 'good.json').write_text(json.dumps({'rows': [], 'config': {}}))
     (tmp_path / 'results' / 'bad.json').write_text('{"rows": ')
     (tmp_path / 'x.md').write_text('<!-- table: bad.json -->\nold\n<!-- end -->\n')
     monkeypatch.setattr(tables, 'HERE', tmp_path)
