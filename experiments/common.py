@@ -6,7 +6,6 @@ import functools
 import pathlib
 import sys
 import types
-import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
@@ -89,17 +88,13 @@ def refuse_unknown(name: str, value: str, known: Iterable[str]) -> None:
 
 
 def load(name: str, split: str, data_dir: pathlib.Path | None = None) -> data.Split:
-    """Read a split: of `DATA_DIR/NAME.npz`, if there is one, with arrays `train_images`, `train_labels`, ...; else as
-    `data.load` does.
-    """
+    """Read a split of `DATA_DIR/NAME.npz` if there is one, its arrays `train_images`, ...; else as `data.load` does."""
     path = None if data_dir is None else data_dir / f'{name}.npz'
     if path is None or not path.is_file():
         return data.load(name, split, data_dir=data_dir)
-    try:
-        with np.load(path) as arrays:
-            return data.Split(arrays[f'{split}_images'], arrays[f'{split}_labels'].astype(np.int32))
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f'{path} has no {split} split that can be read ({error}); write it again.') from None
+    found = data.load(path, split)
+    checks.require(found.labels is not None, f'{path} has no labels of its {split} images; add {split}_labels.')
+    return found
 
 
 def load_train(name: str, validation: float, data_dir: pathlib.Path | None = None, count: int | None = None):
@@ -164,7 +159,11 @@ class Settings(Comparison):
     head_average: flags.Count = 1000  # Steps over which a head's parameters are averaged before it is judged
     shift: flags.CountOrZero = 0  # Pixels by which gradient training moves its images at most, anew each epoch
     backprop_epochs: flags.Count = 15  # Epochs of the end-to-end twin at most
+    backprop_batch: flags.Count = 256  # Images per gradient step of the end-to-end twin
     backprop_rate: flags.Rate = 3e-4  # Adam's first rate in the end-to-end twin
+    backprop_patches: flags.choice(*PATCH_TRANSFORMS) = 'raw'  # As `patch_transform`, of the end-to-end twin
+    backprop_threshold: flags.number(least=-flags.LARGEST) = 0.0  # As `threshold`, of its head
+    backprop_flips: bool = False  # Mirror the twin's images at random, too
     backprop_seeds: flags.Seeds = 1  # Seeds of the end-to-end twin at most
 
     curves: pathlib.Path | None = None  # File for a picture of accuracy over head epochs, first seed
@@ -177,9 +176,13 @@ class Settings(Comparison):
         return readout.Schedule(rate=self.head_rate, decay=self.head_decay, **lengths, **plateau)
 
     @property
-    def backprop_schedule(self) -> readout.Schedule:
-        """The same for the twin: batch norm's averages belong to its last filters, not to a mean of filters."""
-        return self.schedule._replace(epochs=self.backprop_epochs, rate=self.backprop_rate, average=1)
+    def twin(self) -> presets.Twin:
+        """How the end-to-end twin learns: its batch norm knows its last filters, not a mean of filters."""
+        how = {'epochs': self.backprop_epochs, 'batch': self.backprop_batch, 'rate': self.backprop_rate}
+        schedule, move = self.schedule._replace(**how, average=1), data.random_shift(self.shift)
+        flip = lambda key, images: data.random_flip(jax.random.fold_in(key, 1), move(key, images))  # noqa: E731
+        augment = flip if self.backprop_flips else None
+        return presets.Twin(schedule, self.backprop_patches, self.backprop_threshold, augment)
 
     @property
     def gradient(self) -> dict:
@@ -201,7 +204,9 @@ def settings_by_dataset(kind: type[Settings], network: str, datasets: Sequence[s
         chosen = presets.TUNED[network][dataset]
         head, twin = chosen['head'], chosen['twin']
         lengths = {f'head_{name}': getattr(head, name) for name in ('epochs', 'batch', 'rate', 'patience', 'average')}
-        lengths |= {'backprop_epochs': twin.epochs, 'backprop_rate': twin.rate}
+        lengths |= {f'backprop_{name}': getattr(twin.schedule, name) for name in ('epochs', 'batch', 'rate')}
+        lengths |= {'backprop_patches': twin.patch_transform, 'backprop_threshold': twin.threshold}
+        lengths['backprop_flips'] = twin.augment is not None
         own = {field.name for field in dataclasses.fields(kind)} & chosen.keys()
         found[dataset] = kind(dataset=dataset, **lengths, **{name: chosen[name] for name in own})
     return found
@@ -222,7 +227,7 @@ def classifier_entries(
     start = presets.FIRST_WEIGHTS[settings.start]
     how = {'epochs': settings.epochs, 'batch': settings.batch, 'start': start, 'p': settings.p}
     how |= {'threshold': settings.threshold, 'twin_seeds': settings.backprop_seeds, **settings.gradient}
-    entries = comparison.under_head(layer, build_head, settings.schedule, settings.backprop_schedule, **how)
+    entries = comparison.under_head(layer, build_head, settings.schedule, settings.twin, **how)
     entries |= {row: entries['hebbian']._replace(net=(other,), p=p) for row, (other, p) in more.items()}
     return {row: entry._replace(paper=paper.get(row)) for row, entry in entries.items()}
 

@@ -13,7 +13,6 @@ from hebbjax.cli.settings import Krotov, check_batch, check_fits
 from hebbjax.support import files
 from hebbjax.training import progress_bar
 from hebbjax.training.comparison import Entry, Trained, score_entries, train_entries, under_head
-from hebbjax.training.presets import FIRST_WEIGHTS
 
 COMPARED = ('raw_pixels', 'untrained', 'patches', 'hebbian', 'backprop')
 COLUMNS = {'distinct_winners': 'winners', 'win_entropy': 'win entropy', 'nearest_cosine_max': 'cosine max',
@@ -76,9 +75,10 @@ def make_entries(settings: Compare, train: data.Split) -> dict[str, Entry]:
     make_head = functools.partial(readout.linear_head, classes, power=tuned['power'], pool=settings.pool)
     check_fits((layer, make_head()), image_shape)
     schedule = tuned['head']._replace(epochs=settings.head_epochs or tuned['head'].epochs)
-    twin_schedule = tuned['twin']._replace(epochs=settings.backprop_epochs or tuned['twin'].epochs)
+    twin, length = tuned['twin'], settings.backprop_epochs
+    twin = twin._replace(schedule=twin.schedule._replace(epochs=length or twin.schedule.epochs))
     how = {'threshold': tuned['threshold'], 'twin_seeds': settings.backprop_seeds, 'epochs': settings.epochs}
-    how |= {'batch': settings.batch, 'p': settings.p, 'start': FIRST_WEIGHTS[tuned['start']]}
+    how |= {'batch': settings.batch, 'p': settings.p, 'start': settings.first_weights}
     augment = data.random_shift(tuned['shift']) if tuned['shift'] else None
-    entries = under_head(layer, make_head, schedule, twin_schedule, augment=augment, **how)
+    entries = under_head(layer, make_head, schedule, twin, augment=augment, **how)
     return {row: entries[row] for row in settings.rows or COMPARED}

@@ -15,7 +15,7 @@ from hebbjax.cli import flags
 from hebbjax.layers.layer import OUTPUTS, PRECISIONS
 from hebbjax.layers.patches import PATCH_TRANSFORMS
 from hebbjax.support.checks import check_images, device_memory, require
-from hebbjax.training.presets import TUNED, krotov_layer, miconi_network, settings_by_size, settings_of
+from hebbjax.training.presets import FIRST_WEIGHTS, TUNED, krotov_layer, miconi_network, settings_by_size, settings_of
 
 HOW = ('resize', 'shape', 'images_key', 'labels_key', 'channels_first', 'white', 'skip_unreadable')  # of `data.read`
 
@@ -146,6 +146,7 @@ class Krotov(OnData):
     rate: flags.Rate | None = None  # First Hebbian rate: the largest change of any weight in a step
     batch: flags.Count | None = None  # Images per Hebbian step
     augment = None
+    first_weights = property(lambda self: FIRST_WEIGHTS[self.tuned().get('start', 'drawn')])  # see `Recipe.start`
 
     def tuned(self, images: Array | None = None) -> dict:
         """Give the settings that were chosen for the data set, else for images like these; none without images."""
@@ -178,6 +179,7 @@ class Miconi(OnData):
     burn_in: flags.CountOrZero | None = None  # Steps in which only thresholds adapt; left out: 201, or a quarter of few
     whitening_images: flags.Count = 9000  # Images that ZCA is fitted to; its regularisation depends on their number
     augment = staticmethod(data.random_flip)
+    first_weights = None
 
     def net(self, count: int, images: Array | None = None) -> layers.Network:
         """Build the network for so many images, with its whitening fitted to them; without, its shapes are right."""

@@ -19,8 +19,9 @@ from hebbjax.layers import Network, TrainState, init
 from hebbjax.readout import ProbeFit, Schedule, gradient_probe, linear_head, ridge_probe
 from hebbjax.support import files
 from hebbjax.support.checks import require
+from hebbjax.training.comparison import initial_state
 from hebbjax.training.hosts import take_part
-from hebbjax.training.presets import TUNED
+from hebbjax.training.presets import TUNED, Recipe
 
 CALLBACKS = ('evaluate', 'early_stop', 'log', 'plot', 'tensorboard', 'checkpoint')  # in the order they are called
 METRIC = 'validation_accuracy'
@@ -74,7 +75,9 @@ class Watched(launch.OnDevices):
         check_batch(settings.batch, count)
         check_fits(settings.net(count), shape)  # before its whitening is fitted
         net = settings.net(count, train.images)
-        return Start(settings, net, init(net, jax.random.key(self.seed), shape), train, validation, now, names)
+        as_it_begins = Recipe(net, settings.epochs, settings.batch, start=settings.first_weights)
+        state = initial_state(as_it_begins, jax.random.key(self.seed), train.images)
+        return Start(settings, net, state, train, validation, now, names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,8 +174,10 @@ def read_run(folder: pathlib.Path, data_dir: pathlib.Path | None) -> tuple[Watch
 
 
 def begin_again(settings: Watched, about: dict) -> tuple[Network, TrainState]:
-    """Give a run's network as it began; its images are needed only where whitening was fitted to them."""
-    net = settings.start(about=about).net if settings.network == 'miconi' else settings.net(about['count'])
+    """Give a run's network as it began; its images are needed only where whitening or weights came of them."""
+    if settings.network == 'miconi' or settings.first_weights is not None:
+        return settings.start(about=about)[1:3]
+    net = settings.net(about['count'])
     return net, init(net, jax.random.key(settings.seed), tuple(about['shape']))
 
 

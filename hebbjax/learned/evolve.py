@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from hebbjax.base import Array, Key
 from hebbjax.learned.objectives import check_objective
 from hebbjax.support import checks
-from hebbjax.support.signals import hold_signals, listen, wait_until_ready
+from hebbjax.support.signals import compile_whole, listen, wait_until_ready
 
 
 class Strategy(NamedTuple):
@@ -78,8 +78,7 @@ def evolve_rule(
         return state, losses, jax.tree.map(lambda leaf: leaf[jnp.argmin(ranked)], members)
 
     state, best, lowest, fitness = strategy.init(start_key, theta, params), theta, math.inf, []
-    with hold_signals():  # an interrupted compilation makes XLA fall over when the process ends
-        compiled = advance.lower(state, 0).compile()
+    compiled = compile_whole(advance, state, 0)
     try:
         with listen() as check_interrupt:
             for number in range(generations):

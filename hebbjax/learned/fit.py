@@ -13,7 +13,7 @@ from jax import lax
 from hebbjax.base import Array, Key
 from hebbjax.learned.objectives import check_objective
 from hebbjax.support import checks
-from hebbjax.support.signals import hold_signals, listen, wait_until_ready
+from hebbjax.support.signals import compile_whole, listen, wait_until_ready
 
 
 class RuleFit(NamedTuple):
@@ -72,8 +72,7 @@ def fit_rule(
 
     theta = jax.tree.map(jnp.asarray, theta)
     reached, done, interrupted = (theta, tx.init(theta), jnp.full(steps, jnp.nan), False), 0, False
-    with hold_signals():  # an interrupted compilation makes XLA fall over when the process ends
-        program = descend.lower(*reached, 0, 0).compile()
+    program = compile_whole(descend, *reached, 0, 0)
     try:
         with listen() as check_interrupt:
             while done < steps:

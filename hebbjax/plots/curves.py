@@ -24,14 +24,12 @@ class Figure(matplotlib.figure.Figure):
 
 
 def accuracy_curves(
-    lines: Mapping[str, Mapping[str, Sequence[float]]], *, epochs: Sequence[float] | None = None, title: str = '',
-    over: str = 'head epoch',
-) -> Figure:  # fmt: skip
+    lines: Mapping[str, Mapping[str, Sequence[float]]], *, title: str = '', over: str = 'head epoch'
+) -> Figure:
     """Draw accuracy over epochs: a colour per network, solid for test, dashed for training, dotted for validation.
 
     Args:
         lines: network -> {'train' | 'validation' | 'test': accuracy in percent, one per epoch}; {} leaves axes empty.
-        epochs: at which they were read; lines that end early take the first of them. None: 1, 2, ...
         over: below the axis of epochs (Talloen et al., figure 3).
 
     Example:
@@ -41,9 +39,8 @@ def accuracy_curves(
     for number, (name, parts) in enumerate(lines.items()):
         for part, values in parts.items():
             require(part in STYLES, f'{name}: {part!r} is no part of the data; there are {", ".join(STYLES)}.')
-            x = range(1, len(values) + 1) if epochs is None else epochs[: len(values)]
             style = {'color': f'C{number}', 'ls': STYLES[part], 'marker': '.' if len(values) == 1 else ''}
-            draw_line(axes, f'{name}, {part}', x, values, **style)
+            draw_line(axes, f'{name}, {part}', range(1, len(values) + 1), values, **style)
     if axes.lines:
         figure.legend(loc='outside right upper', fontsize='small', handlelength=3)
     axes.set(xlabel=over, ylabel='accuracy (%)')

@@ -4,7 +4,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from hebbjax.base import AnyArray
 from hebbjax.layers.chain import Shape, bind_weights, chain_shape
@@ -106,13 +105,6 @@ def check_figure_format(*paths: pathlib.Path | None) -> None:
     for path in paths:
         fits = path is None or path.suffix.lower() in ('.png', '.pdf', '.svg')
         require(fits, f'{path} cannot be drawn: its ending is no picture; use .png, .pdf or .svg.')
-
-
-def figure_pixels(figure: Figure) -> np.ndarray:
-    """Draw a figure into an array [rows, columns, RGB] of uint8."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.array(canvas.buffer_rgba())[..., :3]
 
 
 def _sheet(w, shape):

@@ -145,28 +145,25 @@ def forward_pooled(
 
 
 @devices.by_rows
-@specs.compiled_once('net', 'pool', 'dtype')
-def cache_drives(
-    net: Network, states: tuple[LayerState, ...], images: Array, pool: int = 1, *, dtype=jnp.float16
-) -> PooledDrives:
+@specs.compiled_once('net', 'pool')
+def cache_drives(net: Network, states: tuple[LayerState, ...], images: Array, pool: int = 1) -> PooledDrives:
     """Compute, once for a whole data set, the pooled drives of the highest layer of a network that stays as it is.
 
     Means stay float32. As float16, drives keep 3 digits in half the memory: those of an image and neuron with one power
     of two, so that drives of any size fit.
     """
-    layer, state, range_of = net[-1], states[-1], lambda dtype: jnp.finfo(dtype).maxexp
+    layer, state = net[-1], states[-1]
 
     def drives(images):
         x, _ = apply_chain(layer.pre, state.pre, activations_of(net, states, images, len(net) - 1))
         drives = pooled_drives(layer, state.w, x, pool)
-        ends, exponent = [end for end in (drives.high, drives.low) if end is not None], None
-        if range_of(dtype) < range_of(jnp.float32):
-            largest = functools.reduce(jnp.maximum, [jnp.abs(end).max(1) for end in ends])  # [B, N]
-            # as large as the dtype holds, less a factor of 2 for rounding up; 2**-126 is float32's smallest power
-            exponent = jnp.frexp(largest)[1] - (range_of(dtype) - 1)
-            exponent = jnp.maximum(exponent, -126).astype(jnp.int8)
-            ends = [end.astype(jnp.float32) / _power(exponent) for end in ends]
-        high, low = [*(end.astype(dtype) for end in ends), None][:2]
+        ends = [end for end in (drives.high, drives.low) if end is not None]
+        largest = functools.reduce(jnp.maximum, [jnp.abs(end).max(1) for end in ends])  # [B, N]
+        # as large as float16 holds, less a factor of 2 for rounding up; 2**-126 is float32's smallest power
+        exponent = jnp.frexp(largest)[1] - (jnp.finfo(jnp.float16).maxexp - 1)
+        exponent = jnp.maximum(exponent, -126).astype(jnp.int8)
+        ends = [(end.astype(jnp.float32) / _power(exponent)).astype(jnp.float16) for end in ends]
+        high, low = [*ends, None][:2]
         mean, square = (None if a is None else a.astype(jnp.float32) for a in (drives.mean, drives.square))
         return PooledDrives(high, low, mean, square, exponent)
 

@@ -21,6 +21,7 @@ from hebbjax.readout.blocks import map_blocks
 from hebbjax.readout.schedules import Milestones, Schedule
 from hebbjax.support import checks, devices
 from hebbjax.support.shards import Shards, draw_order, parts_of, read_ahead
+from hebbjax.support.signals import compile_whole
 
 PARTS = 8  # a long epoch returns to the host so many times, so that Ctrl-C need not wait for its end
 
@@ -202,8 +203,8 @@ def fit_gradient(
     started = time.perf_counter()
     stops = [steps * part // PARTS for part in range(PARTS + 1)] if steps > 8 * PARTS else [0, steps]
     parts = [(np.int32(first), np.int32(last)) for first, last in itertools.pairwise(stops)]
-    gradient_epoch.lower(model, schedule, carry, *data, key, np.float32(1), parts[0], **how).compile()
-    predict_classes.lower(model, (carry.mean, carry.stats), held_inputs, mesh=mesh).compile()
+    compile_whole(gradient_epoch, model, schedule, carry, *data, key, np.float32(1), parts[0], **how)
+    compile_whole(predict_classes, model, (carry.mean, carry.stats), held_inputs, mesh=mesh)
     words, epochs = np.asarray(jax.random.key_data(key)), range(len(curve), schedule.epochs)
     orders = itertools.chain.from_iterable(draw_order(words, number, len(shards)) for number in epochs)
     stream = read_ahead(place, orders) if len(shards) > 1 else itertools.repeat(data)

@@ -67,6 +67,12 @@ def hold_signals() -> Iterator[None]:
         handlers[number](number, frame)
 
 
+def compile_whole(program: Any, *args: Any, **how: Any) -> Any:
+    """Compile a jitted function for arguments; interrupted compilations make XLA fall over when the process ends."""
+    with hold_signals():
+        return program.lower(*args, **how).compile()
+
+
 @contextlib.contextmanager
 def _handled_by(handler: Callable, replaces: Callable) -> Iterator[dict]:
     """Handle signals otherwise for a while, in the main thread, which alone can."""

@@ -1,6 +1,6 @@
 """Training: steps and epochs, stages, the loop with its callbacks, checkpoints, many seeds at once."""
 
-from hebbjax.training.callbacks import Progress, early_stop, evaluate, every_epochs, progress_bar
+from hebbjax.training.callbacks import Progress, early_stop, evaluate, progress_bar
 from hebbjax.training.checkpoint import Checkpoints, load_state, resume, save_state
 from hebbjax.training.epoch import make_train_epoch
 from hebbjax.training.loggers import Log, Pictures, TensorBoard
@@ -13,7 +13,7 @@ from hebbjax.training.step import make_train_step, train_step
 __all__ = [
     'ORDERS', 'PLANS', 'START', 'Callback', 'CallbackContext', 'Checkpoints', 'FitResult', 'Log', 'Monitor',
     'Observation', 'Pictures', 'Position', 'Progress', 'Stage', 'TensorBoard', 'Trace', 'count_seeds', 'early_stop',
-    'evaluate', 'every_epochs', 'fit', 'init_seeds', 'learning_layers', 'load_state', 'make_train_epoch',
+    'evaluate', 'fit', 'init_seeds', 'learning_layers', 'load_state', 'make_train_epoch',
     'make_train_step', 'observe', 'over_seeds', 'plan_stages', 'progress_bar', 'resume', 'save_state',
     'take_seed', 'train_step',
 ]  # fmt: skip

@@ -17,20 +17,6 @@ from hebbjax.training.loop import Callback, CallbackContext
 from hebbjax.training.parallel import count_seeds, take_seed
 
 
-def every_epochs(epochs: int, callback: Callback) -> Callback:
-    """Call another callback every so many epochs, in the first one, and where a stage ends."""
-    check_count('epochs', epochs)
-
-    def call(context: CallbackContext) -> None:
-        if context.is_due(epochs):
-            callback(context)
-
-    for name in ('begin', 'finish', 'after_all', 'first_only', '__enter__', '__exit__'):  # what else it has
-        if hasattr(callback, name):
-            setattr(call, name, getattr(callback, name))
-    return call
-
-
 def evaluate(
     train: Labelled | Shards, validation: Labelled, probe: Callable[..., Any] | None = None, *,
     epochs: int = 1, name: str = 'accuracy', mesh: Mesh | None = None,
@@ -47,6 +33,7 @@ def evaluate(
     from hebbjax.readout import ridge_probe  # late: steps need no readout
     from hebbjax.training.comparison import judge
 
+    check_count('epochs', epochs)
     whole = [] if isinstance(train, Shards) else [('train', train)]  # parts are read when their turn comes
     for split, pair in (*whole, ('validation', validation)):
         is_pair, came = isinstance(pair, tuple | list) and len(pair) == 2, type(pair).__name__
@@ -57,6 +44,8 @@ def evaluate(
     require(callable(fit_probe), f'a probe is one such as readout.ridge_probe(), not {show(probe)}.')
 
     def call(context: CallbackContext) -> None:
+        if not context.is_due(epochs):
+            return
         started, accuracies, seeds = time.perf_counter(), [], count_seeds(context.state)
         for number in range(seeds or 1):
             state = context.state if seeds is None else take_seed(context.state, number)
@@ -68,7 +57,7 @@ def evaluate(
             context.metrics[f'{split}_{name}'] = float(accuracy)
         context.metrics['evaluate_seconds'] = time.perf_counter() - started
 
-    return every_epochs(epochs, call)
+    return call
 
 
 def early_stop(metric: str = 'validation_accuracy', patience: int = 3, *, largest: bool = True) -> Callback:

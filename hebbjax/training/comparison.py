@@ -27,7 +27,7 @@ from hebbjax.layers.chain import apply_chain
 from hebbjax.layers.initializers import fan_in
 from hebbjax.layers.layer import Layer, LayerState, layer_patches, matmul_drives, settled_drive, to_intensities
 from hebbjax.layers.network import Network, TrainState, init
-from hebbjax.layers.patches import raw
+from hebbjax.layers.patches import PATCH_TRANSFORMS
 from hebbjax.readout.probe import Probe, ProbeFit, gradient_probe, probe_accuracy
 from hebbjax.readout.schedules import Schedule
 from hebbjax.rules.local import count_wins
@@ -36,7 +36,7 @@ from hebbjax.support import checks, specs
 from hebbjax.training.controls import begin_layer, controlled
 from hebbjax.training.hosts import take_part
 from hebbjax.training.loop import fit
-from hebbjax.training.presets import Recipe
+from hebbjax.training.presets import Recipe, Twin
 from hebbjax.training.stages import Stage, learning_layers
 
 SEEN = 10_000  # training images that a finished network answers: features of all would take as long as learning
@@ -87,7 +87,7 @@ class ResultRow:
 
 
 def under_head(
-    layer: Layer, make_head: Callable[..., Layer], schedule: Schedule, twin_schedule: Schedule, *, threshold: float,
+    layer: Layer, make_head: Callable[..., Layer], schedule: Schedule, twin: Twin, *, threshold: float,
     twin_seeds: int | None, epochs: int, batch: int, start: Callable | None, p: float, **how: Any,
 ) -> dict[str, Entry]:  # fmt: skip
     """Make the entries of a layer that learns under a head trained by gradient, and of its controls.
@@ -95,20 +95,22 @@ def under_head(
     Args:
         layer: sends its drives as they are: it is the head that normalises, rectifies and pools them.
         make_head: settings of `linear_head` in the place of those that were chosen -> a head.
-        threshold: of heads on filters that stay as they are; those trained along find their own sparseness.
+        threshold: of heads on filters that stay as they are.
         twin_seeds, epochs, batch, start, p: `seeds` of the twin, epochs, and what else `Entry` takes, of the layer.
         how: of all training by gradient, see `gradient_probe`.
     """
     probe = functools.partial(gradient_probe, **how)
     untrained = Entry((layer,), probe(make_head(threshold=threshold), schedule), start=start, p=p)
     hebbian = untrained._replace(stages=(Stage(epochs),), batch=batch)
-    # the twin is what a deep-learning user would build: unprepared patches, predicted with w, drawn by fan-in
-    twin = dataclasses.replace(layer, patch_transform=raw, output='weights', init=fan_in)
+    # drawn as deep-learning users draw
+    prepare, moves = PATCH_TRANSFORMS[twin.patch_transform], {'augment': twin.augment or how.get('augment')}
+    plain = dataclasses.replace(layer, patch_transform=prepare, output='weights', init=fan_in)
+    end_to_end = gradient_probe(make_head(threshold=twin.threshold), twin.schedule, 0, **how | moves)
     return {
         'raw_pixels': Entry((), probe(make_head(norm=False, power=None, pool=None, dropout=0.0), schedule)),
         'untrained': untrained,
         'hebbian': hebbian,
-        'backprop': Entry((twin,), probe(make_head(), twin_schedule, 0), seeds=twin_seeds, p=p),
+        'backprop': Entry((plain,), end_to_end, seeds=twin_seeds, p=p),
         **{kind: controlled(hebbian, kind) for kind in ('patches', 'gaussian')},
     }
 

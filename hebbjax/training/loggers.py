@@ -126,8 +126,6 @@ class TensorBoard:
         return self
 
     def __call__(self, context: CallbackContext) -> None:
-        from hebbjax.plots.filters import figure_pixels
-
         epoch, is_due = context.epoch, context.is_due(self._epochs)
         if self._writer is None:  # a resumed training's events replace those beyond its checkpoint
             self._writer = self._make_writer(self._folder, purge_step=epoch)
@@ -136,7 +134,7 @@ class TensorBoard:
         for number, state in enumerate(first_seed(context)[0] if is_due else (), 1):
             self._writer.add_histogram(f'layer{number}/w', np.asarray(state.w), epoch)
         for number, figure in draw_fields(context, self._shape, 100) if is_due and self._shape is not None else ():
-            self._writer.add_image(f'layer{number}/fields', figure_pixels(figure), epoch, dataformats='HWC')
+            self._writer.add_figure(f'layer{number}/fields', figure, epoch)
         self._writer.flush()
 
     def __exit__(self, *error: object) -> None:

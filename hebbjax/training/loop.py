@@ -25,7 +25,7 @@ from hebbjax.layers.network import Network, TrainState, check_network
 from hebbjax.support import devices
 from hebbjax.support.checks import check_count, require, show
 from hebbjax.support.shards import Shards
-from hebbjax.support.signals import hold_signals, listen, wait_until_ready
+from hebbjax.support.signals import compile_whole, hold_signals, listen, wait_until_ready
 from hebbjax.training import hosts, parallel
 from hebbjax.training.epoch import join_infos, make_train_epoch
 from hebbjax.training.monitor import Monitor
@@ -232,8 +232,7 @@ def run_epoch(program: Callable, state: TrainState, parts: Iterable[Any]) -> tup
     infos, compile_seconds = [], 0.0
     for data in parts:
         began = time.perf_counter()
-        with hold_signals():  # an interrupted compilation makes XLA fall over when the process ends
-            program.lower(state, *data).compile()  # only the first time
+        compile_whole(program, state, *data)  # only the first time
         compile_seconds += time.perf_counter() - began
         state, info = wait_until_ready(program(state, *data))
         infos.append(jax.device_get(info))

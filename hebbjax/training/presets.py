@@ -29,32 +29,44 @@ from hebbjax.support import checks
 
 RECIPES = ('krotov', 'miconi', 'softhebb')
 
+
+class Twin(NamedTuple):
+    """How the end-to-end backprop twin of a layer learns: all that is chosen for it, on validation images."""
+
+    schedule: Schedule
+    patch_transform: str = 'raw'  # what happens to its patches, one of `PATCH_TRANSFORMS`
+    threshold: float = 0.0  # of its head, at first, see `readout.linear_head`
+    augment: Callable[[Key, Array], Array] | None = None  # what its training images pass; None: what those of heads do
+
+
 # of schedules: epochs, batch, rate, its factor after so many epochs without a better accuracy; more than these end it
 CNN = {
     'seeds': 3, 'epochs': 300, 'backprop_seeds': 1, 'features': 400, 'window': 5, 'pool': 4, 'k': 2, 'delta': 0.4,
     'p': 2.0, 'patch_transform': 'centred_l2', 'maximum': 'layer', 'spread': 1.0, 'start': 'drawn', 'rate': 0.04,
     'batch': 1000, 'patches_per_image': 1, 'power': 1.0, 'threshold': 1.5, 'shift': 0, 'validation': 1 / 12,
-    'head': Schedule(20, 256, 1e-3, 0.3, 2, 5, average=1000), 'twin': Schedule(15, 256, 3e-4, 0.3, 2, 5),
+    'head': Schedule(20, 256, 1e-3, 0.3, 2, 5, average=1000),
+    'twin': Twin(Schedule(15, 64, 1e-3, 0.3, 2, 5), 'centred_l2', 1.5),
 }  # fmt: skip
 DENSE = CNN | {
     'epochs': 25, 'features': 2000, 'window': 0, 'pool': 1, 'patch_transform': 'l2', 'maximum': 'unit', 'power': 2.0,
     'patches_per_image': 0, 'threshold': 0.0, 'head': Schedule(30, 256, 3e-4, 0.3, 2, 5, average=1000),
-    'twin': Schedule(20, 256, 3e-4, 0.3, 2, 5),
+    'twin': Twin(Schedule(20, 256, 3e-4, 0.3, 2, 5)),
 }  # fmt: skip
 DIGITS, CIFAR10 = {'seeds': 5, 'backprop_seeds': 5, 'batch': 100, 'validation': 1 / 6}, {'validation': 1 / 10}
 CNN_DIGITS = CNN | DIGITS | {
     'epochs': 60, 'features': 32, 'window': 6, 'pool': 3, 'patch_transform': 'contrast', 'patches_per_image': 8,
-    'threshold': 0.0, 'head': Schedule(60, 50, 1e-2, 0.3, 5, 11), 'twin': Schedule(60, 50, 3e-3, 0.3, 5, 11),
+    'threshold': 0.0, 'head': Schedule(60, 50, 1e-2, 0.3, 5, 11), 'twin': Twin(Schedule(60, 50, 3e-3, 0.3, 5, 11)),
 }  # fmt: skip
 DENSE_DIGITS = DENSE | DIGITS | {
-    'features': 100, 'head': Schedule(30, 50, 3e-3, 0.3, 2, 5), 'twin': Schedule(20, 50, 3e-3, 0.3, 2, 5),
+    'features': 100, 'head': Schedule(30, 50, 3e-3, 0.3, 2, 5), 'twin': Twin(Schedule(20, 50, 3e-3, 0.3, 2, 5)),
 }  # fmt: skip
 DENSE_MNIST = DENSE | {
     'epochs': 5, 'start': 'patches', 'delta': 1.0, 'maximum': 'layer', 'power': 3.0, 'threshold': -1.0, 'shift': 1,
-    'head': Schedule(50, 256, 1e-3, 0.3, 3, 7, average=1000), 'twin': Schedule(30, 256, 3e-4, 0.3, 3, 7),
+    'head': Schedule(50, 256, 1e-3, 0.3, 3, 7, average=1000), 'twin': Twin(Schedule(30, 256, 3e-4, 0.3, 3, 7)),
 }  # fmt: skip
+FASHION = CNN | {'twin': CNN['twin']._replace(augment=data.random_flip)}  # what is mirrored is of its class
 TUNED = {
-    'cnn': {'digits': CNN_DIGITS, 'mnist': CNN, 'fashion_mnist': CNN, 'cifar10': CNN | CIFAR10},
+    'cnn': {'digits': CNN_DIGITS, 'mnist': CNN, 'fashion_mnist': FASHION, 'cifar10': FASHION | CIFAR10},
     'dense': {'digits': DENSE_DIGITS, 'mnist': DENSE_MNIST, 'fashion_mnist': DENSE, 'cifar10': DENSE | CIFAR10},
 }
 FIRST_WEIGHTS = {'drawn': None, 'patches': from_patches}  # of the lowest layer
@@ -125,7 +137,7 @@ def settings_by_size(network: str, image_shape: Shape, count: int, window: int |
     """
     checks.check_choice('network', network, TUNED)
     side = min(checks.check_image_shape(image_shape)[:2])
-    chosen = TUNED[network]['digits' if side <= SMALL else 'fashion_mnist']
+    chosen = {'cnn': (CNN, CNN_DIGITS), 'dense': (DENSE, DENSE_DIGITS)}[network][side <= SMALL]
     if network == 'cnn':
         checks.check_count('window', window or chosen['window'])
         window = min(window or chosen['window'], side)
@@ -139,7 +151,9 @@ def settings_by_size(network: str, image_shape: Shape, count: int, window: int |
         few |= {} if side <= SMALL else {'features': 100}
         if network == 'cnn' and side > SMALL:  # on validation images, 1500 to learn from, 3 seeds: Fashion-MNIST 87.6
             few |= {'spread': 0.2, 'maximum': 'unit'}  # and not 87.3 %, CIFAR-10 53.5 and not 51.1 %
-        few |= {name: chosen[name]._replace(epochs=60, batch=min(50, batch)) for name in ('head', 'twin')}
+        twin, length = chosen['twin'], {'epochs': 60, 'batch': min(50, batch)}
+        few['head'] = chosen['head']._replace(**length)
+        few['twin'] = twin._replace(schedule=twin.schedule._replace(**length))
         chosen = chosen | few
     return chosen
 

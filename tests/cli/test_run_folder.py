@@ -13,6 +13,7 @@ from hebbjax import data, training
 from hebbjax.cli import run_folder, train
 from hebbjax.readout import ridge_probe
 from hebbjax.support import files
+from hebbjax.training import presets
 
 SMALL = ['--features', '6', '--epochs', '3', '--head-epochs', '2', '--every', '2', '--monitor-every', '2']
 
@@ -60,6 +61,18 @@ def test_the_same_settings_give_the_same_bits_and_another_seed_others(few_digits
         for seed in (0, 0, 1)
     ]
     assert (w[0] == w[1]).all() and (w[0] != w[2]).any()
+
+
+def test_a_run_begins_as_the_comparison_of_its_data_set_does(few_digits, monkeypatch):
+    chosen = presets.TUNED['dense']['digits'] | {'start': 'patches'}  # as MNIST's
+    monkeypatch.setitem(presets.TUNED['dense'], 'digits', chosen)
+    start = train.TrainKrotov(dataset='digits', network='dense', features=4).resolve().start()
+    images, w = np.asarray(start.train.images), np.asarray(start.state.layers[0].w)
+    images = images.reshape(len(images), -1) / 255
+    images = images / np.linalg.norm(images, axis=1, keepdims=True)
+    assert np.abs(images[:, None] - w).max(2).min(0).max() < 1e-6  # each is a training image
+    _, began = train.begin_again(start.settings, start.about)
+    np.testing.assert_array_equal(began.layers[0].w, w)
 
 
 def test_ctrl_c_keeps_a_checkpoint_and_going_on_ends_in_the_same_bits(folder, tmp_path, monkeypatch, hearing, call):

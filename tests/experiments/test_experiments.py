@@ -8,6 +8,7 @@ import sys
 
 import common
 import fashion_mnist_cnn
+import jax
 import krotov_mnist
 import margins
 import numpy as np
@@ -75,6 +76,12 @@ def test_rows_are_what_they_say():
     assert entries['patches'].start is not entries['hebbian'].start and entries['patches'].net == (layer,)
     assert not entries['patches'].stages and not entries['gaussian'].stages
     assert twin.patch_transform is published.patch_transform is layers.raw is not layer.patch_transform
+    tuned = dataclasses.replace(settings, backprop_patches='centred_l2', backprop_flips=True, shift=1)
+    assert fashion_mnist_cnn.build_entries(tuned, images, 3)['backprop'].net[0].patch_transform is layers.centred_l2
+    corner = np.zeros((64, 8, 8, 1), np.float32)
+    corner[:, 3, 1] = 1  # shifts by a pixel leave it in the left half, mirrors do not
+    moved = np.asarray(tuned.twin.augment(jax.random.key(0), corner))
+    assert {int(column) for column in moved[..., 0].sum(1).argmax(1)} == {0, 1, 2, 5, 6, 7}
     assert entries['published_setting'].p == 4 and published.rule == rules.krotov(4, 0.4, 4.0)
     assert krotov_mnist.build_entries(krotov_mnist.PRESETS['digits'], images, 3)['hebbian'].net[0].window.size is None
     entries = krotov_mnist.build_entries(krotov_mnist.PRESETS['mnist'], np.zeros((1000, 8, 8, 1), np.uint8), 3)
@@ -150,17 +157,26 @@ def test_presets_are_those_of_the_data_set():
         for name, settings in script.PRESETS.items():
             chosen = presets.TUNED[network][name]
             assert settings.dataset == name and settings.seeds == chosen['seeds']
-            assert (settings.schedule, settings.backprop_schedule) == (chosen['head'], chosen['twin'])
+            assert (settings.schedule, settings.twin[:3]) == (chosen['head'], chosen['twin'][:3])
+            assert (settings.twin.augment is None) == (chosen['twin'].augment is None)
 
 
 def test_a_damaged_data_file_is_named(tmp_path):
     for content in (b'no npz', b''):
         (tmp_path / 'mnist.npz').write_bytes(content)
-        with pytest.raises(ValueError, match=r'mnist.npz has no test split that can be read'):
+        with pytest.raises(ValueError, match=r'mnist.npz is damaged'):
             common.load('mnist', 'test', tmp_path)
-    np.savez(tmp_path / 'mnist.npz', train_images=np.zeros(3))
-    with pytest.raises(ValueError, match='has no test split'):
-        common.load('mnist', 'test', tmp_path)
+    images = np.zeros((2, 8, 8, 1), np.uint8)
+    for arrays, told in (
+        ({'train_images': images, 'train_labels': [0, 1]}, 'mnist.npz has no test part'),
+        (
+            {'train_images': images, 'test_images': images},
+            'mnist.npz has no labels of its test images; add test_labels',
+        ),
+    ):
+        np.savez(tmp_path / 'mnist.npz', **arrays)
+        with pytest.raises(ValueError, match=told):
+            common.load('mnist', 'test', tmp_path)
 
 
 def test_a_script_explains_itself():

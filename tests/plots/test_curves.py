@@ -44,11 +44,6 @@ def test_curves_draw_a_line_for_each_part():
     assert legend(figure) == ['hebbian, train', 'hebbian, test', 'backprop, test']
 
 
-def test_curves_stand_at_the_epochs_they_were_read_at():
-    figure = curves.accuracy_curves({'a': {'test': [1, 2, 3]}, 'b': {'test': [4, 5]}}, epochs=[5, 10, 20])
-    assert drawn(figure.axes[0]) == {'a, test': [[5, 1], [10, 2], [20, 3]], 'b, test': [[5, 4], [10, 5]]}
-
-
 def test_a_single_epoch_is_a_mark_at_a_whole_number():
     figure = saved(curves.accuracy_curves({'a': {'test': [50.0]}}, title='a run'))
     (axes,) = figure.axes
@@ -179,7 +174,7 @@ STEP = {'step': [1], 'mean': [1], 'variance': [1], 'sparsity': [1]}
     [
         (curves.accuracy_curves, {'lines': {'a': {'tset': [1]}}}, "a: 'tset' is no part of the data; there are train"),
         (curves.accuracy_curves, {'lines': {'a': {'test': []}}}, 'a, test: .* are no line'),
-        (curves.accuracy_curves, {'lines': {'a': {'test': [1, 2]}}, 'epochs': [1]}, r'\(2,\) values at \(1,\) places'),
+        (curves.accuracy_curves, {'lines': {'a': {'test': [[1, 2]]}}}, r'\(1, 2\) values at \(1,\) places'),
         (curves.metric_curves, {'history': [{'epoch': 1}], 'names': []}, 'no name to draw'),
         (curves.metric_curves, {'history': [{'epoch': 1, 'b': 2}], 'names': ['a']}, "'a' was measured .* there are b"),
         (curves.metric_curves, {'history': [], 'names': ['a']}, 'there are no scalars'),

@@ -395,7 +395,6 @@ SETTINGS = {
     'monitor windows': lambda value: training.Monitor(windows=value),
     'monitor p': lambda value: training.Monitor(p=value),
     'monitor tolerance': lambda value: training.Monitor(tolerance=value),
-    'every_epochs': lambda value: training.every_epochs(value, print),
     'evaluate epochs': lambda value: training.evaluate(PAIR, PAIR, epochs=value),
     'patience': lambda value: training.early_stop(patience=value),
     'checkpoints epochs': lambda value: training.Checkpoints('never', epochs=value),
@@ -435,7 +434,7 @@ SETTINGS = {
 COUNTS = {
     'krotov k', 'krotov_ranks k', 'k_wta', 'hebb winners', 'instar winners', 'linear epochs', 'linear steps',
     'max_pool', 'features', 'patches_per_image', 'microbatch', 'stage', 'plan', 'batch', 'seeds at once', 'patience',
-    'monitor every', 'monitor windows', 'every_epochs', 'evaluate epochs', 'checkpoints epochs', 'checkpoints keep',
+    'monitor every', 'monitor windows', 'evaluate epochs', 'checkpoints epochs', 'checkpoints keep',
     'log epochs', 'pictures epochs', 'tensorboard epochs', 'probe block', 'filters drawn', 'random_feedback features',
     'settling steps', 'settling upto', 'recall steps', 'trace winners', 'lateral steps', 'evolve generations',
     'mlp_params hidden', 'fit_rule steps', 'fit_rule every', 'evolve at_once', 'gaussian population', 'search terms',

@@ -226,20 +226,6 @@ def test_a_log_without_a_folder_or_with_foreign_lines_refuses_before_the_first_e
     assert not seen
 
 
-def test_what_is_called_now_and_then_has_its_beginning_and_end_all_the_same(digits, tmp_path):
-    keeper, screen = training.Checkpoints(tmp_path, epochs=9), io.StringIO()
-    bar = training.Progress(Console(file=screen, force_terminal=True, width=200), 5, 300)
-
-    def impatient(context):
-        if context.epoch == 3:
-            raise KeyboardInterrupt
-
-    fit(digits, impatient, training.every_epochs(2, keeper), training.every_epochs(2, bar), epochs=5)
-    assert keeper.epochs() == [1, 2] and '2/5' in screen.getvalue()
-    with pytest.raises(ValueError, match='holds a checkpoint of epoch 2'):
-        fit(digits, training.every_epochs(2, keeper))
-
-
 # Logs
 
 
