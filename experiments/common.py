@@ -157,13 +157,14 @@ class Settings(Comparison):
     head_decay: flags.Amount = 0.0  # Decoupled weight decay (AdamW)
     head_patience: flags.Count = 2  # Epochs without a better accuracy until the rate falls to 0.3; 2 of them + 2 end it
     head_average: flags.Count = 1000  # Steps over which a head's parameters are averaged before it is judged
-    shift: flags.CountOrZero = 0  # Pixels by which gradient training moves its images at most, anew each epoch
+    shift: flags.CountOrZero = 0  # Pixels by which images move at most while heads train, anew each epoch
     backprop_epochs: flags.Count = 15  # Epochs of the end-to-end twin at most
     backprop_batch: flags.Count = 256  # Images per gradient step of the end-to-end twin
     backprop_rate: flags.Rate = 3e-4  # Adam's first rate in the end-to-end twin
     backprop_patches: flags.choice(*PATCH_TRANSFORMS) = 'raw'  # As `patch_transform`, of the end-to-end twin
     backprop_threshold: flags.number(least=-flags.LARGEST) = 0.0  # As `threshold`, of its head
-    backprop_flips: bool = False  # Mirror the twin's images at random, too
+    backprop_flips: bool = False  # Mirror the twin's images at random
+    backprop_shift: flags.CountOrZero = 0  # As `shift`, of the twin's
     backprop_seeds: flags.Seeds = 1  # Seeds of the end-to-end twin at most
 
     curves: pathlib.Path | None = None  # File for a picture of accuracy over head epochs, first seed
@@ -179,10 +180,9 @@ class Settings(Comparison):
     def twin(self) -> presets.Twin:
         """How the end-to-end twin learns: its batch norm knows its last filters, not a mean of filters."""
         how = {'epochs': self.backprop_epochs, 'batch': self.backprop_batch, 'rate': self.backprop_rate}
-        schedule, move = self.schedule._replace(**how, average=1), data.random_shift(self.shift)
-        flip = lambda key, images: data.random_flip(jax.random.fold_in(key, 1), move(key, images))  # noqa: E731
-        augment = flip if self.backprop_flips else None
-        return presets.Twin(schedule, self.backprop_patches, self.backprop_threshold, augment)
+        schedule = self.schedule._replace(**how, average=1)
+        moves = self.backprop_flips, self.backprop_shift
+        return presets.Twin(schedule, self.backprop_patches, self.backprop_threshold, *moves)
 
     @property
     def gradient(self) -> dict:
@@ -205,8 +205,8 @@ def settings_by_dataset(kind: type[Settings], network: str, datasets: Sequence[s
         head, twin = chosen['head'], chosen['twin']
         lengths = {f'head_{name}': getattr(head, name) for name in ('epochs', 'batch', 'rate', 'patience', 'average')}
         lengths |= {f'backprop_{name}': getattr(twin.schedule, name) for name in ('epochs', 'batch', 'rate')}
-        lengths |= {'backprop_patches': twin.patch_transform, 'backprop_threshold': twin.threshold}
-        lengths['backprop_flips'] = twin.augment is not None
+        lengths |= {f'backprop_{name}': getattr(twin, name) for name in ('threshold', 'flips', 'shift')}
+        lengths['backprop_patches'] = twin.patch_transform
         own = {field.name for field in dataclasses.fields(kind)} & chosen.keys()
         found[dataset] = kind(dataset=dataset, **lengths, **{name: chosen[name] for name in own})
     return found
@@ -249,8 +249,9 @@ def compare(settings: Settings, build: Callable, draw: Callable) -> bool:
     check_batch(settings.batch, count)
     if settings.k > settings.features:
         raise ValueError(f'--k {settings.k} is more than the {settings.features} neurons that compete; use 2 to N.')
-    if settings.shift >= min(shape[:2]):
-        raise ValueError(f'--shift {settings.shift} moves images of {shape[0]} x {shape[1]} out of sight.')
+    for name in ('shift', 'backprop_shift'):
+        sees = getattr(settings, name) < min(shape[:2])
+        checks.require(sees, f'{flags.flag(name)} moves images of {shape[0]} x {shape[1]} out of sight; use less.')
     entries = build(settings, train[0], int(np.asarray(train[1]).max()) + 1)
     for row in settings.rows:
         refuse_unknown('rows', row, entries)

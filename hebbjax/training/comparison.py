@@ -97,15 +97,15 @@ def under_head(
         make_head: settings of `linear_head` in the place of those that were chosen -> a head.
         threshold: of heads on filters that stay as they are.
         twin_seeds, epochs, batch, start, p: `seeds` of the twin, epochs, and what else `Entry` takes, of the layer.
-        how: of all training by gradient, see `gradient_probe`.
+        how: of all training by gradient, see `gradient_probe`; the twin's images pass what it says.
     """
     probe = functools.partial(gradient_probe, **how)
     untrained = Entry((layer,), probe(make_head(threshold=threshold), schedule), start=start, p=p)
     hebbian = untrained._replace(stages=(Stage(epochs),), batch=batch)
     # drawn as deep-learning users draw
-    prepare, moves = PATCH_TRANSFORMS[twin.patch_transform], {'augment': twin.augment or how.get('augment')}
+    prepare, how['augment'] = PATCH_TRANSFORMS[twin.patch_transform], twin.augment
     plain = dataclasses.replace(layer, patch_transform=prepare, output='weights', init=fan_in)
-    end_to_end = gradient_probe(make_head(threshold=twin.threshold), twin.schedule, 0, **how | moves)
+    end_to_end = gradient_probe(make_head(threshold=twin.threshold), twin.schedule, 0, **how)
     return {
         'raw_pixels': Entry((), probe(make_head(norm=False, power=None, pool=None, dropout=0.0), schedule)),
         'untrained': untrained,

@@ -36,7 +36,15 @@ class Twin(NamedTuple):
     schedule: Schedule
     patch_transform: str = 'raw'  # what happens to its patches, one of `PATCH_TRANSFORMS`
     threshold: float = 0.0  # of its head, at first, see `readout.linear_head`
-    augment: Callable[[Key, Array], Array] | None = None  # what its training images pass; None: what those of heads do
+    flips: bool = False  # whether its training images are mirrored at random
+    shift: int = 0  # pixels by which they move at most
+
+    @property
+    def augment(self) -> Callable[[Key, Array], Array] | None:
+        """What they pass; None: nothing."""
+        move = data.random_shift(self.shift)
+        both = lambda key, images: data.random_flip(jax.random.fold_in(key, 1), move(key, images))  # noqa: E731
+        return both if self.flips else move if self.shift else None
 
 
 # of schedules: epochs, batch, rate, its factor after so many epochs without a better accuracy; more than these end it
@@ -45,7 +53,7 @@ CNN = {
     'p': 2.0, 'patch_transform': 'centred_l2', 'maximum': 'layer', 'spread': 1.0, 'start': 'drawn', 'rate': 0.04,
     'batch': 1000, 'patches_per_image': 1, 'power': 1.0, 'threshold': 1.5, 'shift': 0, 'validation': 1 / 12,
     'head': Schedule(20, 256, 1e-3, 0.3, 2, 5, average=1000),
-    'twin': Twin(Schedule(15, 64, 1e-3, 0.3, 2, 5), 'centred_l2', 1.5),
+    'twin': Twin(Schedule(20, 64, 1e-3, 0.3, 2, 5), 'centred_l2', 1.5),
 }  # fmt: skip
 DENSE = CNN | {
     'epochs': 25, 'features': 2000, 'window': 0, 'pool': 1, 'patch_transform': 'l2', 'maximum': 'unit', 'power': 2.0,
@@ -62,9 +70,9 @@ DENSE_DIGITS = DENSE | DIGITS | {
 }  # fmt: skip
 DENSE_MNIST = DENSE | {
     'epochs': 5, 'start': 'patches', 'delta': 1.0, 'maximum': 'layer', 'power': 3.0, 'threshold': -1.0, 'shift': 1,
-    'head': Schedule(50, 256, 1e-3, 0.3, 3, 7, average=1000), 'twin': Twin(Schedule(30, 256, 3e-4, 0.3, 3, 7)),
+    'head': Schedule(50, 256, 1e-3, 0.3, 3, 7, average=1000), 'twin': Twin(Schedule(30, 256, 3e-4, 0.3, 3, 7), shift=1),
 }  # fmt: skip
-FASHION = CNN | {'twin': CNN['twin']._replace(augment=data.random_flip)}  # what is mirrored is of its class
+FASHION = CNN | {'twin': CNN['twin']._replace(flips=True, shift=1)}  # what is mirrored is of its class
 TUNED = {
     'cnn': {'digits': CNN_DIGITS, 'mnist': CNN, 'fashion_mnist': FASHION, 'cifar10': FASHION | CIFAR10},
     'dense': {'digits': DENSE_DIGITS, 'mnist': DENSE_MNIST, 'fashion_mnist': DENSE, 'cifar10': DENSE | CIFAR10},

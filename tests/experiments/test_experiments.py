@@ -76,7 +76,7 @@ def test_rows_are_what_they_say():
     assert entries['patches'].start is not entries['hebbian'].start and entries['patches'].net == (layer,)
     assert not entries['patches'].stages and not entries['gaussian'].stages
     assert twin.patch_transform is published.patch_transform is layers.raw is not layer.patch_transform
-    tuned = dataclasses.replace(settings, backprop_patches='centred_l2', backprop_flips=True, shift=1)
+    tuned = dataclasses.replace(settings, backprop_patches='centred_l2', backprop_flips=True, backprop_shift=1)
     assert fashion_mnist_cnn.build_entries(tuned, images, 3)['backprop'].net[0].patch_transform is layers.centred_l2
     corner = np.zeros((64, 8, 8, 1), np.float32)
     corner[:, 3, 1] = 1  # shifts by a pixel leave it in the left half, mirrors do not
@@ -118,7 +118,8 @@ def test_ctrl_c_keeps_networks_that_were_finished(small_data, tmp_path, relaxed,
         ('--window 9', 'does not fit'),
         ('--pool 9', 'does not fit'),
         ('--head-batch 101', 'batch=101 is out of range; use a whole number from 1 to 100'),
-        ('--shift 8', 'moves images of 8 x 8 out of sight'),
+        ('--shift 8', '--shift moves images of 8 x 8 out of sight'),
+        ('--backprop-shift 8', '--backprop-shift moves images of 8 x 8 out of sight'),
         ('--figure f.txt', 'f.txt cannot be drawn: its ending is no picture; use .png'),
         ('--json no/where.json', 'is no folder; make it first'),
     ],
@@ -157,8 +158,7 @@ def test_presets_are_those_of_the_data_set():
         for name, settings in script.PRESETS.items():
             chosen = presets.TUNED[network][name]
             assert settings.dataset == name and settings.seeds == chosen['seeds']
-            assert (settings.schedule, settings.twin[:3]) == (chosen['head'], chosen['twin'][:3])
-            assert (settings.twin.augment is None) == (chosen['twin'].augment is None)
+            assert (settings.schedule, settings.twin) == (chosen['head'], chosen['twin'])
 
 
 def test_a_damaged_data_file_is_named(tmp_path):
