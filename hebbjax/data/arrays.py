@@ -1,47 +1,24 @@
 """Arrays in memory, and data sets that give examples one by one, as images and labels."""
 
 import collections
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from hebbjax.data import pictures
-from hebbjax.data.forms import Found, assemble, find_keys, to_nhwc, to_numpy
+from hebbjax.data.forms import Found, find_keys, to_nhwc, to_numpy
 from hebbjax.support.checks import require
-from hebbjax.support.shards import Split
-
-_logger = logging.getLogger('hebbjax')
-
-
-def from_arrays(
-    images: Any, labels: Any = None, *, channels_first: bool | None = None, white: float | None = None
-) -> Split:
-    """Make images and labels of many forms a `Split`; what was recognised is logged at INFO by the logger 'hebbjax'.
-
-    Args:
-        images: an array of numpy, jax or torch, or a list: [n, H, W], [n, H, W, C] or, as `to_nhwc` says, [n, C, H, W].
-            Or pairs (image, label), or dicts of them, in anything with `len` and indices, as data sets of torch and
-            Hugging Face are; images may be pillow's.
-        labels: whole numbers, names (numbered as they sort), a column [n, 1], or one-hot rows [n, K].
-        channels_first: whether images are [C, H, W]; None: recognised.
-        white: the value that is white; None: known of uint8, uint16 and bool, else recognised, see `scale`.
-
-    Example:
-        >>> images, labels = from_arrays(np.full((2, 3, 8, 8), 200.0), ['dog', 'cat'])
-        >>> images.shape, images.dtype.name, labels.tolist()
-        ((2, 8, 8, 3), 'float32', [1, 0])
-    """
-    notes = []
-    reading = assemble(read_arrays((images, labels), notes, channels_first=channels_first), notes, white=white)
-    for note in reading.notes:
-        _logger.info(note)
-    return Split(reading.images, reading.labels)
 
 
 def read_arrays(source: Any, notes: list[str], *, channels_first=None, **how) -> Found:
-    """Read what `from_arrays` takes, images or (images, labels)."""
+    """Read images, or (images, labels), of many forms, or examples, see `read_examples`.
+
+    Args:
+        source: images are an array of numpy, jax or torch, or a list: [n, H, W], [n, H, W, C] or, as `to_nhwc` says,
+            [n, C, H, W]; labels whole numbers, names, a column [n, 1], or one-hot rows [n, K].
+        channels_first: whether images are [C, H, W]; None: recognised.
+    """
     images, labels = source if isinstance(source, tuple) and len(source) == 2 else (source, None)
     if hasattr(images, 'ndim'):
         _refuse_keys(**how)
@@ -54,9 +31,9 @@ def read_arrays(source: Any, notes: list[str], *, channels_first=None, **how) ->
 def read_examples(
     examples: Any, notes: list[str], *, resize=None, channels_first=None, images_key=None, labels_key=None
 ) -> Found:
-    """Read examples one by one into one array.
+    """Read examples one by one into one array: of anything with `len` and indices, as data sets of Hugging Face are.
 
-    An example is (image, label), a dict that holds both, or an image alone.
+    An example is (image, label), a dict that holds both, or an image alone; images may be pillow's.
     """
     fits = hasattr(examples, '__len__') and hasattr(examples, '__getitem__')
     fits = fits and not isinstance(examples, str | bytes | Mapping)  # which data.load takes for paths and arrays

@@ -67,7 +67,7 @@ def read(
 
     Args:
         source: one of `NAMES`; a folder, see `folders.read_folder`; an .npz, .npy, .csv or .parquet file, or a mapping
-            of arrays, see `tables`; (images, labels), or what else `from_arrays` takes.
+            of arrays, see `tables`; (images, labels), or examples, see `arrays`.
         split, data_dir: as in `load`.
         resize: a side, or (H, W), that images are stretched to.
         shape: (H, W, C) or (H, W) of images that are rows of pixels; left out: squares.

@@ -342,8 +342,7 @@ STRANGE = [
 DOORS = {
     'load': data.load,
     'splits_of': data.splits_of,
-    'from_arrays': data.from_arrays,
-    'labels': lambda value: data.from_arrays(IMAGES, value),
+    'labels': lambda value: data.load((IMAGES, value)),
     'split': lambda value: data.load(IMAGES, value),
     **{
         name: lambda value, name=name: data.load({'x': IMAGES}, **{name: value})

@@ -1,6 +1,5 @@
 """Images of one's own: whatever form they come in, the same features come out; what was made of them is said."""
 
-import logging
 import os
 import subprocess
 import sys
@@ -248,7 +247,7 @@ def test_classes_are_numbered_as_their_names_sort_whole_numbers_as_numbers(tmp_p
         folder(tmp_path / 'numbers' / name, GREY[:1], labelled=False)
     assert data.read(tmp_path / 'numbers').classes == ('0', '9', '10')
     assert data.read((GREY[:3], ['b', 'a', 'b'])).classes == ('a', 'b')
-    assert data.from_arrays(GREY[:2], [3, 7]).labels.tolist() == [3, 7]  # numbers are kept
+    assert data.load((GREY[:2], [3, 7])).labels.tolist() == [3, 7]  # numbers are kept
     assert data.read((GREY[:2], np.array([b'caf\xc3\xa9', b'tea']))).classes == ('café', 'tea')
 
 
@@ -290,19 +289,18 @@ def test_what_white_is_is_told_by_types_else_recognised_and_said(images, white, 
     np.testing.assert_array_equal(before, images)  # nobody's arrays are written into
 
 
-def test_from_arrays_says_what_it_recognised_to_the_logger(caplog):
-    with caplog.at_level(logging.INFO, 'hebbjax'):
-        images, _ = data.from_arrays(FIRST / 255)
-    assert images.shape == (12, 10, 10, 3) and {record.name for record in caplog.records} == {'hebbjax'}
-    said = ' '.join(record.getMessage() for record in caplog.records)
+def test_what_was_recognised_of_arrays_is_said():
+    reading = data.read(FIRST / 255)
+    assert reading.images.shape == (12, 10, 10, 3)
+    said = ' '.join(reading.notes)
     assert '3 in images [n, 3, 10, 10] was taken for their channels.' in said and 'taken for white' in said
 
 
 def test_channels_that_could_be_either_are_last_unless_told():
     images = PIXELS[:, :3, :4]  # [n, 3, 4, 3]
-    assert data.from_arrays(images).images.shape == (12, 3, 4, 3)
-    assert data.from_arrays(images, channels_first=True).images.shape == (12, 4, 3, 3)
-    assert data.from_arrays(PIXELS[:, :3, :, :1].repeat(8, 3), channels_first=False).images.shape == (12, 3, 10, 8)
+    assert data.load(images).images.shape == (12, 3, 4, 3)
+    assert data.load(images, channels_first=True).images.shape == (12, 4, 3, 3)
+    assert data.load(PIXELS[:, :3, :, :1].repeat(8, 3), channels_first=False).images.shape == (12, 3, 10, 8)
 
 
 def test_pictures_of_all_kinds_in_one_folder_become_rgb_and_it_is_said(tmp_path):
