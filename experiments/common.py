@@ -92,6 +92,7 @@ def load(name: str, split: str, data_dir: pathlib.Path | None = None) -> data.Sp
     path = None if data_dir is None else data_dir / f'{name}.npz'
     if path is None or not path.is_file():
         return data.load(name, split, data_dir=data_dir)
+    checks.require('test' in data.splits_of(path), f'{path} has no test part; add test_images and test_labels.')
     found = data.load(path, split)
     checks.require(found.labels is not None, f'{path} has no labels of its {split} images; add {split}_labels.')
     return found
@@ -249,9 +250,8 @@ def compare(settings: Settings, build: Callable, draw: Callable) -> bool:
     check_batch(settings.batch, count)
     if settings.k > settings.features:
         raise ValueError(f'--k {settings.k} is more than the {settings.features} neurons that compete; use 2 to N.')
-    for name in ('shift', 'backprop_shift'):
-        sees = getattr(settings, name) < min(shape[:2])
-        checks.require(sees, f'{flags.flag(name)} moves images of {shape[0]} x {shape[1]} out of sight; use less.')
+    way = f'moves images of {shape[0]} x {shape[1]} out of sight; use less'
+    checks.require(max(settings.shift, settings.backprop_shift) < min(shape[:2]), f'--shift or --backprop-shift {way}.')
     entries = build(settings, train[0], int(np.asarray(train[1]).max()) + 1)
     for row in settings.rows:
         refuse_unknown('rows', row, entries)

@@ -118,8 +118,8 @@ def test_ctrl_c_keeps_networks_that_were_finished(small_data, tmp_path, relaxed,
         ('--window 9', 'does not fit'),
         ('--pool 9', 'does not fit'),
         ('--head-batch 101', 'batch=101 is out of range; use a whole number from 1 to 100'),
-        ('--shift 8', '--shift moves images of 8 x 8 out of sight'),
-        ('--backprop-shift 8', '--backprop-shift moves images of 8 x 8 out of sight'),
+        ('--shift 8', '--shift or --backprop-shift moves images of 8 x 8 out of sight'),
+        ('--backprop-shift 8', '--shift or --backprop-shift moves images of 8 x 8 out of sight'),
         ('--figure f.txt', 'f.txt cannot be drawn: its ending is no picture; use .png'),
         ('--json no/where.json', 'is no folder; make it first'),
     ],
@@ -165,7 +165,7 @@ def test_a_damaged_data_file_is_named(tmp_path):
     for content in (b'no npz', b''):
         (tmp_path / 'mnist.npz').write_bytes(content)
         with pytest.raises(ValueError, match=r'mnist.npz is damaged'):
-            common.load('mnist', 'test', tmp_path)
+            common.load('mnist', 'train', tmp_path)
     images = np.zeros((2, 8, 8, 1), np.uint8)
     for arrays, told in (
         ({'train_images': images, 'train_labels': [0, 1]}, 'mnist.npz has no test part'),
