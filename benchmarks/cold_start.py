@@ -57,7 +57,7 @@ def start(config: Config, *cache: str) -> float:
     """Start one process, and give the seconds it took beyond making data and learning its two epochs."""
     command = [sys.executable, __file__, '--child', str(config.hidden), str(config.batch), str(config.images), *cache]
     started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=config.environment)
     seconds = time.perf_counter() - started
     if done.returncode:
         raise ValueError(f'the started process failed: {done.stderr.strip().splitlines()[-1]}')

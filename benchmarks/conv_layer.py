@@ -172,12 +172,13 @@ def run(config: Config, console: Console) -> list[timing.Row]:
     """Time every layer asked for, write the JSON."""
     device, rows = config.prepare(), []
     timing.refuse_unknown('shapes', config.shapes, SHAPES)
+    for name in config.shapes:  # before the first of them is measured
+        check_k(config.k, SHAPES[name].neurons)
     with jax.default_device(device):
         for name in config.shapes:
             shape = SHAPES[name]
             if config.batch is not None:
                 shape = shape._replace(batch=config.batch)
-            check_k(config.k, shape.neurons)
             rows += measure(name, shape, config, console)
     timing.write(config.json, rows, dataclasses.asdict(config), device)
     return rows

@@ -70,7 +70,9 @@ def child(folder: str, epochs: str) -> None:
     )  # fmt: skip
 
 
-def start(folder: pathlib.Path, epochs: int, kill_after: float | None = None, beyond: str = 'from') -> list[list[str]]:
+def start(
+    folder: pathlib.Path, epochs: int, kill_after: float | None = None, beyond: str = 'from', env: dict | None = None,
+) -> list[list[str]]:  # fmt: skip
     """Train in a process of its own.
 
     Args:
@@ -78,6 +80,7 @@ def start(folder: pathlib.Path, epochs: int, kill_after: float | None = None, be
         epochs: in all.
         kill_after: seconds after its line `beyond` that it is killed in; None: it is left alone.
         beyond: how that line begins.
+        env: what it finds around it.
 
     Returns:
         The words of every line that it printed.
@@ -87,7 +90,7 @@ def start(folder: pathlib.Path, epochs: int, kill_after: float | None = None, be
     lines = []
     with (
         tempfile.TemporaryFile('w+') as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=env) as process,
     ):
         for line in process.stdout:
             lines.append(line.split())
@@ -126,10 +129,10 @@ def run(config: Config, console: Console) -> list[dict]:
     config.prepare()
     draw, rows = random.Random(config.seed), []
     with tempfile.TemporaryDirectory() as place:
-        whole = dict(epochs_in(start(pathlib.Path(place) / 'whole', config.epochs)))
+        whole = dict(epochs_in(start(pathlib.Path(place) / 'whole', config.epochs, env=config.environment)))
         for number in range(1, config.repetitions + 2):
             kill_after = draw.uniform(0, config.longest) if number <= config.repetitions else None
-            lines = start(pathlib.Path(place) / 'killed', config.epochs, kill_after, beyond='epoch')
+            lines = start(pathlib.Path(place) / 'killed', config.epochs, kill_after, 'epoch', config.environment)
             epochs = epochs_in(lines)
             rows.append({
                 'row': 'left alone' if kill_after is None else f'kill {number}', 'from_epoch': epochs[0][0],

@@ -161,12 +161,13 @@ def run(config: Config, console: Console) -> list[timing.Row]:
         raise ValueError(
             f'--batch {config.batch} is larger than the {config.images} images; use {config.images} at most.'
         )
-    for k in config.k:
-        layers.init_layer(make_layer(config, k, 2.0), jax.random.key(0), (28, 28, 1))  # refuses what cannot compete
+    settings = [(k, p) for k in config.k for p in config.p]
+    for k, p in settings:
+        layers.init_layer(make_layer(config, k, p), jax.random.key(0), (28, 28, 1))  # refuses what cannot compete
     images, kind = load(config, console)
     rows = []
     with jax.default_device(device):
-        for k, p in [(k, p) for k in config.k for p in config.p]:
+        for k, p in settings:
             rows += time_setting(config, k, p, images, device, console)
     timing.write(config.json, rows, {**dataclasses.asdict(config), 'data': kind}, device)
     return rows

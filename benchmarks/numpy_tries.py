@@ -13,6 +13,7 @@ import timing
 from rich.console import Console
 
 from hebbjax.cli.main import run_command
+from hebbjax.rules.top_k import check_k
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +78,8 @@ ADDITIONS: dict[str, Callable] = {form.__name__: form for form in (add_at, add_i
 def run(config: Config, console: Console) -> list[timing.Row]:
     """Time all forms in turn, print a table, write the JSON."""
     device = config.prepare()
+    for k in config.k:
+        check_k(k, config.hidden)
     rng = np.random.default_rng(0)
     u = rng.standard_normal((config.batch, config.hidden), dtype=np.float32)
     x = rng.random((2 * config.batch, 784), dtype=np.float32)

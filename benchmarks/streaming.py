@@ -75,6 +75,8 @@ def run(config: Config, console: Console) -> list[timing.Row]:
     device = config.prepare()
     if config.images % config.parts:
         raise ValueError(f'--images {config.images} make no {config.parts} equal parts; use a multiple of that.')
+    if (part := config.images // config.parts) % config.batch:  # of which parts would leave some images out
+        raise ValueError(f'--batch {config.batch} does not divide the {part} images of a part; use a divisor.')
     tx = optax.chain(transforms.scale_by_max_abs(), transforms.scale_by_rate(0.02))
     net = (hebbjax.Layer(config.features, rules.krotov(2, 0.4, 2), tx, patch_transform=raw),)
     stages = training.plan_stages('simultaneous', net, config.epochs)

@@ -75,14 +75,20 @@ class Common:
         """Check the flags, and give the device."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-                raise ValueError(f'{flag(field.name)} {value} measures nothing; use 1 or more.')
+            for number in value if isinstance(value, tuple) else (value,):
+                if type(number) is int and number < 1 and field.name != 'seed':
+                    raise ValueError(f'{flag(field.name)} {number} measures nothing; use 1 or more.')
         files.check_writable(self.json)
         try:
             return jax.devices(self.device)[0]
         except RuntimeError:
             there = ', '.join(sorted({device.platform for device in jax.devices()}))
             raise ValueError(f'--device {self.device} is not there; jax finds {there}.') from None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What processes that are started find around them: the same device."""
+        return os.environ | ({} if self.device is None else {'JAX_PLATFORMS': self.device})
 
 
 def refuse_unknown(name: str, given: Iterable[str], known: Iterable[str], why: str = 'is unknown') -> None:

@@ -91,7 +91,10 @@ def launch(count: int, devices: int, config: Config) -> dict[str, np.ndarray]:
 
 def run(config: Config, console: Console) -> list[timing.Row]:
     """Train in all ways, print, write the JSON."""
-    device, rows, weights = config.prepare(), [], {}
+    if config.device not in (None, 'cpu'):
+        raise ValueError(f'--device {config.device} is not used: these processes share CPUs; leave it out.')
+    device, rows, weights = jax.devices('cpu')[0], [], {}
+    config.prepare()
     for count, devices in ((1, 1), (1, 2), (2, 1)):
         found = launch(count, devices, config)
         name = f'processes {count}, devices of each {devices}'

@@ -20,35 +20,15 @@ from hebbjax.cli.settings import check_batch, check_fits
 from hebbjax.layers.layer import OUTPUTS, PRECISIONS
 from hebbjax.layers.patches import PATCH_TRANSFORMS
 from hebbjax.support import checks, files
+from hebbjax.support.signals import hold_signals
 from hebbjax.training import comparison, presets
 
 __all__ = [
-    'Comparison',
-    'Settings',
-    'beside_paper',
-    'check_batch',
-    'check_fits',
-    'classifier_entries',
-    'compare',
-    'draw_margins',
-    'hebbian_layer',
-    'load',
-    'load_train',
-    'markdown',
-    'measure_cells',
-    'note_of',
-    'report',
-    'report_measures',
-    'run',
-    'run_entries',
-    'settings_by_dataset',
-    'tell',
-    'tell_epoch',
-    'tell_status',
-    'tell_trained',
-    'write_figure',
-    'write_report',
-]
+    'Comparison', 'Settings', 'beside_paper', 'check_batch', 'check_fits', 'classifier_entries', 'compare',
+    'draw_margins', 'hebbian_layer', 'load', 'load_train', 'markdown', 'measure_cells', 'note_of', 'report',
+    'report_measures', 'run', 'run_entries', 'settings_by_dataset', 'tell', 'tell_epoch', 'tell_status', 'tell_trained',
+    'write_figure', 'write_report',
+]  # fmt: skip
 
 
 def run(experiment: Callable, defaults: Any, argv: Sequence[str] | None, prog: str) -> int:
@@ -282,9 +262,9 @@ def run_entries(settings, entries: Mapping[str, comparison.Entry], train, valida
     path_of = lambda row, seed: folder / f'{row}_{seed}.safetensors'  # noqa: E731
     if folder is not None:  # all of it said before the first hour
         files.import_extra('safetensors', 'safetensors')
-        there = [path for row in entries for seed in settings.all_seeds if (path := path_of(row, seed)).exists()]
-        if there:
-            raise FileExistsError(f'{there[0]} is there already; delete it, or name another folder by --weights.')
+        paths = (path_of(row, seed) for row in entries for seed in settings.all_seeds)
+        there = next(filter(pathlib.Path.exists, paths), None)
+        checks.require(there is None, f'{there} is there already; delete it, or name another folder by --weights.')
 
     def keep(row, seed, network):
         tell_trained(row, seed, network)
@@ -297,14 +277,15 @@ def run_entries(settings, entries: Mapping[str, comparison.Entry], train, valida
     trained, interrupted = comparison.train_entries(entries, settings.seeds, train, validation, **how)
     if not trained:
         raise KeyboardInterrupt
-    # no choice is left to make: the test split is read
-    test = tuple(map(jax.device_put, load(settings.dataset, 'test', settings.data_dir)))
-    rows = comparison.score_entries(entries, trained, test, validation[0][:200])
-    report(settings, rows, title, COLUMNS, interrupted)
+    tell_status('interrupted; the test split is read' if interrupted else 'the test split is read')
+    with hold_signals(forget=True) as again:  # who presses Ctrl-C again would lose all that was trained
+        test = tuple(map(jax.device_put, load(settings.dataset, 'test', settings.data_dir)))
+        rows = comparison.score_entries(entries, trained, test, validation[0][:200])
+        report(settings, rows, title, COLUMNS, interrupted)
     first = [(row, network) for (row, seed), network in trained.items() if seed == settings.first_seed]
     filters = {row: network.probe.layers[0].w for row, network in first if entries[row].net}
     write_figure(settings.figure, draw(filters, train[0].shape[1:]) if filters else None)
-    return rows, interrupted
+    return rows, interrupted or bool(again)
 
 
 def tell_status(line: str) -> None:

@@ -35,6 +35,7 @@ from hebbjax.cli import flags
 from hebbjax.layers import initializers
 from hebbjax.readout.blocks import over_blocks
 from hebbjax.support import checks
+from hebbjax.support.signals import hold_signals
 from hebbjax.training import comparison, controls, presets
 
 
@@ -177,15 +178,16 @@ def experiment(config: Config) -> bool:
             interrupted = True
     if not trained:
         raise KeyboardInterrupt
-    test = prepare(tuple(map(jax.device_put, common.load('cifar10', 'test', config.data_dir))))
-    rows = comparison.score_entries(entries, trained, test)
-    for row in rows:
-        kind, at = row.row.split(', ')
-        row.more |= {'kind': kind, 'axis': config.axis, 'at': int(at)}
-        row.more['network'] = 'kernel' if config.weights is None else 'SoftHebb'
-    common.report(config, rows, f'CIFAR-10 over {config.axis}, accuracy in percent', {}, interrupted)
+    with hold_signals(forget=True) as again:  # who presses Ctrl-C again would lose all that was trained
+        test = prepare(tuple(map(jax.device_put, common.load('cifar10', 'test', config.data_dir))))
+        rows = comparison.score_entries(entries, trained, test)
+        for row in rows:
+            kind, at = row.row.split(', ')
+            row.more |= {'kind': kind, 'axis': config.axis, 'at': int(at)}
+            row.more['network'] = 'kernel' if config.weights is None else 'SoftHebb'
+        common.report(config, rows, f'CIFAR-10 over {config.axis}, accuracy in percent', {}, interrupted)
     common.write_figure(config.figure, common.draw_margins([row.as_json() for row in rows]))
-    return interrupted
+    return interrupted or bool(again)
 
 
 def main(argv=None) -> int:

@@ -121,10 +121,9 @@ class Config(launch.OnDevices):
 
     def check(self, count: int) -> None:
         """Refuse what does not fit `count` training images, or memory."""
-        if self.batch > count:
-            raise ValueError(f'--batch {self.batch} is larger than the {count} training images; use {count} at most.')
-        steps = self.epochs * (count // self.batch)
-        if self.burn_in >= steps and any(variant.filters == 'learned' for variant in self.variants.values()):
+        common.check_batch(self.batch, count)
+        steps, kinds = self.epochs * (count // self.batch), {variant.filters for variant in self.variants.values()}
+        if self.burn_in >= steps and 'learned' in kinds:
             raise ValueError(
                 f'--burn-in {self.burn_in} leaves nothing of {steps} steps to learn in; use fewer than those.'
             )

@@ -11,6 +11,7 @@ from hebbjax import data, readout
 from hebbjax.cli import flags, tables
 from hebbjax.cli.settings import Krotov, check_batch, check_fits
 from hebbjax.support import files
+from hebbjax.support.signals import hold_signals
 from hebbjax.training import progress_bar
 from hebbjax.training.comparison import Entry, Trained, score_entries, train_entries, under_head
 
@@ -58,13 +59,14 @@ def run_compare(settings: Compare, console: Console) -> bool:
         trained, interrupted = train_entries(entries, settings.seeds, train, validation, on_trained=tell)
     if not trained:
         raise KeyboardInterrupt
-    rows = score_entries(entries, trained, settings.read_test(), validation.images[:200])
-    words = ' (interrupted: what was reached)' if interrupted else ''
-    tables.show_rows(rows, f'{settings.dataset}, {settings.features} neurons, percent{words}', COLUMNS, console)
-    console.print(LEGEND, style='dim')
-    config = settings.tuned(train.images) | flags.settings_json(settings)
-    tables.write_report(settings.json, config, rows, interrupted)
-    return interrupted
+    with hold_signals(forget=True) as again:  # who presses Ctrl-C again would lose all that was trained
+        rows = score_entries(entries, trained, settings.read_test(), validation.images[:200])
+        words = ' (interrupted: what was reached)' if interrupted else ''
+        tables.show_rows(rows, f'{settings.dataset}, {settings.features} neurons, percent{words}', COLUMNS, console)
+        console.print(LEGEND, style='dim')
+        config = settings.tuned(train.images) | flags.settings_json(settings)
+        tables.write_report(settings.json, config, rows, interrupted)
+    return interrupted or bool(again)
 
 
 def make_entries(settings: Compare, train: data.Split) -> dict[str, Entry]:

@@ -4,7 +4,8 @@
 
 is convex, so that all images together lead to its least, without rate, batches and epochs: by L-BFGS in `v = L' w`,
 where `L L' = X' X / 4 + penalty I` is about the largest curvature there is (Böhning 1992), by blocks of 4,096 features.
-A step goes through the features twice, and some twenty suffice. They lie on the device in float32, or on a mesh.
+A step goes through the features twice, and some twenty suffice. They lie on the device, or on a mesh, in float32, with
+`jax_enable_x64` in float64.
 """
 
 import functools
@@ -47,8 +48,8 @@ def plan_columns(width: int) -> tuple[int, int]:
 
 def check_rows(count: int, width: int, mesh: Mesh | None = None) -> None:
     """Refuse so many images and features as the memory cannot hold: once, one block of columns again, and products."""
-    blocks, columns = plan_columns(width)
-    row, products, room = 4 * columns * (blocks + 1), 24 * blocks * columns**2, checks.device_memory()
+    (blocks, columns), each = plan_columns(width), jnp.zeros(()).dtype.itemsize
+    row, products, room = each * columns * (blocks + 1), 6 * each * blocks * columns**2, checks.device_memory()
     room *= devices.local_count(mesh)
     way = f'use {int((room - products) / row)} images at most, or pool' if room > products + row else 'pool'
     size, what = count * row + products, f'softmax regression on {width} features of {count} images'

@@ -58,12 +58,15 @@ def listen(waits: bool = False) -> Iterator[Listener]:
 
 
 @contextlib.contextmanager
-def hold_signals() -> Iterator[None]:
-    """Hold Ctrl-C, and SIGTERM where it is heard, back until a block is through: a save or a compilation."""
+def hold_signals(forget: bool = False) -> Iterator[list]:
+    """Hold Ctrl-C, and SIGTERM where it is heard, back until a block is through: a save or a compilation.
+
+    Gives a list of what comes; `forget`: nothing else is done about it, so that the block's outcome is not lost.
+    """
     held = []
     with _handled_by(lambda *signalled: held.append(signalled), callable) as handlers:
-        yield
-    for number, frame in held:
+        yield held
+    for number, frame in () if forget else held:
         handlers[number](number, frame)
 
 

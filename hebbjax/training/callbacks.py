@@ -64,7 +64,8 @@ def early_stop(metric: str = 'validation_accuracy', patience: int = 3, *, larges
     """End a stage when a metric, by default the `largest` its best, has had no new best for `patience` measurements.
 
     It has to be there in the first epoch, so the callback that adds it stands before this one. Nothing is remembered
-    but by the history: a resumed training stops where the uninterrupted one does.
+    but by the history: a resumed training stops where the uninterrupted one does. Where the metric is the loop's own,
+    such as `layer1.max_update`, it stands before those that act where a stage ends.
     """
     check_count('patience', patience)
 

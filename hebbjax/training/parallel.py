@@ -15,7 +15,7 @@ from hebbjax.support import checks, devices
 
 def init_seeds(net: Network, keys: Array, image_shape: Shape) -> TrainState:
     """Make one first state per key [S]: every array has a leading axis S. See `init`."""
-    fits = checks.is_key(keys) and keys.ndim == 1
+    fits = checks.is_key(keys) and keys.ndim == 1 and len(keys) > 0
     checks.require(fits, f'keys are an array of them, such as jax.random.split(key, 3), not {checks.show(keys)}.')
     return jax.vmap(lambda key: init(net, key, image_shape))(keys)
 

@@ -42,9 +42,10 @@ class Twin(NamedTuple):
     @property
     def augment(self) -> Callable[[Key, Array], Array] | None:
         """What they pass; None: nothing."""
+        if not self.flips:
+            return data.random_shift(self.shift) if self.shift else None
         move = data.random_shift(self.shift)
-        both = lambda key, images: data.random_flip(jax.random.fold_in(key, 1), move(key, images))  # noqa: E731
-        return both if self.flips else move if self.shift else None
+        return lambda key, images: data.random_flip(jax.random.fold_in(key, 1), move(key, images))
 
 
 # of schedules: epochs, batch, rate, its factor after so many epochs without a better accuracy; more than these end it

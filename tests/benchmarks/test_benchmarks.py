@@ -343,9 +343,9 @@ def test_a_kill_is_told_where_it_struck(tmp_path, monkeypatch):
     """What is killed is a process; what is left alone, before it and after it, trains here."""
     start = kills.start
 
-    def start_here(folder, epochs, kill_after=None, beyond='from'):
+    def start_here(folder, epochs, kill_after=None, beyond='from', env=None):
         if kill_after is not None:
-            return start(folder, epochs, kill_after, beyond)
+            return start(folder, epochs, kill_after, beyond, env)
         folder.mkdir(exist_ok=True)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             kills.child(str(folder), str(epochs))
@@ -387,6 +387,15 @@ def test_the_records_are_what_the_results_give():
         (krotov_mnist, (*SMALL, '--json', '/nowhere/a.json'), '/nowhere/a.json cannot be written'),
         (conv_layer, ('--shapes', 'lenet'), '--shapes lenet is unknown; there are talloen, miconi1'),
         (conv_layer, ('--k', '401'), 'k=401 is more than the 400 neurons'),
+        (conv_layer, ('--shapes', 'miconi1', 'amato', '--k', '97'), 'k=97 is more than the 96 neurons'),  # of the last
+        (krotov_mnist, (*SMALL, '--p', '2', '1'), 'p=1.0 is out of range'),
+        (krotov_mnist, (*SMALL, '--k', '2', '0'), '--k 0 measures nothing'),
+        (numpy_tries, ('--hidden', '3', '--k', '7'), 'k=7 is more than the 3 neurons'),
+        (
+            streaming,
+            ('--images', '40', '--parts', '4', '--batch', '6'),
+            '--batch 6 does not divide the 10 images of a part',
+        ),
         (miconi_step, ('--variant', 'nothing'), '--variant nothing is unknown; there are default_untrained'),
         (scaling, ('--tables', 'seconds'), '--tables seconds is unknown'),
     ],

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import signal
 import subprocess
 import sys
 
@@ -99,6 +100,14 @@ def test_ctrl_c_keeps_networks_that_were_finished(small_data, tmp_path, relaxed,
     report = json.loads((tmp_path / 'r.json').read_text())
     assert [row['row'] for row in report['rows']] == ['raw_pixels'] and report['interrupted']
     assert '(interrupted: what was reached)' in ' '.join(capsys.readouterr().out.split())
+
+    # once more, while the test split is read: nothing of it is lost
+    score = comparison.score_entries
+    pressed = lambda *args: [signal.raise_signal(signal.SIGINT), score(*args)][1]  # noqa: E731
+    monkeypatch.setattr(comparison, 'score_entries', pressed)
+    (tmp_path / 'r.json').unlink()
+    assert krotov_mnist.main(flags) == 130
+    assert [row['row'] for row in json.loads((tmp_path / 'r.json').read_text())['rows']] == ['raw_pixels']
 
     monkeypatch.setattr(comparison, 'train_entry', lambda *args, **how: interrupt(''))
     assert krotov_mnist.main(flags) == 130

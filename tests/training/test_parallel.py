@@ -75,6 +75,8 @@ def test_seeds_that_are_none_are_refused():
         parallel.over_seeds(lambda s: s, 0)
     with pytest.raises(ValueError, match=r'keys are an array of them, such as jax.random.split\(key, 3\), not 3'):
         parallel.init_seeds(NET, 3, (8, 8, 1))
+    with pytest.raises(ValueError, match='keys are an array of them'):
+        parallel.init_seeds(NET, jax.random.split(jax.random.key(0), 0), (8, 8, 1))
     with pytest.raises(ValueError, match='number of a seed=3 is out of range; use a whole number from 0 to 2'):
         training.take_seed({'w': jnp.arange(3)}, 3)
     assert jax.jit(training.take_seed)({'w': jnp.arange(3)}, 2)['w'] == 2
