@@ -9,7 +9,7 @@ linear. Rows:
     raw_pixels          a linear classifier without any features: the floor
     untrained           the same network and head on filters as drawn
     hebbian             the filters learned without labels, the head by gradient on frozen filters
-    backprop            the same network trained end to end, a plain convolution
+    backprop            the same network trained end to end, by settings of its own (--backprop-...)
     published_setting   the paper's p, k, delta on raw patches
     patches, gaussian   copied windows of training images, normal rows of length 1 (`training.controls`)
 

@@ -27,7 +27,7 @@ class Compare(Krotov):
 
     Rows: raw_pixels (a linear head without any features), untrained (the same network, filters as drawn), patches
     (filters copied out of training images), gaussian (normal rows; not unless it is named), hebbian, backprop (the same
-    network end to end, a plain convolution).
+    network end to end, as chosen for it).
     Every choice (epoch, rate reductions, early stopping) is made on a validation split of the training data; the test
     split is read when all networks are trained. Settings left out take the data set's own.
     """
