@@ -41,7 +41,7 @@ class Twin(NamedTuple):
 
     @property
     def augment(self) -> Callable[[Key, Array], Array] | None:
-        """What they pass; None: nothing."""
+        """What they pass, or None."""
         if not self.flips:
             return data.random_shift(self.shift) if self.shift else None
         move = data.random_shift(self.shift)
