@@ -32,7 +32,7 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
     'digits, 32 filters, 1 maximum': ('digits untrained', 'digits patches', 'digits hebbian', 'digits backprop'),
     'Fashion-MNIST, 400 filters, 6 x 6 maxima': (
         'fashion_mnist_features untrained', 'fashion_mnist_patches patches', 'fashion_mnist_features hebbian',
-        'fashion_mnist_twin_0 fashion_mnist_twin_1 backprop'),
+        'fashion_mnist_twin_0 fashion_mnist_twin_1 fashion_mnist_twin_2 backprop'),
     'Fashion-MNIST, 3 x 3 maxima': (
         'fashion_mnist_coarse untrained', 'fashion_mnist_coarse_patches patches', 'fashion_mnist_coarse hebbian',
         'h200_fashion_mnist_coarse backprop'),
