@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import pathlib
+import subprocess
 import sys
 from functools import partial
 
@@ -301,6 +302,21 @@ def test_starts_are_measured(tmp_path, monkeypatch, capsys):
     cold_start.child('10', '10', '20')
     reading, epoch = map(float, capsys.readouterr().out.split())
     assert reading > 0 and epoch > 0
+
+
+def test_processes_are_started_on_the_device_that_is_named(monkeypatch):
+    found = []
+
+    def run(command, env, **how):
+        found.append(env.get('JAX_PLATFORMS'))
+        return subprocess.CompletedProcess(command, 0, '0 0', '')
+
+    monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
+    monkeypatch.setattr(cold_start.subprocess, 'run', run)
+    for device in (None, 'gpu'):
+        cold_start.start(cold_start.Config(device=device))
+        assert kills.Config(device=device).environment['JAX_PLATFORMS'] == found[-1]
+    assert found == ['cpu', 'gpu']
 
 
 def test_the_cost_of_watching_is_a_ratio_of_the_same_turns(tmp_path, monkeypatch):

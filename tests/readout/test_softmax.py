@@ -140,6 +140,9 @@ def test_so_many_images_as_a_refusal_names_are_taken(monkeypatch):
         softmax.check_rows(most + 1, 40960)
     with pytest.raises(ValueError, match='has 8; pool the features'):
         softmax.check_rows(10, 200_000)
+    softmax.check_rows(150_000, 4096)
+    with jax.enable_x64(True), pytest.raises(ValueError, match='on 4096 features of 150000 images'):  # twice as large
+        softmax.check_rows(150_000, 4096)
 
 
 def test_what_does_not_fit_is_refused(rng, bars, monkeypatch):

@@ -101,3 +101,29 @@ def test_a_computation_is_waited_for_so_that_ctrl_c_is_heard(hearing):
     with pytest.raises(KeyboardInterrupt):
         signals.wait_until_ready([Never()])
     assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize('forget', [False, True])
+def test_what_comes_while_signals_are_held_waits_or_is_told(hearing, forget):
+    ends = contextlib.nullcontext() if forget else pytest.raises(KeyboardInterrupt)
+    with ends, signals.hold_signals(forget) as came:
+        signal.raise_signal(signal.SIGINT)
+        whole = True
+    assert whole and [number for number, _ in came] == [signal.SIGINT]
+
+
+def test_a_compilation_is_not_interrupted(hearing):
+    class Program:
+        compiled = False
+
+        def lower(self, *args, **how):
+            return self
+
+        def compile(self):
+            signal.raise_signal(signal.SIGINT)
+            self.compiled = True
+
+    program = Program()
+    with pytest.raises(KeyboardInterrupt):
+        signals.compile_whole(program, 1, mesh=None)
+    assert program.compiled
