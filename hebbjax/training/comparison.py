@@ -103,9 +103,9 @@ def under_head(
     untrained = Entry((layer,), probe(make_head(threshold=threshold), schedule), start=start, p=p)
     hebbian = untrained._replace(stages=(Stage(epochs),), batch=batch)
     # drawn as deep-learning users draw
-    prepare, how['augment'] = PATCH_TRANSFORMS[twin.patch_transform], twin.augment
+    prepare, moves = PATCH_TRANSFORMS[twin.patch_transform], {'augment': twin.augment}
     plain = dataclasses.replace(layer, patch_transform=prepare, output='weights', init=fan_in)
-    end_to_end = gradient_probe(make_head(threshold=twin.threshold), twin.schedule, 0, **how)
+    end_to_end = gradient_probe(make_head(threshold=twin.threshold), twin.schedule, 0, **how | moves)
     return {
         'raw_pixels': Entry((), probe(make_head(norm=False, power=None, pool=None, dropout=0.0), schedule)),
         'untrained': untrained,

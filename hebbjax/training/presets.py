@@ -42,10 +42,11 @@ class Twin(NamedTuple):
     @property
     def augment(self) -> Callable[[Key, Array], Array] | None:
         """What they pass, or None."""
+        move = data.random_shift(self.shift) if self.shift else None
         if not self.flips:
-            return data.random_shift(self.shift) if self.shift else None
-        move = data.random_shift(self.shift)
-        return lambda key, images: data.random_flip(jax.random.fold_in(key, 1), move(key, images))
+            return move
+        moved = lambda key, images: images if move is None else move(key, images)  # noqa: E731
+        return lambda key, images: data.random_flip(jax.random.fold_in(key, 1), moved(key, images))
 
 
 # of schedules: epochs, batch, rate, its factor after so many epochs without a better accuracy; more than these end it

@@ -177,15 +177,16 @@ def test_a_damaged_data_file_is_named(tmp_path):
             common.load('mnist', 'train', tmp_path)
     images = np.zeros((2, 8, 8, 1), np.uint8)
     for arrays, told in (
-        ({'train_images': images, 'train_labels': [0, 1]}, 'mnist.npz has no test part'),
+        ({'train_images': images, 'train_labels': [0, 1]}, 'mnist.npz has no test part; add test_images'),
         (
             {'train_images': images, 'test_images': images},
-            'mnist.npz has no labels of its test images; add test_labels',
+            'mnist.npz has no labels of its SPLIT images; add SPLIT_labels',
         ),
     ):
         np.savez(tmp_path / 'mnist.npz', **arrays)
-        with pytest.raises(ValueError, match=told):
-            common.load('mnist', 'test', tmp_path)
+        for split in ('train', 'test'):  # as training images are read: before anything is trained
+            with pytest.raises(ValueError, match=told.replace('SPLIT', split)):
+                common.load('mnist', split, tmp_path)
 
 
 def test_a_script_explains_itself():

@@ -226,6 +226,19 @@ def test_a_log_without_a_folder_or_with_foreign_lines_refuses_before_the_first_e
     assert not seen
 
 
+def test_ctrl_c_between_two_checkpoints_keeps_the_last_whole_epoch(digits, tmp_path):
+    keeper = training.Checkpoints(tmp_path, epochs=9)
+
+    def impatient(context):
+        if context.epoch == 3:
+            raise KeyboardInterrupt
+
+    fit(digits, impatient, keeper, epochs=5)
+    assert keeper.epochs() == [1, 2]
+    with pytest.raises(ValueError, match='holds a checkpoint of epoch 2'):
+        fit(digits, keeper)
+
+
 # Logs
 
 
