@@ -45,7 +45,7 @@ def run(config: Config, console: Console) -> list[timing.Row]:
         images = data.load('fashion_mnist', 'train', data_dir=config.data_dir).images[: config.images]
     images = jax.device_put(jnp.asarray(images), device)
     settings = Krotov(dataset='fashion_mnist', features=config.features, batch=config.batch, pool=1).resolve()
-    net = settings.net(len(images))
+    net = settings.recipe(len(images)).net
     state = jax.device_put(layers.init(net, jax.random.key(0), images.shape[1:]), device)
     rows, turns = {}, {}
     for name, watch in WATCHES.items():

@@ -73,14 +73,15 @@ def make_entries(settings: Compare, train: data.Split) -> dict[str, Entry]:
     """Build the networks that are compared, and refuse what does not fit the data."""
     count, image_shape, classes = len(train.labels), train.images.shape[1:], int(np.asarray(train.labels).max()) + 1
     tuned = settings.tuned(train.images)
-    layer = dataclasses.replace(*settings.net(count), post=())  # what it sends on is the head's part
+    recipe = settings.recipe(count)
+    layer = dataclasses.replace(*recipe.net, post=())  # what it sends on is the head's part
     make_head = functools.partial(readout.linear_head, classes, power=tuned['power'], pool=settings.pool)
     check_fits((layer, make_head()), image_shape)
     schedule = tuned['head']._replace(epochs=settings.head_epochs or tuned['head'].epochs)
     twin, length = tuned['twin'], settings.backprop_epochs
     twin = twin._replace(schedule=twin.schedule._replace(epochs=length or twin.schedule.epochs))
-    how = {'threshold': tuned['threshold'], 'twin_seeds': settings.backprop_seeds, 'epochs': settings.epochs}
-    how |= {'batch': settings.batch, 'p': settings.p, 'start': settings.first_weights}
+    how = {'threshold': tuned['threshold'], 'twin_seeds': settings.backprop_seeds, 'p': settings.p}
+    how |= {'epochs': recipe.epochs, 'batch': recipe.batch, 'start': recipe.start}
     augment = data.random_shift(tuned['shift']) if tuned['shift'] else None
     entries = under_head(layer, make_head, schedule, twin, augment=augment, **how)
     return {row: entries[row] for row in settings.rows or COMPARED}

@@ -45,7 +45,7 @@ def run_evaluate(settings: Evaluate, console: Console) -> None:
     run_settings = dataclasses.replace(run_settings, **given)
     if settings.dataset is None:
         settings.of_run(run_settings)
-        data_settings, net, first, train, validation, _, names = run_settings.start(console, about)
+        data_settings, (net, *_), first, train, validation, _, names = run_settings.start(console, about)
     else:  # their images, and of the run the network alone
         places = {field.name: getattr(settings, field.name) for field in dataclasses.fields(Source)}
         other = dataclasses.replace(run_settings, **places, images=None)

@@ -66,7 +66,7 @@ def draw_run(
     """
     folder = settings.run
     # a network of the right shapes, without its data, is enough to read a checkpoint
-    net, shape = settings.net(about['count']), tuple(about['shape'])
+    net, shape = settings.recipe(about['count']).net, tuple(about['shape'])
     checkpoints = training.Checkpoints(folder / run_folder.CHECKPOINTS)
     state, position = training.resume(checkpoints, layers.init(net, jax.random.key(0), shape), epoch)
 

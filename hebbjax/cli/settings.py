@@ -15,7 +15,8 @@ from hebbjax.cli import flags
 from hebbjax.layers.layer import OUTPUTS, PRECISIONS
 from hebbjax.layers.patches import PATCH_TRANSFORMS
 from hebbjax.support.checks import check_images, device_memory, require
-from hebbjax.training.presets import FIRST_WEIGHTS, TUNED, krotov_layer, miconi_network, settings_by_size, settings_of
+from hebbjax.training import presets
+from hebbjax.training.presets import Recipe, settings_of
 
 HOW = ('resize', 'shape', 'images_key', 'labels_key', 'channels_first', 'white', 'skip_unreadable')  # of `data.read`
 
@@ -129,7 +130,7 @@ class OnData(Source):
 class Krotov(OnData):
     """Settings of a Krotov-Hopfield layer."""
 
-    network: flags.choice(*TUNED) = 'cnn'  # cnn, a convolution, or dense
+    network: flags.choice(*presets.TUNED) = 'cnn'  # cnn, a convolution, or dense
     epochs: flags.Count | None = None  # Hebbian epochs, over which the rate falls linearly
     features: flags.Count | None = None  # N, the number of neurons (filters)
     window: flags.CountOrZero | None = None  # Side of the filters, in pixels; 0: the whole image, a dense layer
@@ -145,14 +146,14 @@ class Krotov(OnData):
     spread: flags.Rate | None = None  # Deviation of the first weights; 1 in the papers. Of small ones few ever win
     rate: flags.Rate | None = None  # First Hebbian rate: the largest change of any weight in a step
     batch: flags.Count | None = None  # Images per Hebbian step
-    augment = None
-    first_weights = property(lambda self: FIRST_WEIGHTS[self.tuned().get('start', 'drawn')])  # see `Recipe.start`
+    needs_images = property(lambda self: self.tuned().get('start', 'drawn') != 'drawn')  # to begin again
 
     def tuned(self, images: Array | None = None) -> dict:
         """Give the settings that were chosen for the data set, else for images like these; none without images."""
-        known = TUNED[self.network].get(self.dataset)
-        unknown = {} if images is None else settings_by_size(self.network, images.shape[1:], len(images), self.window)
-        return unknown if known is None else known
+        known = presets.TUNED[self.network].get(self.dataset)
+        if known is not None or images is None:
+            return known or {}
+        return presets.settings_by_size(self.network, images.shape[1:], len(images), self.window)
 
     def resolve(self, images: Array | None = None) -> Self:
         flags.check_settings(self)
@@ -161,9 +162,10 @@ class Krotov(OnData):
         require(full.k <= full.features, f'--k {full.k} is more than the {full.features} neurons; use fewer.')
         return full
 
-    def net(self, count: int, images: Array | None = None) -> layers.Network:
-        """Build the network for so many images."""
-        return (krotov_layer(steps=count // self.batch, **settings_of(krotov_layer, vars(self))),)
+    def recipe(self, count: int, images: Array | None = None) -> Recipe:
+        """Build the network for so many images, and say how it learns."""
+        net = (presets.krotov_layer(steps=count // self.batch, **settings_of(presets.krotov_layer, vars(self))),)
+        return Recipe(net, self.epochs, self.batch, start=presets.FIRST_WEIGHTS[self.tuned().get('start', 'drawn')])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,14 +180,13 @@ class Miconi(OnData):
     rate: flags.Rate = 1.0  # Factor on the published rates, 1e-4, 1e-4 and 1e-3 per patch won
     burn_in: flags.CountOrZero | None = None  # Steps in which only thresholds adapt; left out: 201, or a quarter of few
     whitening_images: flags.Count = 9000  # Images that ZCA is fitted to; its regularisation depends on their number
-    augment = staticmethod(data.random_flip)
-    first_weights = None
+    needs_images = True  # for its whitening
 
-    def net(self, count: int, images: Array | None = None) -> layers.Network:
+    def recipe(self, count: int, images: Array | None = None) -> Recipe:
         """Build the network for so many images, with its whitening fitted to them; without, its shapes are right."""
-        steps = self.epochs * (count // self.batch)
-        # --images is a number of them
-        return miconi_network(**settings_of(miconi_network, vars(self) | {'steps': steps, 'images': images}))
+        full = vars(self) | {'steps': self.epochs * (count // self.batch), 'images': images}  # --images is a number
+        net = presets.miconi_network(**settings_of(presets.miconi_network, full))
+        return Recipe(net, self.epochs, self.batch, data.random_flip)
 
 
 def check_batch(batch: int, count: int, what: str = 'training images') -> None:

@@ -31,12 +31,13 @@ class Start(NamedTuple):
     """What a training begins with; the test split is not among it."""
 
     settings: 'Watched'  # with nothing left out
-    net: Network
+    recipe: Recipe
     state: TrainState
     train: data.Split
     validation: data.Split
     about: dict  # what a run keeps of its data
     names: tuple[str, ...]  # of classes; (): unknown
+    net = property(lambda self: self.recipe.net)
     classes = property(lambda self: self.about['classes'])  # 0 where there are no labels
 
 
@@ -73,11 +74,10 @@ class Watched(launch.OnDevices):
         began = f'{self.run} began with other training or validation images than {self.dataset} and --validation'
         require(about in (None, now), f'{began} {settings.validation} give now; put back what was changed.')
         check_batch(settings.batch, count)
-        check_fits(settings.net(count), shape)  # before its whitening is fitted
-        net = settings.net(count, train.images)
-        as_it_begins = Recipe(net, settings.epochs, settings.batch, start=settings.first_weights)
-        state = initial_state(as_it_begins, jax.random.key(self.seed), train.images)
-        return Start(settings, net, state, train, validation, now, names)
+        check_fits(settings.recipe(count).net, shape)  # before its whitening is fitted
+        recipe = settings.recipe(count, train.images)
+        state = initial_state(recipe, jax.random.key(self.seed), train.images)
+        return Start(settings, recipe, state, train, validation, now, names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,9 +175,10 @@ def read_run(folder: pathlib.Path, data_dir: pathlib.Path | None) -> tuple[Watch
 
 def begin_again(settings: Watched, about: dict) -> tuple[Network, TrainState]:
     """Give a run's network as it began; its images are needed only where whitening or weights came of them."""
-    if settings.network == 'miconi' or settings.first_weights is not None:
-        return settings.start(about=about)[1:3]
-    net = settings.net(about['count'])
+    if settings.needs_images:
+        start = settings.start(about=about)
+        return start.net, start.state
+    net = settings.recipe(about['count']).net
     return net, init(net, jax.random.key(settings.seed), tuple(about['shape']))
 
 
@@ -193,10 +194,11 @@ def go_on(
     console: Console,
 ) -> bool:  # fmt: skip
     """Train on from where a run stands, and say what was reached and what to do next. -> whether it was interrupted."""
-    stages, done = training.plan_stages(settings.plan, start.net, settings.epochs), len(position.history)
+    net, epochs, batch, augment, _ = start.recipe
+    stages, done = training.plan_stages(settings.plan, net, epochs), len(position.history)
     total, count = sum(stage.epochs for stage in stages), len(start.train.images)
     console.print(f'{folder}: {total} epochs of {count} images' + (f', from epoch {done} on' if done else ''))
-    how = {'batch': settings.batch, 'augment': settings.augment, 'position': position, 'watch': None}
+    how = {'batch': batch, 'augment': augment, 'position': position, 'watch': None}
     if settings.monitor_every:
         how['watch'] = training.Monitor(settings.monitor_every, p=float(getattr(settings, 'p', 2)))
     callbacks = [*make_callbacks(settings, start, folder), training.Progress(console, total, count, done=done)]
@@ -204,7 +206,7 @@ def go_on(
     resume = f'go on with: hebbjax train --resume {where}'
     try:
         train = take_part(start.train, mesh)
-        result = training.fit(start.net, start.state, *train, stages=stages, callbacks=callbacks, mesh=mesh, **how)
+        result = training.fit(net, start.state, *train, stages=stages, callbacks=callbacks, mesh=mesh, **how)
     except ConnectionError as error:
         raise ConnectionError(f'{str(error).rstrip(".")}; {resume}') from None
     except OSError as error:  # a full disk, say
