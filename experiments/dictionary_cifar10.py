@@ -37,12 +37,11 @@ class Config(winners.Settings):
     """One layer of a large dictionary of whitened patches on CIFAR-10 (Thiry et al. 2021), learned."""
 
     neurons: flags.Count = 512  # Of the layer; each sends two numbers, of itself and of its negative
-    penalties: tuple[flags.Rate, ...] = (0.01, 0.1, 1.0, 10.0)  # Of the head, to choose from
     window: flags.Count = 6  # Side of the patches
     epsilon: flags.Rate = 1e-3  # Added to the eigenvalues of the patches' covariance, of intensities in [0, 1]
     send: flags.choice('sigmoid', 'nearest') = 'sigmoid'  # What neurons send
     share: flags.number(above=0, below=1) = 0.4  # Of neurons and their negatives that are near
-    temperature: flags.Rate = 2.0  # Of the sigmoid, in units of drives
+    temperature: flags.Rate = 0.2  # Of the sigmoid, in units of drives. 2 in the paper, whose rows are 6 long
     block: flags.Count = 9  # Side of the blocks that means are taken over
     stride: flags.Count = 6  # From block to block: 4 x 4 of them
 
