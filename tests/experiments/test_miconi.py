@@ -60,6 +60,19 @@ def test_rows_and_seeds_share_programs(small_data, compilations):
     assert len(compilations) <= 45
 
 
+def test_the_twin_learns_end_to_end_what_hebbian_layers_see(small_data, tmp_path, capsys, relaxed):
+    flags = [*TINY.replace('8 6 4', '16 16 16').split(), '--rows', 'backprop', '--backprop-epochs', '20']
+    assert miconi.main([*flags, '--data-dir', str(small_data), '--json', str(tmp_path / 'twin.json')]) == 0
+    report = json.loads((tmp_path / 'twin.json').read_text())
+    (row,) = report['rows']
+    assert len(row['test_accuracy']) == len(row['validation_accuracy']) == 2 and min(row['test_accuracy']) > 60
+    assert row['paper'] is None and len(row['curve']['validation']) <= 20
+    make = lambda name: miconi.make_network(miconi.ROWS[name], miconi.Config(), PLAIN)  # noqa: E731
+    of_both = [[(one.features, one.window, one.pre) for one in make(name)] for name in ('backprop', 'triangle_trained')]
+    assert of_both[0] == of_both[1]
+    assert '| backprop |' in tables.lay_out([report]) and 'backprop' in capsys.readouterr().out
+
+
 def test_ctrl_c_keeps_rows_that_were_finished(small_data, tmp_path, monkeypatch):
     def run_row(row, *args):
         if row == 'triangle_trained':
@@ -80,7 +93,7 @@ def test_ablations_name_every_finding_of_the_paper():
     assert len(set(miconi.ROWS.values())) == len(miconi.ROWS)
     for variant in miconi.ROWS.values():  # each makes a network
         net = miconi.make_network(variant, miconi.Config(features=(8, 6, 4)), PLAIN)
-        assert [layer.homeostasis is None for layer in net] == [variant.learns == 'triangle'] * 3
+        assert [layer.homeostasis is None for layer in net] == [variant.learns != 'winners'] * 3
     assert [miconi.count_winners(miconi.ROWS['winners_200'], features) for features in (100, 400)] == [50, 200]
 
 
@@ -148,7 +161,7 @@ def test_patches_are_normalised_whitened_and_normalised(monkeypatch):
     'flags, says',
     [
         ('--burn-in 3', '--burn-in 3 leaves nothing of 3 steps to learn in; use fewer than those.'),
-        ('--rows backprop', "--rows='backprop' is unknown; there are default_untrained, "),
+        ('--rows hebbian', "--rows='hebbian' is unknown; there are default_untrained, "),
         ('--seeds 0', '--seeds=0 is out of range; use a whole number from 1 to 1000.'),
         ('--rate 0', '--rate=0.0 is out of range'),
         ('--penalty 0', '--penalty=0.0 is out of range'),
