@@ -36,6 +36,7 @@ import optax
 from hebbjax import Homeostasis, Layer, Window, data, layers, plots, readout, rules, training, transforms
 from hebbjax.cli import flags, launch, output, tables
 from hebbjax.layers import Lateral, initializers
+from hebbjax.support import checks
 from hebbjax.training import controls, hosts, presets
 from hebbjax.training.comparison import Entry, ResultRow, learn, score_entries, train_entries
 
@@ -126,10 +127,8 @@ class Config(launch.OnDevices):
         """Refuse what does not fit `count` training images, or memory."""
         common.check_batch(self.batch, count)
         steps, kinds = self.epochs * (count // self.batch), {variant.filters for variant in self.variants.values()}
-        if self.burn_in >= steps and 'learned' in kinds:
-            raise ValueError(
-                f'--burn-in {self.burn_in} leaves nothing of {steps} steps to learn in; use fewer than those.'
-            )
+        came = f'--burn-in {self.burn_in} leaves nothing of {steps} steps to learn in'
+        checks.require(self.burn_in < steps or 'learned' not in kinds, f'{came}; use fewer than those.')
         for variant in self.variants.values():
             common.check_fits(make_network(variant, self, {'pre': (layers.standardise,)}), SHAPE)
 
@@ -222,7 +221,6 @@ def train_row(row: str, variant: Variant, config: Config, net: tuple[Layer, ...]
         return training.FitResult(stacked, (), False, *map(sum, spent)), infos
 
     states = training.init_seeds(net, jax.vmap(jax.random.key)(np.arange(config.seeds)), SHAPE)
-
     result = training.fit(
         net,
         states,
@@ -307,9 +305,11 @@ def look_inside(net, states, images: jax.Array) -> jax.Array:
 def run_twin(row: str, config: Config, first: dict, train: data.Split, test: data.Split) -> ResultRow:
     """Train the network and its head end to end on every seed; images are mirrored, and moved by 2 pixels at most."""
     head = readout.linear_head(10, norm=False, power=None, dropout=0.5, maps=False)
-    schedule = readout.Schedule(config.backprop_epochs, min(64, len(train.labels) // 9), 1e-3, 0.3, 2, 5)
-    augment = presets.Twin(schedule, flips=True, shift=2).augment
-    how = {'augment': augment, 'watch': functools.partial(common.tell_epoch, row), 'mesh': config.mesh()}
+    length, batch = config.backprop_epochs, min(64, len(train.labels) // 9)
+    cuts = tuple(int(cut * length) for cut in (0.6, 0.75, 0.9))
+    schedule = readout.Milestones(length, batch, 3e-3, l2=0.0, milestones=cuts, factor=0.3, optimizer='adam')
+    how = {'watch': functools.partial(common.tell_epoch, row), 'mesh': config.mesh()}
+    how['augment'] = presets.Twin(schedule, flips=True, shift=2).augment
     entries = {row: Entry(make_network(TWIN, config, first), readout.gradient_probe(head, schedule, 0, **how))}
     sides = [tuple(part[side] for part in train) for side in data.split_validation(train.labels, 0.1, seed=0)]
     trained, interrupted = train_entries(entries, config.seeds, *sides, on_trained=common.tell_trained)
