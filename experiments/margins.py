@@ -13,9 +13,7 @@ sent, and means of the quadrants are read out by ridge regression. Seeds and kin
 --axis labels: the same network, learned without labels, read out with 10, 50, 100 and 500 labels of each class, beside
 one of as many neurons that learns end to end from these images (batch norm, convolutions of 5 x 5, then 3 x 3,
 overlapping maxima, means above the last; flips and shifts). As many more images of each class, where there are, choose
-the penalty, and the epoch of the twin.
-
-Choices are made on validation images, test images are read once.
+the penalty, and the epoch of the twin. Choices are made on validation images, test images are read once.
 """
 
 import dataclasses
