@@ -39,7 +39,7 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
     'MNIST, 2000 dense units': ('', 'krotov_mnist untrained', 'krotov_mnist hebbian', 'h200_krotov_mnist backprop'),
     'CIFAR-10, three layers (Miconi)': (
         'miconi_triangle triangle_untrained', 'miconi_patches triangle_patches',
-        'miconi_triangle triangle_trained', ''),
+        'miconi_triangle triangle_trained', 'miconi_backprop backprop'),
     'CIFAR-10, three layers (SoftHebb)': (
         'softhebb_0 softhebb_initialised_1 initialised',
         'softhebb_centred_0 softhebb_centred_1 softhebb_centred_2 centred_patches',
