@@ -57,7 +57,7 @@ def build_entries(config: Config, train) -> dict:
     cut = jax.jit(lambda images: layers.sample_patches(jax.random.key(0), window, layers.to_intensities(images), 32))
     zca = data.fit_whitening(cut(train[0][:count]), epsilon=config.epsilon)
     net = (build(patch_transform=functools.partial(data.whiten, zca)),)
-    return winners.beside_controls(config, net, count, 100, PAPER.get(config.neurons))
+    return winners.beside_controls(config, net, count, config.probe(100), PAPER.get(config.neurons))
 
 
 def experiment(config: Config) -> bool:

@@ -49,11 +49,9 @@ class Config:
 
 def store(kind: str, x: jax.Array, epochs: int) -> tuple[Layer, TrainState]:
     """Store patterns [P, H, W, 1] of -1 and 1, or frames of one sequence, in a layer of as many neurons as pixels."""
-    rule = rules.associate(
-        'delta' if kind.startswith('delta') else 'hebb', sequences='sequence' in kind, reduce=rules.sum_over_patches
-    )
-    pixels = x.reshape(len(x), -1)
-    rate = 1 / jnp.linalg.eigvalsh(pixels @ pixels.T)[-1] if kind.startswith('delta') else 1 / pixels.shape[1]
+    is_delta, pixels = kind.startswith('delta'), x.reshape(len(x), -1)
+    rule = rules.associate('delta' if is_delta else 'hebb', sequences='sequence' in kind, reduce=rules.sum_over_patches)
+    rate = 1 / jnp.linalg.eigvalsh(pixels @ pixels.T)[-1] if is_delta else 1 / pixels.shape[1]
     tx = transforms.scale_by_rate(rate)
     layer = Layer(pixels.shape[1], rule, tx, init=jax.nn.initializers.zeros, post=(jnp.sign,))
     state = init((layer,), jax.random.key(0), x.shape[1:])

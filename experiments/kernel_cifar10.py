@@ -3,6 +3,7 @@
     python experiments/kernel_cifar10.py --json FILE                                  # 64 and 256 neurons
     python experiments/kernel_cifar10.py --neurons 256 1024 --seeds 1 --rows learned             # half an hour
     python experiments/kernel_cifar10.py --head softmax --penalties 3 10 30 --json FILE          # 1.4 points more
+    python experiments/kernel_cifar10.py --first-layer --validation 0.04 --json FILE             # both layers read out
     python experiments/kernel_cifar10.py --neurons 256 1024 --rows learned --beside FILE ...     # with SoftHebb's
     python experiments/kernel_cifar10.py --seeds 1 --images 5000 --no-flips           # a look at it
 
@@ -18,9 +19,9 @@ begin. Rows:
 
 All 4 x 4 positions of the last layer, of mean 0 and deviation 1 in every image, are read out by ridge regression, or
 softmax regression, whose penalty is chosen on a validation split; images and their mirror images are learned from, and
-answers are means of both; with `--beside FILE ...` quadrants of SoftHebb's third layers are read out, too. The test
-split is read when all networks are finished. Published are a linear SVM's on 3 x 3 positions, without mirror images.
-Strides and `--epsilon` were chosen on validation images.
+answers are means of both; with `--first-layer` means over 4 x 4 blocks of layer 1 are read out, too, and with `--beside
+FILE ...` quadrants of SoftHebb's third layers. The test split is read when all networks are finished. Published are a
+linear SVM's on 3 x 3 positions, without mirror images. Strides and `--epsilon` were chosen on validation images.
 """
 
 import dataclasses
@@ -51,6 +52,7 @@ class Config(winners.Settings):
     sigma: flags.Rate = 0.6  # Width of the kernel
     whitening_images: flags.Count = 9000  # Images that ZCA is fitted to
     epsilon: flags.Rate = 0.1  # Added to its eigenvalues
+    first_layer: bool = False  # Read out layer 1 beside layer 2: its means over 4 x 4 blocks
     beside: tuple[pathlib.Path, ...] = ()  # Weights that softhebb_cifar10.py wrote; highest layers are read out, too
     penalties: tuple[flags.Rate, ...] = (0.1, 1.0, 10.0, 30.0, 100.0)  # Of the head, to choose from
 
@@ -75,11 +77,33 @@ def make_network(config: Config, pre: tuple, count: int) -> tuple[Layer, ...]:
 def build_entries(config: Config, train) -> dict:
     """Build the network that learns, and its controls; whitening is fitted to the first images."""
     count = config.count_shown(train)
-    common.check_fits(make_network(config, (layers.standardise,), count), train[0].shape[1:])
+    below, *above = make_network(config, (layers.standardise,), count)
+    common.check_fits((below, *above), train[0].shape[1:])
+    if config.first_layer:
+        common.check_fits((dataclasses.replace(below, post=(*below.post, layers.avg_pool(4))),), train[0].shape[1:])
     beside = read_softhebb(config, train[0].shape[1:]) if config.beside else None  # refused before whitening
     net = make_network(config, winners.whitened(train[0][: config.whitening_images], config.epsilon), count)
-    paper = PAPER.get(config.neurons) if beside is None else None
-    return winners.beside_controls(config, net, count, paper=paper, beside=beside)
+    probe = read_both(config, beside) if config.first_layer else config.probe(beside=beside)
+    paper = None if config.beside or config.first_layer else PAPER.get(config.neurons)
+    return winners.beside_controls(config, net, count, probe, paper)
+
+
+@jax.jit
+def block_means(maps: jax.Array) -> jax.Array:
+    """Give means over blocks, each image by its own mean and deviation. [B, H, W, N] -> [B, H W N / 16]."""
+    return layers.standardise(layers.avg_pool(4)(maps)).reshape(len(maps), -1)
+
+
+def read_both(config: Config, beside: Callable | None) -> readout.ProbeFit:
+    """Read out the first layer by its `block_means`, beside the second and what is `beside` that."""
+
+    def fit(net, states, *given) -> readout.Probe:
+        see = functools.partial(layers.activations_of, net[:1], states[:1], mesh=config.probe_mesh())
+        parts = (lambda images: block_means(see(images)), *([] if beside is None else [beside]))
+        both = lambda images: jnp.concatenate([part(images) for part in parts], 1)  # noqa: E731
+        return config.probe(beside=both)(net, states, *given)
+
+    return fit
 
 
 def read_softhebb(config: Config, shape: tuple[int, ...]) -> Callable:

@@ -82,7 +82,8 @@ def over_neurons(config: Config, train, validation) -> tuple[dict, dict, bool, C
     how = {'patch_transform': layers.raw, 'post': layers.triangle}
     for size in config.neurons:
         net = (winners.winner_layer(config, size, count, Window(6, config.stride), **how),)
-        entries |= {f'{kind}, {size}': one for kind, one in winners.beside_controls(config, net, count).items()}
+        sized = winners.beside_controls(config, net, count, config.probe())
+        entries |= {f'{kind}, {size}': one for kind, one in sized.items()}
     sides = map(prepare, (train, validation))
     run = {'on_trained': common.tell_trained, 'mesh': config.mesh(), 'first': config.first_seed}
     return entries, *comparison.train_entries(entries, config.seeds, *sides, **run), prepare

@@ -176,19 +176,12 @@ def make_network(variant: Variant, config: Config, first: dict) -> tuple[Layer, 
         send = {'triangle': (layers.triangle,), 'winners': (layers.send_credit(rules.k_wta(k)),)}
         send['rectified'] = layers.BatchNorm(debias=True), layers.relu
         prepare = {'pre': (layers.standardise,), 'patch_transform': layers.raw} | ({} if number else first)
-        net.append(
-            Layer(
-                features,
-                rule,
-                learn if variant.filters == 'learned' else optax.set_to_zero(),
-                Window(size),
-                **prepare,
-                post=(*send[variant.sends], layers.avg_pool(2)),
-                init=initializers.fan_in if variant is TWIN else draw,
-                homeostasis=Homeostasis(winners=k) if variant.learns == 'winners' else None,
-                lateral=Lateral(variant.lateral, steps=6, pace=0.15) if number and variant.lateral else None,
-            )
-        )
+        tx = learn if variant.filters == 'learned' else optax.set_to_zero()
+        how = prepare | {'post': (*send[variant.sends], layers.avg_pool(2))}
+        how['init'] = initializers.fan_in if variant is TWIN else draw
+        how['homeostasis'] = Homeostasis(winners=k) if variant.learns == 'winners' else None
+        how['lateral'] = Lateral(variant.lateral, steps=6, pace=0.15) if number and variant.lateral else None
+        net.append(Layer(features, rule, tx, Window(size), **how))
     return tuple(net)
 
 
@@ -221,18 +214,10 @@ def train_row(row: str, variant: Variant, config: Config, net: tuple[Layer, ...]
         return training.FitResult(stacked, (), False, *map(sum, spent)), infos
 
     states = training.init_seeds(net, jax.vmap(jax.random.key)(np.arange(config.seeds)), SHAPE)
-    result = training.fit(
-        net,
-        states,
-        *hosts.take_part((images,), config.mesh()),
-        stages=[training.Stage(config.epochs if variant.filters == 'learned' else 1)],
-        batch=config.batch,
-        callbacks=[note],
-        watch=None,
-        augment=data.random_flip,
-        seeds_at_once=config.seeds_at_once,
-        mesh=config.mesh(),
-    )
+    stages = [training.Stage(config.epochs if variant.filters == 'learned' else 1)]
+    how = {'stages': stages, 'batch': config.batch, 'callbacks': [note], 'watch': None, 'augment': data.random_flip}
+    how |= {'seeds_at_once': config.seeds_at_once, 'mesh': config.mesh()}
+    result = training.fit(net, states, *hosts.take_part((images,), config.mesh()), **how)
     if result.interrupted:
         raise KeyboardInterrupt
     return result, infos

@@ -65,12 +65,12 @@ def whitened(images, epsilon: float) -> tuple[Callable, Callable]:
 
 
 def beside_controls(
-    settings: Settings, net: tuple[Layer, ...], count: int, block: int = 1000, paper: float | None = None, beside=None
+    settings: Settings, net: tuple[Layer, ...], count: int, probe: readout.ProbeFit, paper: float | None = None
 ) -> Mapping[str, comparison.Entry]:
-    """Make the network's entry, layer after layer from image patches, and those of its controls."""
+    """Make the network's entry, layer after layer from image patches, and those of its controls, under one head."""
     stages = tuple(Stage(settings.epochs, (number,)) for number in range(len(net)))
     how = {'batch': settings.batch, 'start': controls.patch_rows, 'shown': count, 'paper': paper}
-    return controls.with_controls(comparison.Entry(net, settings.probe(block, beside), stages, **how), settings.rows)
+    return controls.with_controls(comparison.Entry(net, probe, stages, **how), settings.rows)
 
 
 def compare(settings: common.Comparison, build: Callable, title: str, side: int) -> bool:

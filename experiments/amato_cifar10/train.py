@@ -72,12 +72,8 @@ class Trained(NamedTuple):
         lines = [dict(zip(CURVE, line)) for line in self.curve[~np.isnan(self.curve[:, -1])].tolist()]
         reached = [line['validation'] for line in lines]
         settled = next(number for number, share in enumerate(reached) if share >= max(reached) - 0.01)
-        return {
-            'validation_accuracy': 100 * max(reached),
-            'kept_epoch': reached.index(max(reached)) + 1,
-            'settled': (settled + 1, lines[settled]['seconds']),
-            'curves': lines,
-        }
+        best = {'validation_accuracy': 100 * max(reached), 'kept_epoch': reached.index(max(reached)) + 1}
+        return best | {'settled': (settled + 1, lines[settled]['seconds']), 'curves': lines}
 
 
 class Shelf:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hebbjax import data, init, interop
+from hebbjax import data, init, interop, layers
 from hebbjax.training import presets
 
 TINY = '--seeds 1 --epochs 1 --neurons 6 8 --batch 10 --shown 30 --patches 8 --whitening-images 30'
@@ -52,9 +52,34 @@ def test_features_of_softhebb_stand_beside(small_data, tmp_path):
     assert row['test_accuracy'][0] > 60 and row['paper'] is None  # the paper's is of one network
 
 
+def test_the_first_layer_is_read_out_by_means_of_blocks(monkeypatch):
+    monkeypatch.setattr(script.Config, 'probe', lambda self, beside: lambda net, states, images: beside(images))
+    net = script.make_network(script.Config(neurons=(6, 8)), (), 200)
+    states, images = (
+        init(net, jax.random.key(0), (32, 32, 3)).layers,
+        jax.random.uniform(jax.random.key(1), (2, 32, 32, 3)),
+    )
+    others = lambda images: jnp.full((len(images), 5), 7.0)  # noqa: E731
+    maps = np.asarray(layers.activations_of(net[:1], states[:1], images))  # [2, 16, 16, 6]
+    means = np.stack([maps[:, i : i + 4, j : j + 4].mean((1, 2)) for i in range(0, 16, 4) for j in range(0, 16, 4)], 1)
+    expected = layers.standardise(jnp.asarray(means.reshape(2, -1)))
+    alone, beside = (script.read_both(script.Config(), of)(net, states, images) for of in (None, others))
+    np.testing.assert_allclose(alone, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(beside, np.concatenate([alone, others(images)], 1))
+
+
+@pytest.mark.parametrize('rows', ['learned', 'patches'])
+def test_both_layers_tell_what_they_see(rows, small_data, tmp_path):
+    flags = [*TINY.split(), '--rows', rows, '--first-layer', '--data-dir', str(small_data)]
+    assert script.main([*flags, '--json', str(tmp_path / 'r.json')]) == 0
+    (row,) = json.loads((tmp_path / 'r.json').read_text())['rows']
+    assert row['test_accuracy'][0] > 60 and row['paper'] is None  # the paper's is of the second layer
+
+
 @pytest.mark.parametrize(
     'flags, says',
     [
+        ('--first-layer --strides 9 1', 'layer 1: avg_pool(4) does not fit maps of 3 x 3; use a smaller one'),
         ('--batch 500', '--batch 500 is larger than the 30 images learned from; use 30 at most'),
         ('--sigma 0', '--sigma=0.0 is out of range'),
         ('--rows backprop', '--rows'),
