@@ -102,10 +102,6 @@ class Comparison(launch.OnDevices):
         """The seeds, one by one."""
         return range(self.first_seed, self.first_seed + self.seeds)
 
-    def probe_mesh(self):
-        """Give the devices of classifiers: each of several processes has all images, and fits them for itself."""
-        return None if self.distributed else self.mesh()
-
 
 @dataclasses.dataclass(frozen=True)
 class Settings(Comparison):

@@ -293,8 +293,7 @@ def run_twin(row: str, config: Config, first: dict, train: data.Split, test: dat
     length, batch = config.backprop_epochs, min(64, len(train.labels) // 9)
     cuts = tuple(int(cut * length) for cut in (0.6, 0.75, 0.9))
     schedule = readout.Milestones(length, batch, 3e-3, l2=0.0, milestones=cuts, factor=0.3, optimizer='adam')
-    # each of several processes has all images here, and learns for itself
-    how = {'watch': functools.partial(common.tell_epoch, row), 'mesh': None if config.distributed else config.mesh()}
+    how = {'watch': functools.partial(common.tell_epoch, row), 'mesh': config.probe_mesh()}
     how['augment'] = presets.Twin(schedule, flips=True, shift=2).augment
     entries = {row: Entry(make_network(TWIN, config, first), readout.gradient_probe(head, schedule, 0, **how))}
     sides = [tuple(part[side] for part in train) for side in data.split_validation(train.labels, 0.1, seed=0)]

@@ -33,6 +33,10 @@ class OnDevices:
         chosen = [device for process in processes for device in jax.local_devices(process)[: self.devices]]
         return jax.make_mesh((len(chosen),), ('data',), devices=chosen) if len(chosen) > 1 else None
 
+    def probe_mesh(self) -> Mesh | None:
+        """Give the devices of what is fitted to all images: each of several processes has these, and fits alone."""
+        return None if self.distributed else self.mesh()
+
 
 def start(settings: object) -> None:
     """Meet the other processes, if settings say that there are any; all but the first one print nothing from now on."""
@@ -69,9 +73,7 @@ FOLDER = Annotated[
     PrimitiveConstructorSpec(
         nargs=(0, 1),
         metavar='[FOLDER]',
-        instance_from_str=lambda words: pathlib.Path(
-            *words or (os.environ.get('XDG_CACHE_HOME') or '~/.cache', 'hebbjax')
-        ),
+        instance_from_str=lambda words: pathlib.Path(*words or (os.getenv('XDG_CACHE_HOME') or '~/.cache', 'hebbjax')),
         is_instance=lambda value: value is None or isinstance(value, pathlib.Path),
         str_from_instance=lambda value: ['off' if value is None else str(value)],
     ),
