@@ -65,15 +65,12 @@ def read_examples(
     notes += pictures.describe(conversions)
     missing = sum(label is None for label in labels)
     require(missing in (0, len(labels)), f'{missing} of {len(labels)} examples have no label; leave these out.')
-    return Found(images, None if missing else labels, _class_names(examples, keys))
-
-
-def _class_names(examples, keys) -> tuple[str, ...]:
-    """Names of classes where a data set has them, as torchvision's and Hugging Face's do."""
+    # names of classes, where a data set has them as torchvision's and Hugging Face's do
     features = getattr(examples, 'features', None)
     feature = features.get(keys[1]) if keys and isinstance(features, Mapping) else None
     names = getattr(feature, 'names', None) or getattr(examples, 'classes', None)
-    return tuple(names) if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) else ()
+    are_names = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return Found(images, None if missing else labels, tuple(names) if are_names else ())
 
 
 def _refuse_keys(images_key=None, labels_key=None, **how) -> tuple:

@@ -95,7 +95,9 @@ def read_table(path: str, notes: list[str], *, labels_key=None, shape=None, chan
             block = np.stack(columns, 1).astype(np.float32, copy=False)
             lacking = ~np.isfinite(block).all(1)
             require(not lacking.any(), f'row {sum(map(len, blocks)) + lacking.argmax() + 1} lacks values')
-            blocks.append(_narrow(block))
+            low, high = block.min(initial=0), block.max(initial=0)
+            is_whole = low >= 0 and high <= 65535 and (block == np.rint(block)).all()  # take less memory as such
+            blocks.append(block.astype(np.uint8 if high <= 255 else np.uint16) if is_whole else block)
             labels += [] if label is None else batch.column(label).to_pylist()
         require(blocks, 'it has no rows')
         require(not {None, ''} & {*labels}, 'a row has no label')
@@ -128,10 +130,3 @@ def _is_number(text) -> bool:
         return bool(np.isfinite(float(text)))
     except ValueError:
         return False
-
-
-def _narrow(block: np.ndarray) -> np.ndarray:
-    """Give whole numbers of one or two bytes as such, so that little memory is taken."""
-    low, high = block.min(initial=0), block.max(initial=0)
-    is_whole = low >= 0 and high <= 65535 and (block == np.rint(block)).all()
-    return block.astype(np.uint8 if high <= 255 else np.uint16) if is_whole else block

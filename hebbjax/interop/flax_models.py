@@ -32,11 +32,6 @@ def hebbian_gradient(layer: Layer, seed: int, kernel: Array, images: Array, y: A
     return y
 
 
-def _forward(layer, seed, kernel, images, y):
-    # What a rule draws is to be new in every step, and nobody counts the steps of a pure model: its answer differs.
-    return y, (kernel, images, lax.bitcast_convert_type(jnp.sum(y, dtype=jnp.float32), jnp.uint32))
-
-
 def _backward(layer, seed, residuals, cotangent):
     kernel, images, number = residuals
     w = to_float32(from_kernel(kernel))  # [N, D]
@@ -50,7 +45,9 @@ def _backward(layer, seed, residuals, cotangent):
     return -dw.T.reshape(kernel.shape).astype(kernel.dtype), jnp.zeros_like(images), jnp.zeros_like(cotangent)
 
 
-hebbian_gradient.defvjp(_forward, _backward)
+# What a rule draws is to be new in every step, and nobody counts the steps of a pure model: its answer differs.
+_number_of = lambda y: lax.bitcast_convert_type(jnp.sum(y, dtype=jnp.float32), jnp.uint32)  # noqa: E731
+hebbian_gradient.defvjp(lambda layer, seed, kernel, images, y: (y, (kernel, images, _number_of(y))), _backward)
 
 
 def hebbify_nnx(

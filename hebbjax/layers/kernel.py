@@ -60,13 +60,9 @@ class Decorrelate:
         AngleKernel(self.sigma)
 
     def bind(self, w: Array) -> Callable[[Array], Array]:
-        """Give the part for weights [N, D]."""
+        """Give the part for weights [N, D]: every channel sends a weighted sum of all, by a matrix [N, N]."""
         w = l2(lax.stop_gradient(w))
         values, vectors = jnp.linalg.eigh(AngleKernel(self.sigma)(matmul(w, w.T)))
         scale = 1 / (jnp.sqrt(jnp.maximum(values, 0)) + SOFT)
-        return functools.partial(mix_channels, matmul(vectors * scale[None], vectors.T))
-
-
-def mix_channels(matrix: Array, maps: Array) -> Array:
-    """Let every channel send a weighted sum of all, `a matrix`. [N, N], [..., N] -> [..., N]."""
-    return matmul(maps.reshape(-1, maps.shape[-1]), matrix.astype(maps.dtype)).reshape(maps.shape)
+        mix = lambda a, maps: matmul(maps.reshape(-1, len(a)), a.astype(maps.dtype)).reshape(maps.shape)  # noqa: E731
+        return functools.partial(mix, matmul(vectors * scale[None], vectors.T))

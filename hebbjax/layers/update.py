@@ -95,8 +95,10 @@ def accumulate_layer(
             teacher = jnp.repeat(teacher, len(x) // len(teacher), axis=0)  # [P, N]
         seen = x, v, teacher
         if layer.rule.sequential:
-            positions = math.prod(lay_grid(layer.window, images.shape[1:]).out)
-            seen = jax.tree.map(lambda rows: by_place(rows, frames, positions), seen)  # [S, T, D], [S, T, N] twice
+            maps = -1, frames, math.prod(lay_grid(layer.window, images.shape[1:]).out)  # S / positions, T, positions
+            # what every place of a sequence sees, frame after frame: [S, T, D], [S, T, N] twice
+            seen = jax.tree.map(lambda rows: jnp.swapaxes(rows.reshape(*maps, rows.shape[-1]), 1, 2), seen)
+            seen = jax.tree.map(lambda rows: rows.reshape(-1, *rows.shape[2:]), seen)
         with arithmetic(layer.precision, layer.deterministic):
             before, stats = stats, layer.rule.accumulate(stats, key, *seen, threshold)
             if settled:
@@ -131,12 +133,6 @@ def accumulate_layer(
     carry, sent = scan_microbatches(look, carry, size, images, teacher)
     sent, moved = apply_chain(post[some:], state.post[some:], sent, train=True)
     return *carry, sent, pre, (*state.post[:some], *moved)
-
-
-def by_place(rows: Array, frames: int, positions: int) -> Array:
-    """Give what every place of a sequence sees, frame after frame: [b T positions, F] -> [b positions, T, F]."""
-    maps = rows.reshape(-1, frames, positions, rows.shape[-1])  # [b, T, positions, F]
-    return jnp.swapaxes(maps, 1, 2).reshape(-1, frames, rows.shape[-1])
 
 
 def all_finite(rows: Array) -> Array:

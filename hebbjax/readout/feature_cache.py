@@ -10,8 +10,9 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -89,20 +90,51 @@ def pooled_drives(layer: Layer, w: Array, images: Array, pool: int = 1, scale: A
     if pool > min(height, width):
         raise ValueError(f'max_pool({pool}) does not fit maps of {height} x {width}; use a smaller block.')
     # One product per place within a block, so that pooling is a maximum of whole arrays and no map is ever laid out.
-    rows, columns = height // pool * pool, width // pool * pool
-    # Rows of patches, because the gradient of a product over several leading axes leaves XLA's fast path on a CPU.
-    places = [x[:, i:rows:pool, j:columns:pool].reshape(-1, x.shape[3]) for i in range(pool) for j in range(pool)]
+    rows, columns = height // pool, width // pool
+    places = x[:, : rows * pool, : columns * pool].reshape(batch, rows, pool, columns, pool, -1)
+    places = places.transpose(2, 4, 0, 1, 3, 5).reshape(pool**2, batch * rows * columns, -1)  # [pool^2, B Q, D]
     sign = None if scale is None else jnp.where(scale < 0, -1.0, 1.0)
     signed = effective if sign is None else sign[:, None] * effective
-    maps = [matmul_drives(layer, place, signed) for place in places]
-    high = functools.reduce(jnp.maximum, maps).reshape(batch, -1, len(w))
-    low = functools.reduce(jnp.minimum, maps).reshape(batch, -1, len(w)) if sign is None else None
+    ends = [end.reshape(batch, -1, len(w)) for end in block_ends(layer, places, signed, both=sign is None)]
+    high, low = ends if sign is None else (sign[None, None] * ends[0], None)
     # Means of u and u^2 from the moments of patches, D + D^2 numbers an image instead of H' W' N:
     # mean(u_i) = w_i . mean(x), mean(u_i^2) = w_i' mean(x x') w_i
     x, einsum = x.reshape(batch, height * width, -1), functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
     half = einsum('bde,ne->bnd', einsum('bpd,bpe->bde', x, x) / x.shape[1], effective)
     mean, square = einsum('bd,nd->bn', x.mean(1), effective), einsum('bnd,nd->bn', half, effective)  # [B, N]
-    return PooledDrives(high if sign is None else sign[None, None] * high, low, mean, square)
+    return PooledDrives(high, low, mean, square)
+
+
+def block_ends(layer: Layer, places: Array, w: Array, both: bool = True) -> list[Array]:
+    """Give the largest drive of each block, or `both` ends, of patches by their place in it. [p, R, D] -> [R, N] each.
+
+    The first of equals has the slope, for which drives are computed anew: of a chain of p maxima XLA computes p^2.
+    """
+    kinds = ((jnp.maximum, jnp.greater), (jnp.minimum, jnp.less))[: 1 + both]
+    numbers, drives = jnp.arange(len(places), dtype=jnp.int32), functools.partial(matmul_drives, layer)
+
+    @jax.custom_gradient
+    def ends(places, w) -> Any:
+        def compare(found, place):
+            number, u = place[0], drives(place[1], w)
+            one = lambda end, at, far, beats: (far(end, u), jnp.where(beats(u, end), number, at))  # noqa: E731
+            return [one(*before, *kind) for before, kind in zip(found, kinds)], None
+
+        def give_back(slopes):
+            def add(slope_w, place):
+                number, x = place
+                slope = sum(jnp.where(at == number, slope, 0) for (_, at), slope in zip(found, slopes))
+                slope_x, more = jax.vjp(drives, x, w)[1](slope)
+                return slope_w + more, slope_x
+
+            return lax.scan(add, devices.own(jnp.zeros_like(w)), (numbers, places))[::-1]
+
+        u = drives(places[0], w)
+        first = [(u, devices.own(jnp.zeros(u.shape, jnp.int32)))] * len(kinds)
+        found, _ = lax.scan(compare, first, (numbers[1:], places[1:]))
+        return [end for end, _ in found], give_back
+
+    return ends(places, w)
 
 
 def forward_pooled(

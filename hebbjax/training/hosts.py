@@ -28,8 +28,10 @@ def check_agree(mesh: Mesh | None, settings: Mapping[str, Any]) -> None:
     """Refuse, on all processes of a mesh, what is not the same on all of them: name -> text, or pytree of arrays."""
     if host_count(mesh) == 1:
         return
+    bytes_of = lambda leaf: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf).tobytes()  # noqa: E731
+    contents = (b''.join(map(bytes_of, jax.tree.leaves(value))) for value in settings.values())
     with losing_none(mesh):
-        of_all = process_allgather(np.array([_checksum(value) for value in settings.values()], np.uint32))
+        of_all = process_allgather(np.array([*map(zlib.crc32, contents)], np.uint32))
     differ = (of_all != of_all[0]).any(0)  # [settings]
     if differ.any():
         (name, value), others = [*settings.items()][differ.argmax()], (of_all != of_all[0])[:, differ.argmax()]
@@ -75,10 +77,3 @@ def losing_none(mesh: Mesh | None) -> Iterator[None]:
         reason = ' '.join(str(error).split())[:100].partition(' [')[0].rstrip(':.')
         way = 'start all of them again, from the last checkpoint if there is one'
         raise ConnectionError(f'another process has ended, and training ends with it ({reason}); {way}.') from None
-
-
-def _checksum(value) -> int:
-    if isinstance(value, str):
-        return zlib.crc32(value.encode())
-    leaves = (jax.random.key_data(leaf) if is_key(leaf) else leaf for leaf in jax.tree.leaves(value))
-    return zlib.crc32(b''.join(np.asarray(leaf).tobytes() for leaf in leaves))

@@ -198,7 +198,9 @@ def fit(
                     if not settled.epochs_left:
                         number, epoch = number + 1, 0
                     began = time.perf_counter()
-                    saved = copy_to_host(state) if settled.info is not None and not several else None
+                    if settled.info is not None and not several:  # in the host's memory, divided as it is
+                        where = jax.tree.map(lambda a: a.sharding.with_memory_kind('pinned_host'), state)
+                        saved = jax.device_put(state, where, may_alias=False)
                     state, info, compiling = run_epoch(programs[number], state, itertools.islice(stream, parts))
                     seconds = time.perf_counter() - began - compiling
                     compile_seconds += compiling
@@ -237,12 +239,6 @@ def run_epoch(program: Callable, state: TrainState, parts: Iterable[Any]) -> tup
         state, info = wait_until_ready(program(state, *data))
         infos.append(jax.device_get(info))
     return state, join_infos(infos), compile_seconds
-
-
-def copy_to_host(state: TrainState) -> TrainState:
-    """Copy a state to the host's memory, divided over devices as it is."""
-    where = jax.tree.map(lambda a: a.sharding.with_memory_kind('pinned_host'), state)
-    return jax.device_put(state, where, may_alias=False)
 
 
 def epoch_metrics(info: Sequence[StepInfo | None]) -> dict[str, float]:

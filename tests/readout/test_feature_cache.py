@@ -96,6 +96,22 @@ def test_pooled_drives_are_answered_and_learned_from_as_whole_maps(name, form, i
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.parametrize('both', [False, True])
+def test_slopes_of_maxima_take_no_more_maxima_where_blocks_are_large(both, w):
+    """XLA computes each link of a chain of maxima anew where it is differentiated: p^2 of them for p places."""
+    x, scale = jnp.ones((2, 14, 14, 2)), None if both else jnp.ones(len(w))  # maps of 12 x 12
+    top = lambda w, pool: sum(end.sum() for end in pooled_drives(LAYER, w, x, pool, scale)[: 1 + both])  # noqa: E731
+    maxima = lambda pool: jax.jit(jax.grad(top), static_argnums=1).lower(w, pool).compile().as_text().count('maximum(')  # noqa: E731
+    assert 0 < maxima(6) <= maxima(2)
+
+
+def test_of_equal_drives_the_first_has_the_slope(w):
+    layer, x = dataclasses.replace(LAYER, patch_transform=patches.raw, output='weights'), jnp.ones((2, 7, 7, 2))
+    highest = jax.jit(jax.grad(lambda x: pooled_drives(layer, w, x, 2, jnp.ones(len(w))).high.sum()))
+    at_first = jax.jit(jax.grad(lambda x: drives(layer, w, x)[:, 0:4:2, 0:4:2].sum()))  # maps of 5 x 5
+    np.testing.assert_allclose(highest(x), at_first(x), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize('precision', ['highest', 'bfloat16'])
 def test_variance_is_right_of_drives_far_from_zero_whatever_they_are_rounded_to(precision, w):
     """`mean(u^2) - mean(u)^2` is of two moments that were rounded alike."""
