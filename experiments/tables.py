@@ -47,7 +47,7 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
     'MNIST, three layers (SoftHebb)': (
         'softhebb_mnist_initialised_0 initialised', 'softhebb_mnist_centred_0 centred_patches',
         'softhebb_mnist_0 softhebb_mnist_1 softhebb_mnist_2 learned', ''),
-    'CIFAR-10, a dictionary of 512': ('', 'dictionary patches', 'dictionary learned', ''),
+    'CIFAR-10, a dictionary of 512': ('dictionary_gaussian gaussian', 'dictionary patches', 'dictionary learned', ''),
     'CIFAR-10, two layers (kernel network)': ('kernel_64 gaussian', 'kernel_64 patches', 'kernel_64 learned', ''),
     'CIFAR-10, the same, four times as wide': ('', '', 'kernel_256 learned', ''),
     "CIFAR-10, this beside SoftHebb's third layer": ('', '', 'kernel_256_beside learned', ''),
