@@ -35,7 +35,7 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
         'fashion_mnist_twin_0 fashion_mnist_twin_1 fashion_mnist_twin_2 backprop'),
     'Fashion-MNIST, 3 x 3 maxima': (
         'fashion_mnist_coarse untrained', 'fashion_mnist_coarse_patches patches', 'fashion_mnist_coarse hebbian',
-        'h200_fashion_mnist_coarse backprop'),
+        'fashion_mnist_coarse_twin_0 fashion_mnist_coarse_twin_1 fashion_mnist_coarse_twin_2 backprop'),
     'MNIST, 2000 dense units': ('', 'krotov_mnist untrained', 'krotov_mnist hebbian', 'h200_krotov_mnist backprop'),
     'CIFAR-10, three layers (Miconi)': (
         'miconi_triangle triangle_untrained', 'miconi_patches triangle_patches',
@@ -49,7 +49,10 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
         'softhebb_mnist_0 softhebb_mnist_1 softhebb_mnist_2 learned', ''),
     'CIFAR-10, a dictionary of 512': ('dictionary_gaussian gaussian', 'dictionary patches', 'dictionary learned', ''),
     'CIFAR-10, two layers (kernel network)': ('kernel_64 gaussian', 'kernel_64 patches', 'kernel_64 learned', ''),
-    'CIFAR-10, the same, four times as wide': ('', '', 'kernel_256 learned', ''),
+    'CIFAR-10, the same, both layers read out': (
+        'kernel_64_both_gaussian gaussian', 'kernel_64_both_patches patches', 'kernel_64_both learned', ''),
+    'CIFAR-10, four times as wide, layer 2 read out': ('', '', 'kernel_256 learned', ''),
+    'CIFAR-10, four times as wide, both layers read out': ('', '', 'kernel_256_both learned', ''),
     "CIFAR-10, this beside SoftHebb's third layer": ('', '', 'kernel_256_beside learned', ''),
     'CIFAR-10, this beside two SoftHebb networks': ('', '', 'kernel_256_beside_two learned', ''),
 }  # fmt: skip
