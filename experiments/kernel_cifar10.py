@@ -97,12 +97,15 @@ def block_means(maps: jax.Array) -> jax.Array:
 def read_both(config: Config, beside: Callable | None) -> readout.ProbeFit:
     """Read out the first layer by its `block_means`, beside the second and what is `beside` that."""
 
-    def fit(net, states, *given) -> readout.Probe:
+    def probe(net, states) -> readout.ProbeFit:
         see = functools.partial(layers.activations_of, net[:1], states[:1], mesh=config.probe_mesh())
-        parts = (lambda images: block_means(see(images)), *([] if beside is None else [beside]))
-        both = lambda images: jnp.concatenate([part(images) for part in parts], 1)  # noqa: E731
-        return config.probe(beside=both)(net, states, *given)
+        others = () if beside is None else (beside,)
+        both = lambda images: jnp.concatenate([block_means(see(images)), *(of(images) for of in others)], 1)  # noqa: E731
+        return config.probe(beside=both)
 
+    fit = lambda net, states, *given: probe(net, states)(net, states, *given)  # noqa: E731
+    zeros = lambda states: jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), states)  # of mere shapes  # noqa: E731
+    fit.check = lambda net, states, *sides: probe(net, zeros(states)).check(net, states, *sides)
     return fit
 
 

@@ -146,12 +146,11 @@ def fire(v: jax.Array) -> jax.Array:
 def bar_layer(config: Config, row: str) -> Layer:
     """Build units that see all of an image, by Földiák's three rules: instar, thresholds, lateral inhibition."""
     units, wins = 2 * config.side, row == 'winner_takes_all'
-    lateral = Lateral(0.2, steps=30, pace=0.2, activation=fire, target=SHARE)
     credit = {'lateral': rules.linear(), 'none': rules.graded(fire), 'winner_takes_all': 1}  # linear: as they settled
     how = {'post': () if row == 'lateral' else (layers.send_credit(rules.k_wta(1)) if wins else fire,)}
     how |= {'init': lambda key, shape: patches.l2(jax.random.uniform(key, shape))}
     how |= {'homeostasis': Homeostasis(0.05, winners=1 if wins else SHARE * units)}
-    how |= {'lateral': lateral if row == 'lateral' else None}
+    how |= {'lateral': Lateral(0.2, steps=30, pace=0.2, activation=fire, target=SHARE) if row == 'lateral' else None}
     return Layer(units, rules.instar(credit[row]), transforms.scale_by_rate(0.05), **how)
 
 

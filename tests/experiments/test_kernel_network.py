@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from hebbjax import data, init, interop, layers
+from hebbjax.support import checks
 from hebbjax.training import presets
 
 TINY = '--seeds 1 --epochs 1 --neurons 6 8 --batch 10 --shown 30 --patches 8 --whitening-images 30'
@@ -66,6 +67,14 @@ def test_the_first_layer_is_read_out_by_means_of_blocks(monkeypatch):
     alone, beside = (script.read_both(script.Config(), of)(net, states, images) for of in (None, others))
     np.testing.assert_allclose(alone, expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(beside, np.concatenate([alone, others(images)], 1))
+
+
+def test_more_features_than_memory_holds_are_refused_before_learning(small_data, refused, monkeypatch):
+    """Room for the second layer's 3 x 3 positions of 8 neurons, and not for 3 x 3 blocks of the first one's 6."""
+    monkeypatch.setattr(checks, 'host_memory', lambda: 16 * 100**2)
+    monkeypatch.setattr(script.winners.comparison, 'learn', None)
+    said = refused(script.main, [*TINY.split(), '--data-dir', str(small_data), '--first-layer'])
+    assert 'learned: ridge regression on 126 features takes' in said
 
 
 @pytest.mark.parametrize('rows', ['learned', 'patches'])
