@@ -25,7 +25,6 @@ linear SVM's on 3 x 3 positions, without mirror images. Strides and `--epsilon` 
 """
 
 import dataclasses
-import functools
 import pathlib
 import sys
 from collections.abc import Callable
@@ -81,11 +80,10 @@ def build_entries(config: Config, train) -> dict:
     common.check_fits((below, *above), train[0].shape[1:])
     if config.first_layer:
         common.check_fits((dataclasses.replace(below, post=(*below.post, layers.avg_pool(4))),), train[0].shape[1:])
-    beside = read_softhebb(config, train[0].shape[1:]) if config.beside else None  # refused before whitening
+    features = read_layers(config, train[0].shape[1:])  # weights that do not fit are refused before whitening
     net = make_network(config, winners.whitened(train[0][: config.whitening_images], config.epsilon), count)
-    probe = read_both(config, beside) if config.first_layer else config.probe(beside=beside)
     paper = None if config.beside or config.first_layer else PAPER.get(config.neurons)
-    return winners.beside_controls(config, net, count, probe, paper)
+    return winners.beside_controls(config, net, count, config.probe(features=features), paper)
 
 
 @jax.jit
@@ -94,29 +92,21 @@ def block_means(maps: jax.Array) -> jax.Array:
     return layers.standardise(layers.avg_pool(4)(maps)).reshape(len(maps), -1)
 
 
-def read_both(config: Config, beside: Callable | None) -> readout.ProbeFit:
-    """Read out the first layer by its `block_means`, beside the second and what is `beside` that."""
+def read_layers(config: Config, shape: tuple[int, ...]) -> Callable:
+    """Make what is read out: layer 2, `--first-layer`'s means over blocks, quadrants of what is `--beside` them."""
+    other = presets.softhebb_network()
+    drawn = init(other, jax.random.key(0), shape).layers if config.beside else ()
+    learned = [interop.load_weights(path, other, drawn) for path in config.beside]
+    by_quadrants = jax.jit(lambda maps: readout.quadrants(layers.standardise(maps)))
 
-    def probe(net, states) -> readout.ProbeFit:
-        see = functools.partial(layers.activations_of, net[:1], states[:1], mesh=config.probe_mesh())
-        others = () if beside is None else (beside,)
-        both = lambda images: jnp.concatenate([block_means(see(images)), *(of(images) for of in others)], 1)  # noqa: E731
-        return config.probe(beside=both)
+    def features(net, states, images, mesh=None) -> jax.Array:  # [b, F]
+        maps = layers.activations_of(net[:1], states[:1], images, mesh=mesh)
+        found = [layers.features(net[1:], states[1:], maps, mesh=mesh)]
+        found += [block_means(maps)] if config.first_layer else []
+        found += [by_quadrants(layers.activations_of(other, one, images, mesh=mesh)) for one in learned]
+        return jnp.concatenate(found, 1)
 
-    fit = lambda net, states, *given: probe(net, states)(net, states, *given)  # noqa: E731
-    zeros = lambda states: jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), states)  # of mere shapes  # noqa: E731
-    fit.check = lambda net, states, *sides: probe(net, zeros(states)).check(net, states, *sides)
-    return fit
-
-
-def read_softhebb(config: Config, shape: tuple[int, ...]) -> Callable:
-    """Give what SoftHebb's highest layers answer to images, each by its own mean and deviation, by quadrants."""
-    net = presets.softhebb_network()
-    drawn = init(net, jax.random.key(0), shape).layers
-    learned = [interop.load_weights(path, net, drawn) for path in config.beside]
-    see = functools.partial(layers.activations_of, net, mesh=config.probe_mesh())
-    send = jax.jit(lambda maps: readout.quadrants(layers.standardise(maps)))
-    return lambda images: jnp.concatenate([send(see(states, images)) for states in learned], 1)
+    return features
 
 
 def experiment(config: Config) -> bool:

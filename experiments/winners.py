@@ -40,10 +40,10 @@ class Settings(common.Comparison):
         common.check_batch(self.batch, count, 'images learned from')
         return count
 
-    def probe(self, block: int = 1000, beside: Callable | None = None) -> readout.ProbeFit:
-        """Build the head, on features of `block` images at once, and on what is `beside` them."""
-        views = {'flips': self.flips, 'crops': self.crops, 'beside': beside}
-        return HEADS[self.head](self.penalties, block, self.probe_mesh(), **views)
+    def probe(self, block: int = 1000, features: Callable = readout.probe_features) -> readout.ProbeFit:
+        """Build the head, on features of `block` images at once."""
+        how = {'flips': self.flips, 'crops': self.crops, 'features': features}
+        return HEADS[self.head](self.penalties, block, self.probe_mesh(), **how)
 
 
 def winner_layer(settings: Settings, features: int, count: int, window: Window, **how) -> Layer:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -27,7 +26,7 @@ AT_ONCE = 8  # one by this is the share of the memory that features of all image
 
 def ridge_probe(
     penalty: Penalty = 1.0, block: int = 1000, mesh: Mesh | None = None, *,
-    flips: bool = False, crops: int = 0, beside: Callable | None = None,
+    flips: bool = False, crops: int = 0, features: Callable = probe_features,
 ) -> ProbeFit:  # fmt: skip
     """Read out by ridge regression in closed form; validation images are looked at to choose one of several penalties.
 
@@ -41,8 +40,7 @@ def ridge_probe(
         flips: fit to every image and its mirror image, and read out the mean of both.
         crops: fit as well to each view moved by so many pixels to each corner, reflected at the edges, and read out the
             mean of all: with flips the ten crops of Krizhevsky et al. 2012 (4.1), as large as the image; 0: none.
-        beside: features that are read out beside the network's, images [b, H, W, C] -> [b, F'], such as another
-            network's: `functools.partial(probe_features, net, states, mesh=mesh)`.
+        features: what is read out, (net, states, images, mesh=mesh) -> [b, F], such as several layers' answers.
     """
     mesh = devices.check_mesh(mesh)
     penalties = linear.check_penalties(penalty, least=0)
@@ -64,18 +62,18 @@ def ridge_probe(
             stats = add_moments(stats, x, np.eye(sides.classes)[labels], mesh, new)
         return ridge.choose_ridge(stats, penalties, sides.held_out())
 
-    return _linear_probe(check, choose, len(penalties) > 1, block, mesh, flips, crops, beside)
+    return _linear_probe(check, choose, len(penalties) > 1, block, mesh, flips, crops, features)
 
 
 def softmax_probe(
     penalty: Penalty = 10.0, block: int = 1000, mesh: Mesh | None = None, *,
-    flips: bool = False, crops: int = 0, beside: Callable | None = None,
+    flips: bool = False, crops: int = 0, features: Callable = probe_features,
 ) -> ProbeFit:  # fmt: skip
     """Read out by softmax regression, see `softmax`: features of all images are held in float32 while it is fitted.
 
     Args:
         penalty: above 0, see `softmax`; or a tuple, from which validation images choose.
-        block, mesh, flips, crops, beside: those of `ridge_probe`; the mesh of one process.
+        block, mesh, flips, crops, features: those of `ridge_probe`; the mesh of one process.
     """
     mesh = softmax.check_one_process(mesh)
     penalties = linear.check_penalties(penalty, above=0)
@@ -87,27 +85,25 @@ def softmax_probe(
         rows = softmax.stack_rows(sides.blocks(), blocks, width, mesh)
         return softmax.choose_softmax(rows, sides.classes, penalties, sides.held_out() if held else None)
 
-    return _linear_probe(check, choose, len(penalties) > 1, block, mesh, flips, crops, beside)
+    return _linear_probe(check, choose, len(penalties) > 1, block, mesh, flips, crops, features)
 
 
-def _linear_probe(check_size, choose, chooses, block, mesh, flips, crops, beside) -> ProbeFit:
+def _linear_probe(check_size, choose, chooses, block, mesh, flips, crops, features) -> ProbeFit:
     """Make a probe of `choose`: (sides, features, images learned from, images that choose) -> PenaltyChoice."""
     check_count('block', block)
     check_flag('flips', flips)
     check_count('crops', crops, 0)
-    require(beside is None or callable(beside), f'beside={show(beside)} is no function of images; leave it out.')
+    require(callable(features), f'features={show(features)} is no function of net, states, images; leave it out.')
     moves = [(0, 0), *(itertools.product((-crops, crops), repeat=2) if crops else ())]
     moves = [(*move, step) for step in (1, -1)[: 1 + flips] for move in moves]
-
-    def features_of(net, states, images, **how) -> Array:  # [b, F]
-        own = probe_features(net, states, images, **how)
-        return own if beside is None else jnp.concatenate([own, beside(images)], 1)
 
     def check(net, states, train, validation) -> tuple[int, int, int]:
         images, labels = parts_of(train)[0]
         check_input(net, states, images)
         check_labels(labels, count=len(images))
-        width = jax.eval_shape(functools.partial(features_of, tuple(net)), tuple(states), images[:1]).shape[1]
+        shape = jax.eval_shape(functools.partial(features, tuple(net)), tuple(states), images[:1]).shape
+        require(len(shape) == 2, f'features of one image have shape {shape}; they need [1, F]: lay maps side by side.')
+        width = shape[1]
         side = min(np.shape(images)[1:3])
         came = f'crops={crops} leaves nothing of images with a side of {side} pixels'
         require(crops < side, f'{came}; use {side - 1} at most, 0 for none.')
@@ -120,8 +116,8 @@ def _linear_probe(check_size, choose, chooses, block, mesh, flips, crops, beside
         sizes = check(net, states, train, validation)
         known = train.count_classes() if isinstance(train, Shards) else np.asarray(check_labels(train[1])).max() + 1
         known = int(devices.from_hosts(known, mesh).max())
-        features = functools.partial(features_of, tuple(net), devices.lay(tuple(states), mesh), mesh=mesh)
-        sides = Sides(features, moves, block, devices.local_count(mesh), train, validation if chooses else None, known)
+        see = functools.partial(features, tuple(net), devices.lay(tuple(states), mesh), mesh=mesh)
+        sides = Sides(see, moves, block, devices.local_count(mesh), train, validation if chooses else None, known)
         choice = choose(sides, *sizes)
         sides = dataclasses.replace(sides, train=None, validation=None)  # a probe does not keep them in memory
         classes = lambda rows: linear.predict_linear(choice.model, sides.answers(rows))  # noqa: E731

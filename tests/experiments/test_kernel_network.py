@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hebbjax import data, init, interop, layers
+from hebbjax import data, init, interop, layers, readout
 from hebbjax.support import checks
 from hebbjax.training import presets
 
@@ -53,20 +53,22 @@ def test_features_of_softhebb_stand_beside(small_data, tmp_path):
     assert row['test_accuracy'][0] > 60 and row['paper'] is None  # the paper's is of one network
 
 
-def test_the_first_layer_is_read_out_by_means_of_blocks(monkeypatch):
-    monkeypatch.setattr(script.Config, 'probe', lambda self, beside: lambda net, states, images: beside(images))
-    net = script.make_network(script.Config(neurons=(6, 8)), (), 200)
+@pytest.mark.parametrize('first', [False, True])
+def test_the_first_layer_is_read_out_by_means_of_blocks(first):
+    config = script.Config(neurons=(6, 8), first_layer=first)
+    net = script.make_network(config, (), 200)
     states, images = (
         init(net, jax.random.key(0), (32, 32, 3)).layers,
-        jax.random.uniform(jax.random.key(1), (2, 32, 32, 3)),
+        jax.random.uniform(jax.random.key(1), (3, 32, 32, 3)),
     )
-    others = lambda images: jnp.full((len(images), 5), 7.0)  # noqa: E731
-    maps = np.asarray(layers.activations_of(net[:1], states[:1], images))  # [2, 16, 16, 6]
+    maps = np.asarray(layers.activations_of(net[:1], states[:1], images))  # [3, 16, 16, 6]
     means = np.stack([maps[:, i : i + 4, j : j + 4].mean((1, 2)) for i in range(0, 16, 4) for j in range(0, 16, 4)], 1)
-    expected = layers.standardise(jnp.asarray(means.reshape(2, -1)))
-    alone, beside = (script.read_both(script.Config(), of)(net, states, images) for of in (None, others))
-    np.testing.assert_allclose(alone, expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_array_equal(beside, np.concatenate([alone, others(images)], 1))
+    expected = layers.standardise(jnp.asarray(means.reshape(3, -1)))
+    above = readout.probe_features(net, states, images)
+    mesh = jax.make_mesh((2,), ('data',)) if first else None
+    found = script.read_layers(config, (32, 32, 3))(net, states, images, mesh=mesh)
+    np.testing.assert_allclose(found[:, : above.shape[1]], above, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found[:, above.shape[1] :], expected[:, : first * 96], rtol=1e-4, atol=1e-4)
 
 
 def test_more_features_than_memory_holds_are_refused_before_learning(small_data, refused, monkeypatch):

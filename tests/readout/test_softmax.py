@@ -1,6 +1,5 @@
 """Softmax regression: against scikit-learn, in any blocks of rows and columns; what probes make of it, and refusals."""
 
-import functools
 import re
 
 import jax
@@ -84,15 +83,18 @@ def test_a_probe_is_a_fit_to_features_in_blocks_of_any_size(flips, crops, bars):
     assert readout.probe_accuracy(probe, *bars) > (90 if crops else 95)  # bars that are moved are less alike
 
 
-def test_features_of_another_network_are_read_out_beside(rng, bars):
+def test_features_of_two_networks_are_read_out(rng, bars):
     states, others = (layers.init(NET, jax.random.key(seed), (6, 6, 1)).layers for seed in (0, 1))
     noise = rng.uniform(size=(200, 6, 6, 1)).astype(np.float32)  # no easy ones
-    beside = functools.partial(readout.probe_features, NET, others)
-    both, of_noise = (np.hstack([readout.probe_features(NET, states, x), beside(x)]) for x in (bars[0], noise))
+
+    def two(net, states, images, mesh=None):
+        return jnp.concatenate([readout.probe_features(net, each, images, mesh=mesh) for each in (states, others)], 1)
+
+    both, of_noise = (np.asarray(two(NET, states, x)) for x in (bars[0], noise))
     softmax_model = readout.fit_softmax(both, bars[1], 3, 0.01).model
     ridge_model = readout.fit_ridge([(both, bars[1])], 3, 0.01)
     for fit, model in (readout.softmax_probe, softmax_model), (readout.ridge_probe, ridge_model):
-        probe = fit(0.01, 25, beside=beside)(NET, states, None, bars, bars)
+        probe = fit(0.01, 25, features=two)(NET, states, None, bars, bars)
         alone = fit(0.01, 25)(NET, states, None, bars, bars)
         same, other = (
             np.mean(np.asarray(one.predict(noise)) == readout.predict_linear(model, of_noise)) for one in (probe, alone)
@@ -161,7 +163,7 @@ def test_what_does_not_fit_is_refused(rng, bars, monkeypatch):
             lambda: jax.jit(lambda x: readout.fit_softmax(x, labels, 4).model.w)(jnp.asarray(x)),
             'call them outside of jit',
         ),
-        (lambda: readout.softmax_probe(beside=NET), 'is no function of images; leave it out'),
+        (lambda: readout.softmax_probe(features=NET), 'is no function of net, states, images; leave it out'),
         (lambda: readout.softmax_probe(mesh=jax.make_mesh((1,), ('x',))), "has not the one axis 'data'"),
     ]
     for call, says in calls:
@@ -177,3 +179,9 @@ def test_what_does_not_fit_is_refused(rng, bars, monkeypatch):
         ValueError, match='softmax regression on 5000 features of 50000 images takes 2 GiB and the machine'
     ):
         readout.softmax_probe().check((layer,), state, (images, np.zeros(50_000, int)), bars)
+    states = layers.init(NET, jax.random.key(0), (6, 6, 1)).layers
+    with pytest.raises(
+        ValueError, match=r'features of one image have shape \(1, .*; they need \[1, F\]: lay maps side'
+    ):
+        readout.softmax_probe(features=layers.activations_of).check(NET, states, bars, bars)
+    assert readout.softmax_probe(features=layers.features).check(NET, states, bars, bars)
