@@ -24,7 +24,6 @@ import sys
 import common
 import jax
 import winners
-from kernel_cifar10 import flatten
 
 from hebbjax import Window, data, layers
 from hebbjax.cli import flags
@@ -51,13 +50,13 @@ def build_entries(config: Config, train) -> dict:
     count, window = config.count_shown(train), Window(config.window)
     temperature = None if config.send == 'nearest' else config.temperature
     send = layers.both_signs, layers.nearest(config.share, temperature), layers.avg_pool(config.block, config.stride)
-    build = functools.partial(winners.winner_layer, config, config.neurons, count, window, post=(*send, flatten))
+    build = functools.partial(winners.winner_layer, config, config.neurons, count, window, post=send)
     common.check_fits((build(),), train[0].shape[1:])
     common.tell_status('whitening')
     cut = jax.jit(lambda images: layers.sample_patches(jax.random.key(0), window, layers.to_intensities(images), 32))
     zca = data.fit_whitening(cut(train[0][:count]), epsilon=config.epsilon)
     net = (build(patch_transform=functools.partial(data.whiten, zca)),)
-    return winners.beside_controls(config, net, count, config.probe(100), PAPER.get(config.neurons))
+    return winners.beside_controls(config, net, count, config.probe(100, layers.features), PAPER.get(config.neurons))
 
 
 def experiment(config: Config) -> bool:

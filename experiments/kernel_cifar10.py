@@ -56,18 +56,13 @@ class Config(winners.Settings):
     penalties: tuple[flags.Rate, ...] = (0.1, 1.0, 10.0, 30.0, 100.0)  # Of the head, to choose from
 
 
-def flatten(maps: jax.Array) -> jax.Array:
-    """Lay all positions side by side, so that a classifier sees each of them. [B, H, W, N] -> [B, 1, 1, H W N]."""
-    return maps.reshape(len(maps), 1, 1, -1)
-
-
 def make_network(config: Config, pre: tuple, count: int) -> tuple[Layer, ...]:
     """Build the two layers; `pre` prepares images, `count` of them are learned from."""
     net = []
     for number, (features, size, stride) in enumerate(zip(config.neurons, config.windows, config.strides)):
         send = layers.gauss_pool(stride), layers.Decorrelate(config.sigma)
         how = {'pre': () if number else pre, 'output': layers.AngleKernel(config.sigma)}
-        how |= {'post': (*send, layers.standardise, flatten) if number else send}
+        how |= {'post': (*send, layers.standardise) if number else send}
         how |= {'patch_transform': layers.raw}  # its length is sent on, and lets long ones teach more
         net.append(winners.winner_layer(config, features, count, Window(size, 1, size // 2), **how))
     return tuple(net)

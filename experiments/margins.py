@@ -114,13 +114,13 @@ def stored_networks(config: Config, train) -> list[tuple]:
 
 def over_depth(config: Config, train, validation, keep: Callable) -> None:
     """Read out every layer of networks, by the quadrants of its maps."""
-    probe = config.probe()
+    # the kernel network's maps, of every image by its own mean and deviation; SoftHebb's as they are
+    scale = layers.standardise if config.weights is None else lambda maps: maps
+    see = lambda *given, mesh=None: readout.quadrants(scale(layers.activations_of(*given, mesh=mesh)))  # noqa: E731
+    probe = config.probe(features=see)
     for kind, seed, entry, states, spent in config.networks(train):
         for depth in range(1, len(entry.net) + 1):
             net, below = entry.net[:depth], states[:depth]
-            if config.weights is None:  # maps that are sent on, of every image by its own mean and deviation
-                net = (*net[:-1], dataclasses.replace(net[-1], post=(*net[-1].post[:2], layers.standardise)))
-                below = (*below[:-1], below[-1]._replace(post=(layers.PartState(),) * 3))
             keep(kind, depth, seed, net, probe(net, below, jax.random.key(seed), train, validation), train, spent)
 
 

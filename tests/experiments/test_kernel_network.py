@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hebbjax import data, init, interop, layers, readout
+from hebbjax import data, init, interop, layers
 from hebbjax.support import checks
 from hebbjax.training import presets
 
@@ -64,7 +64,7 @@ def test_the_first_layer_is_read_out_by_means_of_blocks(first):
     maps = np.asarray(layers.activations_of(net[:1], states[:1], images))  # [3, 16, 16, 6]
     means = np.stack([maps[:, i : i + 4, j : j + 4].mean((1, 2)) for i in range(0, 16, 4) for j in range(0, 16, 4)], 1)
     expected = layers.standardise(jnp.asarray(means.reshape(3, -1)))
-    above = readout.probe_features(net, states, images)
+    above = layers.features(net, states, images)
     mesh = jax.make_mesh((2,), ('data',)) if first else None
     found = script.read_layers(config, (32, 32, 3))(net, states, images, mesh=mesh)
     np.testing.assert_allclose(found[:, : above.shape[1]], above, rtol=1e-5, atol=1e-5)
