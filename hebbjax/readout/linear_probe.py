@@ -103,13 +103,12 @@ def _linear_probe(check_size, choose, chooses, block, mesh, flips, crops, featur
         check_labels(labels, count=len(images))
         shape = jax.eval_shape(functools.partial(features, tuple(net)), tuple(states), images[:1]).shape
         require(len(shape) == 2, f'features of one image have shape {shape}; they need [1, F]: lay maps side by side.')
-        width = shape[1]
         side = min(np.shape(images)[1:3])
         came = f'crops={crops} leaves nothing of images with a side of {side} pixels'
         require(crops < side, f'{came}; use {side - 1} at most, 0 for none.')
-        counts = len(moves) * len(images) * len(parts_of(train)), len(validation[0]) if chooses else 0
-        check_size(width, *counts)
-        return width, *counts
+        sizes = shape[1], len(moves) * len(images) * len(parts_of(train)), len(validation[0]) if chooses else 0
+        check_size(*sizes)
+        return sizes
 
     def fit(net, states, key, train, validation) -> Probe:
         started = time.perf_counter()

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from hebbjax.base import AnyArray, Array, Key, StepInfo
 from hebbjax.layers.layer import Layer, check_image_size, forward, to_intensities
@@ -98,8 +98,7 @@ class Program:
     def place(self, state: TrainState, images: AnyArray, labels: AnyArray | None = None) -> tuple[Any, TrainState, Any]:
         """Lay a state and data on the devices. -> the program for as many images, state, data."""
         program, data = self, (images,) if labels is None else (images, labels)
-        laid = None if self.mesh is None else NamedSharding(self.mesh, devices.ROWS)  # what is traced does not say
-        if laid and not isinstance(images, jax.core.Tracer) and getattr(images, 'sharding', None) != laid:
+        if self.mesh is not None and not devices.is_divided(images, self.mesh):
             count = len(images) * (1 if checks.is_traced(images) else devices.host_count(self.mesh))
             devices.check_divides('a batch', count if self.batch is None else self.batch, self.mesh)
             program = dataclasses.replace(self, count=count)
