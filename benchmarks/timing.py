@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import math
 import os
 import pathlib
 import statistics
@@ -78,6 +79,11 @@ class Common:
             for number in value if isinstance(value, tuple) else (value,):
                 if type(number) is int and number < 1 and field.name != 'seed':
                     raise ValueError(f'{flag(field.name)} {number} measures nothing; use 1 or more.')
+            if value == ():
+                raise ValueError(f'{flag(field.name)} names nothing; name one or more, or leave it out.')
+        batch, images = getattr(self, 'batch', 0) or 0, getattr(self, 'images', math.inf)
+        if batch > images:
+            raise ValueError(f'--batch {batch} is larger than the {images} images; use {images} at most.')
         files.check_writable(self.json)
         try:
             return jax.devices(self.device)[0]

@@ -95,6 +95,11 @@ def run(config: Config, console: Console) -> list[timing.Row]:
         raise ValueError(f'--device {config.device} is not used: these processes share CPUs; leave it out.')
     device, rows, weights = jax.devices('cpu')[0], [], {}
     config.prepare()
+    for name in ('images', 'batch'):
+        if getattr(config, name) % 2:
+            raise ValueError(
+                f'--{name} {getattr(config, name)} does not divide over two processes; use an even number.'
+            )
     for count, devices in ((1, 1), (1, 2), (2, 1)):
         found = launch(count, devices, config)
         name = f'processes {count}, devices of each {devices}'

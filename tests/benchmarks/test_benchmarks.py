@@ -42,6 +42,7 @@ import scaling_devices  # noqa: E402
 import seeds_at_once  # noqa: E402
 import streaming  # noqa: E402
 import timing  # noqa: E402
+import two_processes  # noqa: E402
 
 # under a name of its own, since there is an experiment of that name
 spec = importlib.util.spec_from_file_location('krotov_mnist_benchmark', HERE / 'krotov_mnist.py')
@@ -414,6 +415,9 @@ def test_the_records_are_what_the_results_give():
         ),
         (miconi_step, ('--variant', 'nothing'), '--variant nothing is unknown; there are default_untrained'),
         (scaling, ('--tables', 'seconds'), '--tables seconds is unknown'),
+        (scaling, ('--tables',), '--tables names nothing; name one or more, or leave it out'),
+        (monitors, ('--synthetic', '--images', '10', '--batch', '20'), '--batch 20 is larger than the 10 images'),
+        (two_processes, ('--images', '9', '--batch', '2'), '--images 9 does not divide over two processes'),
     ],
 )
 def test_bad_input_is_one_sentence_and_nothing_is_written(script, flags, says, tmp_path, capsys):
