@@ -9,7 +9,7 @@ The network: images scaled to unit length -> Krotov-Hopfield units -> batch norm
     raw_pixels   a linear classifier without any features: the floor
     untrained    the same classifier on the units that learning starts from: training images, on MNIST
     hebbian      units learned without labels, the classifier by gradient on frozen units
-    backprop     the same network trained end to end on plain pixels
+    backprop     the same network trained end to end
     patches, gaussian    copied training images, normal rows of length 1 (`training.controls`)
 
 Every choice (epoch, rate reductions, early stopping) is made on a validation split of the training data; the test split

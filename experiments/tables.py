@@ -36,7 +36,7 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
     'Fashion-MNIST, 3 x 3 maxima': (
         'fashion_mnist_coarse untrained', 'fashion_mnist_coarse_patches patches', 'fashion_mnist_coarse hebbian',
         'fashion_mnist_coarse_twin_0 fashion_mnist_coarse_twin_1 fashion_mnist_coarse_twin_2 backprop'),
-    'MNIST, 2000 dense units': ('', 'krotov_mnist untrained', 'krotov_mnist hebbian', 'h200_krotov_mnist backprop'),
+    'MNIST, 2000 dense units': ('', 'krotov_mnist untrained', 'krotov_mnist hebbian', 'krotov_mnist_twin backprop'),
     'CIFAR-10, three layers (Miconi)': (
         'miconi_triangle triangle_untrained', 'miconi_patches triangle_patches',
         'miconi_triangle triangle_trained', 'miconi_backprop backprop'),

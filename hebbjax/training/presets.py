@@ -72,7 +72,8 @@ DENSE_DIGITS = DENSE | DIGITS | {
 }  # fmt: skip
 DENSE_MNIST = DENSE | {
     'epochs': 5, 'start': 'patches', 'delta': 1.0, 'maximum': 'layer', 'power': 3.0, 'threshold': -1.0, 'shift': 1,
-    'head': Schedule(50, 256, 1e-3, 0.3, 3, 7, average=1000), 'twin': Twin(Schedule(30, 256, 3e-4, 0.3, 3, 7), shift=1),
+    'head': Schedule(50, 256, 1e-3, 0.3, 3, 7, average=1000),
+    'twin': Twin(Schedule(30, 64, 1e-3, 0.3, 3, 7), 'l2', 1.0, shift=1),
 }  # fmt: skip
 FASHION = CNN | {'twin': CNN['twin']._replace(flips=True, shift=1)}  # what is mirrored is of its class
 TUNED = {
