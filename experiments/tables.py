@@ -46,7 +46,7 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
         'softhebb_0 softhebb_1 softhebb_2 learned', ''),
     'MNIST, three layers (SoftHebb)': (
         'softhebb_mnist_initialised_0 softhebb_mnist_initialised_1 softhebb_mnist_initialised_2 initialised',
-        'softhebb_mnist_centred_0 centred_patches',
+        'softhebb_mnist_centred_0 softhebb_mnist_centred_1 softhebb_mnist_centred_2 centred_patches',
         'softhebb_mnist_0 softhebb_mnist_1 softhebb_mnist_2 learned', ''),
     'CIFAR-10, a dictionary of 512': ('dictionary_gaussian gaussian', 'dictionary patches', 'dictionary learned', ''),
     'CIFAR-10, two layers (kernel network)': ('kernel_64 gaussian', 'kernel_64 patches', 'kernel_64 learned', ''),
