@@ -48,6 +48,9 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
         'softhebb_mnist_initialised_0 softhebb_mnist_initialised_1 softhebb_mnist_initialised_2 initialised',
         'softhebb_mnist_centred_0 softhebb_mnist_centred_1 softhebb_mnist_centred_2 centred_patches',
         'softhebb_mnist_0 softhebb_mnist_1 softhebb_mnist_2 learned', ''),
+    'Fashion-MNIST, three layers (SoftHebb)': (
+        'softhebb_fashion_mnist_initialised_0 initialised', 'softhebb_fashion_mnist_centred_0 centred_patches',
+        'softhebb_fashion_mnist_0 learned', ''),
     'CIFAR-10, a dictionary of 512': ('dictionary_gaussian gaussian', 'dictionary patches', 'dictionary learned', ''),
     'CIFAR-10, two layers (kernel network)': ('kernel_64 gaussian', 'kernel_64 patches', 'kernel_64 learned', ''),
     'CIFAR-10, the same, both layers read out': (
