@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hebbjax import data, init, interop, layers
+from hebbjax import data, init, interop, layers, readout
 from hebbjax.support import checks
 from hebbjax.training import presets
 
@@ -51,6 +51,15 @@ def test_features_of_softhebb_stand_beside(small_data, tmp_path):
     (row,) = report['rows']
     assert report['config']['beside'] == [path.name] * 2
     assert row['test_accuracy'][0] > 60 and row['paper'] is None  # the paper's is of one network
+    alone, beside = (script.Config(neurons=(6, 8), first_layer=True, beside=paths) for paths in ((), (path, path)))
+    own = script.make_network(alone, (), 200)
+    states = init(own, jax.random.key(0), (24, 24, 3)).layers
+    images = jax.random.uniform(jax.random.key(1), (3, 24, 24, 3))
+    without, found = (script.read_layers(config, (24, 24, 3))(own, states, images) for config in (alone, beside))
+    maps = layers.activations_of(net, init(net, jax.random.key(0), (24, 24, 3)).layers, images)
+    above = readout.quadrants(layers.standardise(maps))
+    np.testing.assert_array_equal(found[:, : without.shape[1]], without)
+    np.testing.assert_allclose(found[:, without.shape[1] :], jnp.concatenate([above, above], 1), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('first', [False, True])
