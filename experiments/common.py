@@ -24,7 +24,7 @@ from hebbjax.support.signals import hold_signals
 from hebbjax.training import comparison, presets
 
 __all__ = [
-    'Comparison', 'Settings', 'beside_paper', 'check_batch', 'check_fits', 'classifier_entries', 'compare',
+    'Comparison', 'Seeded', 'Settings', 'beside_paper', 'check_batch', 'check_fits', 'classifier_entries', 'compare',
     'draw_margins', 'hebbian_layer', 'load', 'load_train', 'markdown', 'measure_cells', 'note_of', 'report',
     'report_measures', 'run', 'run_entries', 'settings_by_dataset', 'tell', 'tell_epoch', 'tell_status', 'tell_trained',
     'write_figure', 'write_report',
@@ -86,21 +86,27 @@ def load_train(name: str, validation: float, data_dir: pathlib.Path | None = Non
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison(launch.OnDevices):
-    """What any comparison of a network with its controls over seeds can be told."""
+class Seeded(launch.OnDevices):
+    """What any training over seeds on a data set can be told."""
 
     seeds: flags.Seeds = 3  # Number of seeds, 0, 1, ...; each draws weights, order and dropout anew
     first_seed: flags.Seed = 0  # The first of them, to go on where an earlier run stopped
     images: flags.Count | None = None  # Training images used; left out: all. Fewer are for trying things out
     data_dir: pathlib.Path | None = None  # Where data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, ~/tensorflow_datasets
-    weights: pathlib.Path | None = None  # Folder for all networks' weights, ROW_SEED.safetensors, new ones
     json: pathlib.Path | None = None  # File for all results, with configuration, versions and learning curves
-    figure: pathlib.Path | None = None  # File for a picture of the first layer's filters, first seed (png, pdf, svg)
 
     @property
     def all_seeds(self) -> range:
         """The seeds, one by one."""
         return range(self.first_seed, self.first_seed + self.seeds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison(Seeded):
+    """What any comparison of a network with its controls over seeds can be told."""
+
+    weights: pathlib.Path | None = None  # Folder for all networks' weights, ROW_SEED.safetensors, new ones
+    figure: pathlib.Path | None = None  # File for a picture of the first layer's filters, first seed (png, pdf, svg)
 
 
 @dataclasses.dataclass(frozen=True)

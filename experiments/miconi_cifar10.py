@@ -34,7 +34,7 @@ import numpy as np
 import optax
 
 from hebbjax import Homeostasis, Layer, Window, data, layers, plots, readout, rules, training, transforms
-from hebbjax.cli import flags, launch, output, tables
+from hebbjax.cli import flags, output, tables
 from hebbjax.layers import Lateral, initializers
 from hebbjax.support import checks
 from hebbjax.training import controls, hosts, presets
@@ -97,11 +97,10 @@ PAPER = {  # table 1: quadrants of layer 1, of layer 2, the last layer
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(launch.OnDevices):
+class Config(common.Seeded):
     """Three Hebbian layers on CIFAR-10 (Miconi 2021, table 1): winner-take-all learning, adaptive thresholds."""
 
     rows: tuple[str, ...] = tuple(TABLE)  # Which networks; ablations: the paper's other findings; left out: table 1
-    seeds: flags.Seeds = 3  # Number of seeds, 0, 1, ...; each draws weights, masks, order and flips anew
     seeds_at_once: flags.Seeds | None = None  # Trained side by side; left out: 1 on a CPU, all that fit elsewhere
     epochs: flags.Count = 20  # Hebbian epochs
     features: tuple[flags.Count, flags.Count, flags.Count] = (100, 196, 400)  # Neurons of the three layers
@@ -111,9 +110,6 @@ class Config(launch.OnDevices):
     whitening_images: flags.Count = 9000  # Images that ZCA is fitted to; its regularisation depends on their number
     penalty: flags.Rate = 1.0  # Of ridge regression
     backprop_epochs: flags.Count = 15  # Epochs of the end-to-end twin
-    images: flags.Count | None = None  # Training images used; left out: all. Fewer are for trying things out
-    data_dir: pathlib.Path | None = None  # Where data lies; else HEBBJAX_DATA_DIR, TFDS_DATA_DIR, ~/tensorflow_datasets
-    json: pathlib.Path | None = None  # File for all results, with configuration and versions
     figures: pathlib.Path | None = None  # Folder for receptive fields of table 1's trained rows, first seed (B.1, B.2)
 
     @property
@@ -207,13 +203,13 @@ def train_row(row: str, variant: Variant, config: Config, net: tuple[Layer, ...]
 
     if variant.filters == 'patches':
         entry = controls.controlled(Entry(net, None, batch=config.batch), 'patches', SETTLING)
-        keys = map(jax.random.key, range(config.seeds))
+        keys = map(jax.random.key, config.all_seeds)
         states, *spent = zip(*(learn(entry, key, (images,), (note,), config.mesh()) for key in keys))
         infos[:] = jax.tree.map(lambda a: a[None], infos)
         stacked = jax.tree.map(lambda *seeds: jnp.stack(seeds), *states)
         return training.FitResult(stacked, (), False, *map(sum, spent)), infos
 
-    states = training.init_seeds(net, jax.vmap(jax.random.key)(np.arange(config.seeds)), SHAPE)
+    states = training.init_seeds(net, jax.vmap(jax.random.key)(np.asarray(config.all_seeds)), SHAPE)
     stages = [training.Stage(config.epochs if variant.filters == 'learned' else 1)]
     how = {'stages': stages, 'batch': config.batch, 'callbacks': [note], 'watch': None, 'augment': data.random_flip}
     how |= {'seeds_at_once': config.seeds_at_once, 'mesh': config.mesh()}
@@ -297,7 +293,8 @@ def run_twin(row: str, config: Config, first: dict, train: data.Split, test: dat
     how['augment'] = presets.Twin(schedule, flips=True, shift=2).augment
     entries = {row: Entry(make_network(TWIN, config, first), readout.gradient_probe(head, schedule, 0, **how))}
     sides = [tuple(part[side] for part in train) for side in data.split_validation(train.labels, 0.1, seed=0)]
-    trained, interrupted = train_entries(entries, config.seeds, *sides, on_trained=common.tell_trained)
+    run = {'on_trained': common.tell_trained, 'first': config.first_seed}
+    trained, interrupted = train_entries(entries, config.seeds, *sides, **run)
     if interrupted:
         raise KeyboardInterrupt
     return score_entries(entries, trained, test)[0]
@@ -313,7 +310,7 @@ def run_row(row: str, config: Config, first: dict, train: data.Split, test: data
     states = [state._replace(opt=()) for state in result.state.layers]
     seeds = [training.take_seed(states, seed) for seed in range(config.seeds)]
     accuracies = []
-    for seed, states in enumerate(seeds):
+    for seed, states in zip(config.all_seeds, seeds):
         common.tell_status(f'{row}: reading out seed {seed}')
         accuracies.append(read_out(answers, states, config.penalty, train, test))
     train_accuracy, test_accuracy = np.transpose(accuracies, (2, 1, 0)).tolist()  # [layers][seeds] each

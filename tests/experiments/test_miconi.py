@@ -52,6 +52,19 @@ def test_the_table_its_json_and_its_pictures(small_data, tmp_path, capsys):
     assert '| triangle_trained |' in tables.lay_out([report])
 
 
+def test_seeds_may_come_one_by_one(small_data, tmp_path):
+    def learn(*flags):
+        path = tmp_path / f'{"_".join(flags)}.json'
+        assert run(small_data, '--rows', 'triangle_patches', 'triangle_trained', '--json', path, *flags) == 0
+        return json.loads(path.read_text())
+
+    both, first, second = learn(), learn('--seeds', '1'), learn('--seeds', '1', '--first-seed', '1')
+    for whole, joined in zip(both['rows'], tables.join_seeds([first, second])):
+        for name in ('test_accuracy', 'train_accuracy', 'l1_quadrants', 'l2_quadrants'):
+            assert joined[name] == whole[name], name
+    assert len({*whole['test_accuracy']}) == 2, 'seeds differ, so that their order tells'
+
+
 def test_rows_and_seeds_share_programs(small_data, compilations):
     """What reads out a trained network reads out the untrained one; of table 1, 218 programs before they did."""
     jax.clear_caches()
