@@ -17,6 +17,7 @@ win_share, win_entropy, distinct_winners, nearest_cosine = map(
 def test_win_share_sums_to_1_and_is_0_where_nobody_won():
     np.testing.assert_allclose(win_share(jnp.array([1, 3, 0, 4])), [0.125, 0.375, 0, 0.5])
     np.testing.assert_array_equal(win_share(NOBODY), 0)
+    np.testing.assert_allclose(win_share(jnp.array([2**30] * 4)), 0.25)  # their sum is beyond 32 bits
 
 
 def test_win_entropy_is_1_for_equals_and_0_for_a_monopoly():

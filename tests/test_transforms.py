@@ -62,6 +62,7 @@ def test_the_falling_rate_of_published_maps_is_optax_own():
         (lambda: transforms.scale_by_rate(-0.1), r'rate=-0\.1 is out of range; use a finite number >= 0'),
         (lambda: transforms.scale_by_max_abs('neuron'), "per='neuron' is unknown; there are layer, unit"),
         (lambda: transforms.scale_by_max_abs(floor=0), 'floor=0 is out of range; use a finite number > 0'),
+        (lambda: transforms.scale_by_max_abs(floor=1e-40), 'floor=1e-40 is .*; use a finite number >= 1e-37 and > 0'),
     ],
 )
 def test_transformations_that_cannot_be_are_refused(build, says):
@@ -113,11 +114,23 @@ def test_project_unit_rows_ends_every_step_on_the_sphere(rng):
         transforms.project_unit_rows().update(dw, optax.EmptyState())
 
 
-@pytest.mark.parametrize('tx', [transforms.project_unit_rows(), transforms.scale_by_norm_gap()])
+@pytest.mark.parametrize(
+    'tx',
+    [
+        transforms.project_unit_rows(),
+        transforms.scale_by_norm_gap(),
+        transforms.scale_by_max_abs(),
+        transforms.scale_by_max_abs('unit'),
+    ],
+)
 def test_a_row_of_zeros_has_no_slope_in_place_of_nan(tx):
     w = jnp.array([[0.0, 0.0], [3.0, 4.0]])
     slopes = jax.grad(lambda dw, w: once(tx, dw, w)[:, 0].sum(), (0, 1))(jnp.zeros((2, 2)), w)
     assert np.isfinite(slopes).all()
+
+
+def test_what_is_not_finite_is_no_small_change():
+    assert np.isnan(once(transforms.scale_by_max_abs(), np.where(DW == 0.5, np.nan, DW))).all()
 
 
 def test_pruned_connections_stay_pruned_and_rows_stay_at_length_1(rng):

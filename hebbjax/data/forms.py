@@ -208,6 +208,6 @@ def _recognise(low, high, is_float, name) -> int:
     if is_float and (low < 0 or high <= checks.BRIGHT):
         return 1
     white = next((white for white in _WHITES.values() if high <= white), 0)
-    fits = low >= 0 and white >= high > white / 2
-    require(fits, f'images of {name} run from {low:g} to {high:g} and do not say what white is; {_HINT}{high:g}, say.')
+    fits, known = low >= 0 and white >= high > white / 2, high if high > 0 else 255
+    require(fits, f'images of {name} run from {low:g} to {high:g} and do not say what white is; {_HINT}{known:g}, say.')
     return white

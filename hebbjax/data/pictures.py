@@ -86,7 +86,7 @@ def _spell(pixels) -> str:
 
 
 def resize_pixels(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Stretch pixels [H, W, C] to a size (H, W), by means over what falls into a pixel; bool becomes float32."""
+    """Stretch pixels [H, W, C] to a size (H, W), by pillow's bilinear filter; bool becomes float32."""
     from PIL import Image
 
     if pixels.shape[:2] == size:

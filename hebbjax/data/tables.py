@@ -63,7 +63,7 @@ def read_mapping(
         with contextlib.nullcontext() if isinstance(source, Mapping) else reading(where, _ANEW):
             images, labels, trained = map(read, (*parts[split], parts['train'][1]))
     classes = () if labels is None or trained is None else number_labels(trained)[1]
-    return Found(to_nhwc(to_shape(images, shape, where, notes), channels_first, notes), labels, classes)
+    return Found(to_nhwc(to_shape(images, shape, where, notes, channels_first), channels_first, notes), labels, classes)
 
 
 def read_table(path: str, notes: list[str], *, labels_key=None, shape=None, channels_first=None) -> Found:
@@ -105,11 +105,11 @@ def read_table(path: str, notes: list[str], *, labels_key=None, shape=None, chan
         labels = None if label is None else np.array(labels, None if names_classes else float)
     found = 'no column was taken for labels; name it by labels_key'
     notes.append(f'{found}.' if label is None else f'column {label} was taken for labels.')
-    images = to_shape(np.concatenate(blocks), shape, where, notes)
+    images = to_shape(np.concatenate(blocks), shape, where, notes, channels_first)
     return Found(to_nhwc(images, channels_first, notes), labels, is_typed=False)
 
 
-def to_shape(images: np.ndarray, shape, where: str, notes: list[str]) -> np.ndarray:
+def to_shape(images: np.ndarray, shape, where: str, notes: list[str], channels_first: bool | None) -> np.ndarray:
     """Give rows of pixels [n, D] as images of a shape, or of a square where D is one; images pass."""
     if shape is None and images.ndim != 2:
         return images
@@ -122,11 +122,13 @@ def to_shape(images: np.ndarray, shape, where: str, notes: list[str]) -> np.ndar
         shape = side, side
     way = 'give another shape, or leave out columns that are no pixels'
     require(math.prod(shape) == count, f'images of {where} hold {count} values, which do not make {shape}; {way}.')
+    if len(shape) == 2:
+        shape = (1, *shape) if channels_first is True else (*shape, 1)
     return images.reshape(-1, *shape)
 
 
 def _is_number(text) -> bool:
     try:
-        return bool(np.isfinite(float(text)))
+        return isinstance(float(text.strip() or 'nan'), float)  # a row of pixels may lack some
     except ValueError:
         return False

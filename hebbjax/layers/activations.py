@@ -30,8 +30,8 @@ def repu(n: float) -> Callable[[Array], Array]:
         return relu
 
     def power(u):
-        # relu first, inside and outside: the power never sees a negative base, whose gradient would be NaN
-        return jnp.where(u > 0, jnp.where(u > 0, u, 1) ** n, 0)
+        # relu first, inside and outside: the power never sees a negative base, whose gradient would be NaN; NaN passes
+        return jnp.where(u <= 0, 0, jnp.where(u <= 0, 1, u) ** n)
 
     power.rising = True
     return power
@@ -48,7 +48,7 @@ def triangle_to(power: float) -> Callable[[Array], Array]:
 
     def send(u):
         v = triangle(u)
-        return jnp.where(v > 0, jnp.where(v > 0, v, 1) ** power, 0)  # chosen twice: its slope at 0 may be infinite
+        return jnp.where(v <= 0, 0, jnp.where(v <= 0, 1, v) ** power)  # chosen twice: its slope at 0 may be infinite
 
     return send
 

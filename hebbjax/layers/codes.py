@@ -44,6 +44,7 @@ def nearest(share: float, temperature: Scalar | None = None) -> Callable[[Array]
         least, most = known.min(-1, keepdims=True), known.max(-1, keepdims=True)
         bounds = 2 * least - most, most  # the lowest, too, may be among those that send
         theta, _ = lax.fori_loop(0, HALVINGS, halve, bounds)  # ranking all neurons takes longer, on a CPU many times
-        return (u > theta).astype(u.dtype) if temperature is None else jax.nn.sigmoid((u - theta) / temperature)
+        hard = jnp.where(jnp.isnan(u), u, (u > theta).astype(u.dtype))
+        return hard if temperature is None else jax.nn.sigmoid((u - theta) / temperature)
 
     return send

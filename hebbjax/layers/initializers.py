@@ -26,7 +26,7 @@ def scaled_normal(radius: float) -> Callable[[Key, tuple[int, int]], Array]:
 def pruned(density: float) -> Callable[[Key, tuple[int, int]], Array]:
     """Build sparse directions: each connection exists with probability `density` in (0, 1], rows have length 1.
 
-    Every unit keeps its largest connection at least (in the authors' code a unit may have none). To keep the pattern,
+    A unit that would have none keeps its largest connection (in the authors' code it has none). To keep the pattern,
     chain `transforms.keep_pruned()`. Miconi 2021, section 2.3: density 0.01 in layers 2 and 3.
     """
     checks.check_number('density', density, above=0, most=1)

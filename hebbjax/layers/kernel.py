@@ -49,9 +49,9 @@ class AngleKernel:
 class Decorrelate:
     """Decorrelate the channels of maps [B, H, W, N], a part of `post`: `a kappa(W W')^(-1/2)`, W rows of length 1.
 
-    Lateral connections that follow from the weights alone, computed anew whenever a layer answers; with `AngleKernel`
-    the answers of two patches have the inner product `kappa` of them, as far as the weights span it. Gradients take
-    them for constant.
+    Lateral connections that follow from the weights alone, computed anew whenever a layer answers, as if the roots of
+    eigenvalues were 0.01 larger; with `AngleKernel` the answers of two patches have the inner product `kappa` of them,
+    as far as the weights span it. Gradients take them for constant.
     """
 
     sigma: float = 0.6  # of `AngleKernel`

@@ -19,7 +19,7 @@ FLAT_IMAGE = 1e-6  # relative to its largest value: an image that varies less is
 
 
 def standardise(images: Array) -> Array:
-    """Give every image mean 0 and deviation 1, `(x - mean x) / std x`, or zeros if it is constant. Miconi 2021, 2.1."""
+    """Give every image mean 0 and deviation 1, `(x - mean x) / std x` of n - 1; zeros if constant. Miconi 2021, 2.1."""
     axes, count = tuple(range(1, images.ndim)), images[0].size
     largest = lax.stop_gradient(jnp.max(jnp.abs(images), axes, keepdims=True))
     unit = jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1])  # a power of two: no square is out of range

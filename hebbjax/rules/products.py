@@ -71,11 +71,9 @@ def _three_passes(a, b):
 def add_rows(sums: Array, winners: Array, credit: Sequence[Scalar], x: Array | None = None) -> Array:
     """Add patches x [P, D] to the rows of who won them: `sums_i += sum_p sum_j credit_j x_p where winners_pj = i`.
 
-    Two forms. Rows are added one by one; or all by one product, `sums += y' x`, where y [P, N] holds the credits and
-    zeros. On a CPU rows cost an eighth of the product at all sizes. On an H200, ms: 2,048 rows of 784 to 2,000 neurons
-    0.016 against 0.14 (0.044 in TF32); but 78,400 of 75 to 100 take 0.2, since rows to one place wait for each other,
-    and the product's 1.2 GFLOP a tenth of that. Rows add up there in any order, so that last bits differ from run to
-    run; a product's do not. A layer that is `deterministic` takes products, whatever the shape.
+    Two forms (benchmarks/NOTES.md has their times). Rows are added one by one; or all by one product, `sums += y' x`,
+    where y [P, N] holds the credits and zeros. On a GPU rows to one place wait for each other, and add up in any order,
+    so that last bits differ from run to run; a product's do not, so a `deterministic` layer takes products there.
 
     Args:
         winners: [P, k] whose row each patch goes to; N, nobody's.

@@ -53,7 +53,7 @@ def som(
     Args:
         shape: neurons along each axis, as for `lattice`.
         kernel: one of KERNELS, see `neighbourhood`; of the differences 'dog', 'doe' a farther ring unlearns.
-        radius, tau: s0, in lattice steps (None: half the widest axis), and the steps until it is gone; or a schedule s.
+        radius, tau: s0, in lattice steps (None: half way along the widest axis), and the steps until it is gone; or s.
         metric, reduce: as for `prototypes.instar`.
     """
     shape, size = _check_lattice(shape), math.prod(_check_lattice(shape))

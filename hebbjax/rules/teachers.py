@@ -64,6 +64,7 @@ def feedback(classes: int, features: int) -> Teacher:
         largest = jnp.max(jnp.abs(t), 1, keepdims=True)
         return t / jnp.where(largest > 0, largest, 1)
 
+    checks.check_count('features', features)
     return _of_classes(classes, teach)
 
 

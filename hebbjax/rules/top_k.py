@@ -16,19 +16,11 @@ GROUP = 16  # neurons per group of the tournament
 def top_k(u: Array, k: int) -> tuple[Array, Array]:
     """Find the k largest drives of each patch and whose they are, largest first, the first neuron first among equals.
 
-    Of a NaN drive, and where fewer than k take part, the rest are -inf and any neurons. -> values, indices [P, k].
+    Where fewer than k take part the rest are -inf and any neurons, of a NaN drive any. -> values, indices [P, k].
 
     Four forms, chosen by backend and shape: argmax, for one; 2 k sweeps, a maximum and the first place that holds it; a
     tournament, since whoever is among the k largest plays in one of the k groups with the largest champions, so only
-    those are ranked; `lax.top_k`. Milliseconds, within a step on two CPU cores (benchmarks/NOTES.md), alone on an H200:
-
-              P      N       k    argmax   sweeps   tournament   top_k
-        CPU   4096   100     2             2.7      2.8
-              4096   400     2             8.3      3.2
-              512    16384   2             111      10
-              1024   2000    7    34       6.6      2.6          5.9
-        H200  1024   2000    1    0.019    0.032                 0.035
-              1024   2000    7             0.060                 0.086
+    those are ranked; `lax.top_k`. What each takes, on a CPU and a GPU: benchmarks/NOTES.md.
     """
     cpu = elsewhere = by_ranking
     if u.shape[1] >= 4 * GROUP * max(k, 5):

@@ -208,6 +208,17 @@ def test_whatever_form_images_come_in_the_same_features_come_out(form, tmp_path,
     assert 'train' in data.splits_of(source, **how)
 
 
+@pytest.mark.parametrize('shape', [None, (4, 4), (16, 1), (2, 8), (8, 2), (4, 4, 1)])
+@pytest.mark.parametrize('channels_first', [None, True, False])
+def test_rows_of_pixels_may_make_narrow_images(shape, channels_first):
+    if shape is not None and len(shape) == 3 and channels_first:
+        shape = 1, 4, 4
+    rows = np.arange(48, dtype=np.uint8).reshape(3, 16) * 5
+    images = data.read({'images': rows}, shape=shape, channels_first=channels_first).images
+    expected = (4, 4) if shape is None or len(shape) == 3 else shape
+    np.testing.assert_array_equal(images, rows.reshape(3, *expected, 1))
+
+
 def test_there_are_twenty_forms_and_more():
     assert len(FORMS) >= 20
 

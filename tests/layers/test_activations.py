@@ -53,6 +53,14 @@ def test_as_many_of_the_nearest_as_are_asked_for_send(neurons, share):
     assert not codes.nearest(share)(jnp.zeros((2, neurons))).any()  # none is nearer than another
 
 
+@pytest.mark.parametrize(
+    'send', [activations.relu, activations.repu(2.0), activations.triangle_to(0.7), codes.nearest(0.4)]
+)
+def test_what_is_not_a_number_is_sent_on_to_be_found(send):
+    sent = jax.jit(send)(jnp.array([[jnp.nan, 1.0, 2.0], [0.5, 1.0, 2.0]]))
+    assert np.isnan(sent[0, 0]) and np.isfinite(sent[1]).all()
+
+
 @pytest.mark.parametrize('n', [0.5, 0, -1])
 def test_a_power_below_1_is_refused(n):
     with pytest.raises(ValueError, match=rf'n={n} is out of range; use a finite number >= 1'):

@@ -475,3 +475,32 @@ def test_maps_that_look_like_channels_first_are_none(rng):
     assert layers.features(net, states, images).shape == (2, 21)
     state, _ = hebbjax.make_train_step(net)(layers.init(net, jax.random.key(0), (1, 10, 1)), images)
     assert state.step == 1 and (state.layers[1].w != states[1].w).any()
+
+
+@pytest.mark.parametrize(
+    'other, says',
+    [
+        (
+            {'window': Window(5)},
+            r'layer 1 has windows of 5, and its state weights of 9 inputs; give the states that init',
+        ),
+        ({'window': Window((2, 4))}, r'layer 1 has windows of \(2, 4\), and its state weights of 9 inputs'),
+        ({'homeostasis': layers.Homeostasis()}, 'of layer 1 and its state only one has its threshold; give the states'),
+        ({'bias': initializers.zeros}, 'of layer 1 and its state only one has its threshold'),
+        ({'lateral': layers.Lateral(0.1)}, 'of layer 1 and its state only one has its lateral'),
+    ],
+)
+def test_states_of_another_layer_are_refused(other, says):
+    plain = Layer(4, rules.hebb(1), transforms.scale_by_rate(0.1), Window(3))
+    changed = dataclasses.replace(plain, **other)
+    state, images = hebbjax.init((plain,), jax.random.key(0), (6, 6, 1)), np.ones((2, 6, 6, 1), np.float32)
+    for answer in (
+        lambda net: hebbjax.features(net, state.layers, images),
+        lambda net: hebbjax.train_step(net, state, images),
+    ):
+        answer((plain,))
+        with pytest.raises(ValueError, match=says):
+            answer((changed,))
+    if 'window' not in other:
+        with pytest.raises(ValueError, match=says):
+            hebbjax.features((plain,), hebbjax.init((changed,), jax.random.key(0), (6, 6, 1)).layers, images)

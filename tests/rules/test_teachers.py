@@ -51,6 +51,8 @@ def test_feedback_tells_neurons_how_much_the_class_listens_to_them():
 def test_feedback_that_does_not_reach_is_refused(features, above, says):
     with pytest.raises(ValueError, match=says):
         teachers.feedback(2, features)(jnp.array([0, 1]), above)
+    with pytest.raises(ValueError, match='features=0 is out of range'):
+        teachers.feedback(2, 0)
 
 
 @pytest.mark.parametrize(
