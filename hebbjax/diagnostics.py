@@ -11,8 +11,7 @@ from hebbjax.base import Array, Scalar
 
 def win_share(win_counts: Array) -> Array:
     """Give each neuron's share of all wins, `wins / sum(wins)`; all zero where nobody won. [N] -> [N]."""
-    win_counts = jnp.asarray(win_counts, float)  # of whole numbers sums end at 2^31
-    total = jnp.sum(win_counts)
+    total = jnp.sum(win_counts := jnp.asarray(win_counts, float))  # of whole numbers it would end at 2^31
     return win_counts / jnp.where(total > 0, total, 1)
 
 

@@ -52,9 +52,8 @@ def scale_by_max_abs(per: str = 'layer', floor: float = 1e-30) -> optax.Gradient
     checks.check_number('floor', floor, above=0)
 
     def scale(dw, w):
-        largest = jnp.max(jnp.abs(dw), axis=axes[per], keepdims=True)
-        flat = largest <= floor  # chosen twice, for a finite slope
-        return dw / jnp.where(flat, 1, largest) * jnp.where(flat, 1 / floor, 1)
+        flat = (largest := jnp.max(jnp.abs(dw), axis=axes[per], keepdims=True)) <= floor
+        return dw / jnp.where(flat, 1, largest) * jnp.where(flat, 1 / floor, 1)  # a quotient's slope is NaN
 
     return optax.stateless_with_tree_map(scale)
 

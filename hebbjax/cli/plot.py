@@ -72,13 +72,13 @@ def draw_run(
 
     name = f'{settings.network} on {pathlib.Path(settings.dataset).name}'
     path, way = folder / training.Log.DETAILS, 'delete it, and the rest is drawn'
-    details = files.read_lines(path)
+    details = files.read_lines(path, way)
     with files.reading(path, way, files.NONSENSE):
         details = [row for row in details if row['epoch'] <= len(position.history)]
         figures = draw_logs(name, len(net), position.history, details, apart)
     places = [place / run_folder.EVALUATION for place in (out, folder) if place is not None]
     path = next((path for path in places if path.is_file()), places[-1])
-    evaluation = files.read_json(path) if path.is_file() else {'rows': []}
+    evaluation = files.read_json(path, way) if path.is_file() else {'rows': []}
     with files.reading(path, way, files.NONSENSE):
         names = evaluation.get('config', {}).get('names', ())
         figures |= draw_evaluation(name, {row['row']: row for row in evaluation['rows']}, names)

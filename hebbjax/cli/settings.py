@@ -160,6 +160,7 @@ class Krotov(OnData):
         missing = {name: value for name, value in self.tuned(images).items() if getattr(self, name, value) is None}
         full = dataclasses.replace(self, **missing)
         require(full.k <= full.features, f'--k {full.k} is more than the {full.features} neurons; use fewer.')
+        require(full.network != 'dense' or not full.window, f'--window {full.window} is not for dense; leave it out.')
         return full
 
     def recipe(self, count: int, images: Array | None = None) -> Recipe:

@@ -47,11 +47,11 @@ def run_show(settings: Show, console: Console) -> None:
 
 def render(run: plot.Drawn, settings: Show) -> str:
     """Give the page about a run, as HTML. The template escapes whatever a file or a name may hold."""
-    path = settings.folder / run_folder.VERSIONS
-    surroundings = files.read_json(path) if path.exists() else {'versions': {}}
-    with files.reading(path, 'delete it, and the rest is shown', files.NONSENSE):
+    path, way = settings.folder / run_folder.VERSIONS, 'delete it, and the rest is shown'
+    surroundings = files.read_json(path, way) if path.exists() else {'versions': {}}
+    with files.reading(path, way, files.NONSENSE):
         versions = {'device': surroundings.get('device', 'unknown'), **surroundings['versions']}
-    with files.reading(run.place, 'delete it, and the rest is shown', files.NONSENSE):
+    with files.reading(run.place, way, files.NONSENSE):
         rows = [tables.row_cells(row) for row in run.evaluation['rows']]
         summary, missing = [*summarise(run, rows)], [*say_missing(run, rows, settings)]
     values = {name: plain(value) for name, value in flags.settings_json(run.settings).items() if value is not None}

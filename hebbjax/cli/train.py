@@ -163,8 +163,9 @@ def read_run(folder: pathlib.Path, data_dir: pathlib.Path | None) -> tuple[Watch
     path = folder / run_folder.CONFIG
     if not path.is_file():
         raise FileNotFoundError(f'{folder} is no run folder: it has no {path.name}; `hebbjax train` makes one.')
-    config = files.read_json(path)
-    with files.reading(path, 'or of another command or version; train anew in another folder', files.NONSENSE):
+    way = 'or of another command or version; train anew in another folder'
+    config = files.read_json(path, way)
+    with files.reading(path, way, files.NONSENSE):
         settings, about = config['settings'], config['data']
         flags.check('count', about['count'], flags.Count)
         flags.check('classes', about['classes'], flags.CountOrZero)

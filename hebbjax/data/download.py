@@ -103,6 +103,5 @@ def _png(image):
     """Encode uint8 [H, W, 1] or [H, W, 3] as PNG."""
     from PIL import Image
 
-    buffer = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, format='png')
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer := io.BytesIO(), format='png')
     return buffer.getvalue()

@@ -122,9 +122,8 @@ def to_shape(images: np.ndarray, shape, where: str, notes: list[str], channels_f
         shape = side, side
     way = 'give another shape, or leave out columns that are no pixels'
     require(math.prod(shape) == count, f'images of {where} hold {count} values, which do not make {shape}; {way}.')
-    if len(shape) == 2:
-        shape = (1, *shape) if channels_first is True else (*shape, 1)
-    return images.reshape(-1, *shape)
+    grey = (1, *shape) if channels_first is True else (*shape, 1)
+    return images.reshape(-1, *(grey if len(shape) == 2 else shape))
 
 
 def _is_number(text) -> bool:

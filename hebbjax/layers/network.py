@@ -70,14 +70,11 @@ def check_states(net: tuple[Layer, ...], states: Sequence[LayerState], upto: int
     checks.check_count('upto', least, 0, len(net))
     checks.require(least <= count <= len(net), f'{count} states do not fit {len(net)} layers; give one for each.')
     for number, (layer, state) in enumerate(zip(net, states), 1):
-        shape = jnp.shape(getattr(state, 'w', 0))
-        has = f'layer {number} has {layer.features} neurons, and its state weights of shape {shape}'
-        fits = len(shape) == 2 and shape[0] == layer.features
+        size, shape = layer.window.size, jnp.shape(getattr(state, 'w', 0))
+        has = f'layer {number} has {layer.features} neurons, and its state weights of shape {shape} for Window({size})'
+        fits = len(shape) == 2 and shape[0] == layer.features and shape[1] % np.prod(np.broadcast_to(size or 1, 2)) == 0
         way = 'give the states that init or a training made for this network'
         checks.require(fits, f'{has}; {way}.')
-        size = layer.window.size or 1  # of a dense layer any
-        has = f'layer {number} has windows of {size}, and its state weights of {shape[1]} inputs'
-        checks.require(shape[1] % np.prod(np.broadcast_to(size, 2)) == 0, f'{has}; {way}.')
         for name, part in (('threshold', layer.homeostasis or layer.bias), ('lateral', layer.lateral)):
             fits = (part is None) == (getattr(state, name, None) is None)
             checks.require(fits, f'of layer {number} and its state only one has its {name}; {way}.')

@@ -232,9 +232,9 @@ def fit_gradient(
             seconds = before + time.perf_counter() - ready
             # as they can be kept, so that a resumed curve is the same
             line = GradientEpoch(*map(float, np.float32([loss, right, held_out, schedule.rate * scale, seconds])))
-            curve.append(line)
-            if chosen_epoch(schedule, curve) == number:
-                best = copy(devices.own_copy(judged))  # the next epoch writes over these buffers
+            reached = [*curve, line]
+            chosen = chosen_epoch(schedule, reached) == number  # the next epoch writes over these buffers
+            curve, best = reached, copy(devices.own_copy(judged)) if chosen else best  # at once, whoever interrupts
             keep(GradientSnapshot(devices.own_copy(carry), best, as_array(curve)))
             watch(number, line)
     except KeyboardInterrupt:

@@ -56,7 +56,6 @@ class MlpParams(NamedTuple):
 
 def mlp_params(key: Key, hidden: int = 8) -> MlpParams:
     """Draw the network of `mlp`, so small that weights hardly move by it at first."""
-    checks.check_key(key)
     checks.check_count('hidden', hidden)
     in_key, out_key = jax.random.split(key)
     w_in, w_out = jax.random.normal(in_key, (5, hidden)), jax.random.normal(out_key, (hidden,))

@@ -17,7 +17,6 @@ import numpy as np
 
 BRIGHT = 10.0  # intensities are in [0, 1]; images that are nowhere negative and reach this hold another range
 EXTREME = 100.0  # and so do those that reach this on either side, which no normalisation gives
-TINY = 1e-37  # what is smaller is 0 in float32, as XLA has it
 
 _finite_images = weakref.WeakValueDictionary()  # jax's arrays that passed, by id while they live; they never change
 _short = reprlib.Repr()
@@ -63,7 +62,6 @@ def check_number(name: str, value, *, least=-math.inf, above=-math.inf, most=mat
         number = float(value) if not isinstance(value, str | bytes | bool | np.bool_) else math.nan
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    least = TINY if above == 0 < number < TINY else least
     bounds = {f'>= {least:g}': number >= least, f'> {above:g}': number > above}
     bounds |= {f'<= {most:g}': number <= most, f'< {below:g}': number < below}
     words = ' and '.join(bound for bound in bounds if 'inf' not in bound)

@@ -85,14 +85,12 @@ def write_json(path: pathlib.Path, content) -> None:
     write_whole(path, lambda file: file.write_text(f'{_to_json(content, indent=1)}\n'))
 
 
-def read_json(path: pathlib.Path, lines: bool = False):
-    """Read JSON, or JSON lines, less one that was cut off in writing; damage is a ValueError that names the file."""
-    try:
+def read_json(path: pathlib.Path, way: str = 'delete it', lines: bool = False):
+    """Read JSON, or JSON lines, less one that was cut off in writing; `way` is out of damage."""
+    with reading(path, way, (ValueError, RecursionError)):
         require(path.is_file() or not path.exists(), 'it is no regular file')  # a pipe would be waited for, for ever
         text = path.read_text()
         return [json.loads(line) for line in text.split('\n')[:-1]] if lines else json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f'{path} is damaged ({error}).') from None
 
 
 def write_lines(path: pathlib.Path, rows: Iterable[dict]) -> None:
@@ -106,9 +104,9 @@ def append_lines(path: pathlib.Path, rows: Iterable[dict]) -> None:
         file.writelines(f'{_to_json(row)}\n' for row in rows)
 
 
-def read_lines(path: pathlib.Path) -> list[dict]:
+def read_lines(path: pathlib.Path, way: str = 'delete it') -> list[dict]:
     """Read JSON lines; a missing file has none."""
-    return read_json(path, lines=True) if path.exists() else []
+    return read_json(path, way, lines=True) if path.exists() else []
 
 
 def _to_json(content, indent: int | None = None) -> str:

@@ -55,7 +55,7 @@ class Checkpoints:
     It is renamed into place when it is whole, so a process may be killed at any time; who reads changes nothing.
     """
 
-    after_all, first_only = True, True
+    after_all, first_only = True, True  # and Ctrl-C waits, so that what is kept is a whole epoch
 
     def __init__(self, folder: AnyPath, *, epochs: int = 1, keep: int = 2,
                  best: str | None = None, largest: bool = True):  # fmt: skip

@@ -149,8 +149,8 @@ def fit(
     number, epoch, epochs = position.stage, position.epoch, [stage.epochs for stage in stages]
     rows = sum(row.get('stage') == number for row in position.history)
     stands = f'a training at epoch {epoch} of stage {number}, with {rows} of its epochs in its history'
-    way = 'give the stages it began with, or longer ones, and the position of training.resume'
-    fits = 0 <= number < len(stages) and rows == epoch <= epochs[number]
+    way = 'give the stages it began with, or longer ones, and both state and position of training.resume'
+    fits = 0 <= number < len(stages) and rows == epoch <= epochs[number] and (not rows or np.all(state.step))
     require(fits, f'{stands}, cannot go on in stages of {epochs} epochs; {way}.')
     settled = CallbackContext(net, stages, position, state)  # the last whole epoch, callbacks included
     seed_mesh = mesh if by_seed else None
@@ -207,13 +207,16 @@ def fit(
                     metrics = {'epoch': settled.epoch + 1, 'stage': number, 'seconds': seconds, **epoch_metrics(info)}
                     position = Position(number, epoch + 1, history=(*settled.history, metrics))
                     context = CallbackContext(net, stages, position, devices.own_copy(state), info)
-                    for callback in callbacks:
-                        check_interrupt()
-                        callback(context)
-                        metrics.update({name: to_metric(name, value) for name, value in metrics.items()})
-                    if several:
-                        hosts.agree(context, check_interrupt)
-                    settled, position = context, context.position
+                    with contextlib.ExitStack() as whole:  # an epoch that a checkpoint holds is whole, too
+                        for callback in callbacks:
+                            check_interrupt()
+                            if getattr(callback, 'after_all', False):
+                                whole.enter_context(hold_signals())
+                            callback(context)
+                            metrics.update({name: to_metric(name, value) for name, value in metrics.items()})
+                        if several:
+                            hosts.agree(context, check_interrupt)
+                        settled, position = context, context.position
                     check_interrupt()
         except KeyboardInterrupt:
             interrupted = True

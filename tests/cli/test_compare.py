@@ -86,6 +86,7 @@ BAD = [
     (['--dataset', 'imagenet'], 'imagenet'),
     (['--network', 'tea'], "--network='tea' is unknown; there are cnn, dense."),
     (['--k', '7'], '--k 7 is more than the 6 neurons'),
+    (['--network', 'dense', '--window', '3'], '--window 3 is not for dense; leave it out'),
     (['--k', '1'], '--k=1 is out of range; use a whole number from 2 to 1000000.'),
     (['--p', '1'], '--p=1.0 is out of range; use a finite number > 1 and <= 1e+30.'),
     (['--window', '9'], 'does not fit images of 8 x 8'),

@@ -122,13 +122,17 @@ def test_names_are_text_whatever_they_hold(folder, quick, call):
     assert page.text.count(HOSTILE) == 3 + ('test accuracy' in page.text) and '{{ 7 }}' in page.text
 
 
+WAYS = 'delete it, and the rest is ', 'train anew in another folder'
+
+
 def test_damage_is_one_sentence_and_leaves_the_page_that_was_there(folder, quick, refuse):
     (folder / 'report.html').write_text('before')
     for name in ('config.json', 'versions.json', 'evaluation.json', 'details.jsonl'):
         whole = (folder / name).read_bytes()
         for text in ('7\n', 'null\n', '{"rows": [1], "versions": 3}\n', '[' * 100_000 + '\n'):
             (folder / name).write_text(text)
-            assert f'{name} is damaged' in refuse('show', folder), (name, text[:30])
+            said = refuse('show', folder)
+            assert f'{name} is damaged' in said and said.split('; ')[-1].startswith(WAYS), (name, text[:30], said)
         (folder / name).write_bytes(whole)
     for accuracy in (3, ['x'], None, {'a': 1}):
         row = {'row': 'other', 'test_accuracy': accuracy, 'seconds': 1, 'compile_seconds': 1}

@@ -482,9 +482,9 @@ def test_maps_that_look_like_channels_first_are_none(rng):
     [
         (
             {'window': Window(5)},
-            r'layer 1 has windows of 5, and its state weights of 9 inputs; give the states that init',
+            r'layer 1 has 4 neurons, and its state weights of shape \(4, 9\) for Window\(5\); give the states that',
         ),
-        ({'window': Window((2, 4))}, r'layer 1 has windows of \(2, 4\), and its state weights of 9 inputs'),
+        ({'window': Window((2, 4))}, r'shape \(4, 9\) for Window\(\(2, 4\)\); give the states'),
         ({'homeostasis': layers.Homeostasis()}, 'of layer 1 and its state only one has its threshold; give the states'),
         ({'bias': initializers.zeros}, 'of layer 1 and its state only one has its threshold'),
         ({'lateral': layers.Lateral(0.1)}, 'of layer 1 and its state only one has its lateral'),

@@ -90,8 +90,6 @@ def test_coefficients_of_no_three_axes_are_refused(theta):
 def test_parameters_of_another_network_are_refused(params):
     with pytest.raises(ValueError, match=r'^params of a network are w_in .* make them with mlp_params'):
         rules.mlp(params)
-    with pytest.raises(ValueError, match='key'):
-        rules.mlp_params(0)
 
 
 def test_what_nobody_competes_by_is_refused():

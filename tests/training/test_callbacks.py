@@ -2,6 +2,7 @@
 
 import io
 import math
+import signal
 import struct
 import sys
 import types
@@ -237,6 +238,26 @@ def test_ctrl_c_between_two_checkpoints_keeps_the_last_whole_epoch(digits, tmp_p
     assert keeper.epochs() == [1, 2]
     with pytest.raises(ValueError, match='holds a checkpoint of epoch 2'):
         fit(digits, keeper)
+
+
+def test_ctrl_c_while_a_checkpoint_is_written_waits_until_its_epoch_is_whole(digits, tmp_path):
+    class Pressed(training.Checkpoints):
+        at = 2
+
+        def save(self, context):
+            if context.epoch == self.at:
+                signal.raise_signal(signal.SIGINT)
+            super().save(context)
+
+    (tmp_path / 'kept').mkdir()
+    log, keeper = training.Log(tmp_path, epochs=1), Pressed(tmp_path / 'kept', keep=9)
+    result = fit(digits, log, keeper, epochs=4)
+    assert result.interrupted and len(result.history) == 2 and keeper.epochs() == [1, 2]
+    keeper.at = None
+    state, position = training.resume(keeper, start())
+    fit(digits, log, keeper, epochs=4, state=state, position=position)
+    for name in ('metrics.jsonl', 'details.jsonl'):
+        assert [row['epoch'] for row in files.read_lines(tmp_path / name)] == [1, 2, 3, 4]
 
 
 # Logs
