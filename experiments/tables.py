@@ -56,7 +56,7 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
     'CIFAR-10, the same, both layers read out': (
         'kernel_64_both_gaussian gaussian', 'kernel_64_both_patches patches', 'kernel_64_both learned', ''),
     'CIFAR-10, four times as wide, both layers read out': (
-        '', 'kernel_256_both_patches patches', 'kernel_256_both learned', ''),
+        'kernel_256_both_gaussian gaussian', 'kernel_256_both_patches patches', 'kernel_256_both learned', ''),
     'CIFAR-10, four times as wide, layer 2 read out': ('', '', 'kernel_256 learned', ''),
     "CIFAR-10, this beside SoftHebb's third layer": ('', '', 'kernel_256_beside learned', ''),
     'CIFAR-10, this beside two SoftHebb networks': ('', '', 'kernel_256_beside_two learned', ''),
