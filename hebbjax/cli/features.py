@@ -72,7 +72,9 @@ def run_features(settings: Features, console: Console) -> None:
     readings = ((split, settings.read_whole(split, console)) for split in splits)
     # on the device, and nowhere else: there is one copy of the images while the network learns
     parts = {split: reading._replace(images=jax.device_put(reading.images)) for split, reading in readings}
-    images = parts['train'].images
+    images, sizes = parts['train'].images, {part.images.shape[1:] for part in parts.values()}
+    came = f'{settings.dataset} has images of {" and ".join(map(str, sorted(sizes)))}'
+    require(len(sizes) == 1, f'{came} in its parts; bring them to one size by --resize.')
     net, states = from_run(settings, *run, images) if run else from_recipe(settings, images, console)
     if settings.save_weights:
         interop.save_weights(settings.save_weights, net, states)

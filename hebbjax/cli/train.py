@@ -163,8 +163,7 @@ def read_run(folder: pathlib.Path, data_dir: pathlib.Path | None) -> tuple[Watch
     path = folder / run_folder.CONFIG
     if not path.is_file():
         raise FileNotFoundError(f'{folder} is no run folder: it has no {path.name}; `hebbjax train` makes one.')
-    way = 'or of another command or version; train anew in another folder'
-    config = files.read_json(path, way)
+    config = files.read_json(path, way := 'or of another command or version; train anew in another folder')
     with files.reading(path, way, files.NONSENSE):
         settings, about = config['settings'], config['data']
         flags.check('count', about['count'], flags.Count)

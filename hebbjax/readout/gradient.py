@@ -232,9 +232,8 @@ def fit_gradient(
             seconds = before + time.perf_counter() - ready
             # as they can be kept, so that a resumed curve is the same
             line = GradientEpoch(*map(float, np.float32([loss, right, held_out, schedule.rate * scale, seconds])))
-            reached = [*curve, line]
-            chosen = chosen_epoch(schedule, reached) == number  # the next epoch writes over these buffers
-            curve, best = reached, copy(devices.own_copy(judged)) if chosen else best  # at once, whoever interrupts
+            reached = [*curve, line]  # both change at once, whoever interrupts; the next epoch writes over the buffers
+            curve, best = reached, copy(devices.own_copy(judged)) if chosen_epoch(schedule, reached) == number else best
             keep(GradientSnapshot(devices.own_copy(carry), best, as_array(curve)))
             watch(number, line)
     except KeyboardInterrupt:

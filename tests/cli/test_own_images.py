@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hebbjax.cli import evaluate
+from hebbjax.cli import evaluate, features
 from hebbjax.training import comparison
 
 SIZES = ['--features', '6', '--epochs', '3']
@@ -136,6 +136,10 @@ def test_a_test_part_that_judges_nothing_is_refused_before_anything_is_trained(
     for command in (['compare', *SIZES, *HEADS], ['evaluate', 'run']):
         code, _, errors = call(*command, '--dataset', 'own.npz')
         assert code == 2 and says in errors and errors.count('\n') == 1
+    if 'test_labels' in test:  # of other sizes, which is known before anything has learned
+        monkeypatch.setattr(features.training, 'fit', lambda *args, **how: pytest.fail('a network was trained'))
+        code, _, errors = call('features', '--dataset', 'own.npz')
+        assert code == 2 and 'in its parts; bring them to one size by --resize' in errors and errors.count('\n') == 1
 
 
 def test_images_without_labels_are_learned_from_and_not_judged(tmp_path, call, monkeypatch, relaxed):
