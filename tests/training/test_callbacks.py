@@ -240,7 +240,7 @@ def test_ctrl_c_between_two_checkpoints_keeps_the_last_whole_epoch(digits, tmp_p
         fit(digits, keeper)
 
 
-def test_ctrl_c_while_a_checkpoint_is_written_waits_until_its_epoch_is_whole(digits, tmp_path):
+def test_ctrl_c_while_a_checkpoint_is_written_waits_until_its_epoch_is_whole(digits, tmp_path, hearing):
     class Pressed(training.Checkpoints):
         at = 2
 
