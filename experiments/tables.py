@@ -58,10 +58,12 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
     'CIFAR-10, four times as wide, both layers read out': (
         'kernel_256_both_gaussian gaussian', 'kernel_256_both_patches patches', 'kernel_256_both learned', ''),
     'CIFAR-10, four times as wide, layer 2 read out': ('', '', 'kernel_256 learned', ''),
-    "CIFAR-10, this beside SoftHebb's third layer": ('', '', 'kernel_256_beside learned', ''),
-    'CIFAR-10, this beside two SoftHebb networks': ('', '', 'kernel_256_beside_two learned', ''),
+    'CIFAR-10, this beside two SoftHebb networks': (
+        '', 'kernel_256_beside_two_patches patches', 'kernel_256_beside_two learned', ''),
 }  # fmt: skip
-PICTURES = {'margins_labels.png': ('margins_labels.json', 'margins_labels_backprop.json')}
+PICTURES = {
+    'margins_labels.png': ('margins_labels.json', *(f'margins_labels_backprop{seed}.json' for seed in ('', '_1')))
+}
 
 
 def fill_tables(text: str, folder: pathlib.Path) -> str:
