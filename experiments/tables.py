@@ -62,7 +62,7 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
         '', 'kernel_256_beside_two_patches patches', 'kernel_256_beside_two learned', ''),
 }  # fmt: skip
 PICTURES = {
-    'margins_labels.png': ('margins_labels.json', *(f'margins_labels_backprop{seed}.json' for seed in ('', '_1')))
+    'margins_labels.png': ('margins_labels.json', *(f'margins_labels_backprop{seed}.json' for seed in ('', '_1', '_2')))
 }
 
 
