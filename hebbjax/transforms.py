@@ -53,7 +53,7 @@ def scale_by_max_abs(per: str = 'layer', floor: float = 1e-30) -> optax.Gradient
 
     def scale(dw, w):
         flat = (largest := jnp.max(jnp.abs(dw), axis=axes[per], keepdims=True)) <= floor
-        return dw / jnp.where(flat, 1, largest) * jnp.where(flat, 1 / floor, 1)  # a quotient's slope is NaN
+        return dw / jnp.where(flat, 1, largest) * jnp.where(flat, 1 / floor, 1)  # dw / floor has none
 
     return optax.stateless_with_tree_map(scale)
 

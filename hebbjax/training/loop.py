@@ -147,10 +147,10 @@ def fit(
         programs.append(make_train_epoch(net, batch=batch, stage=stage, watch=watch, augment=augment, **how))
     require(isinstance(position, Position), f'a training goes on at a training.Position, not {show(position)}.')
     number, epoch, epochs = position.stage, position.epoch, [stage.epochs for stage in stages]
-    rows = sum(row.get('stage') == number for row in position.history)
+    rows, learned = sum(row.get('stage') == number for row in position.history), np.all(getattr(state, 'step', 1))
     stands = f'a training at epoch {epoch} of stage {number}, with {rows} of its epochs in its history'
     way = 'give the stages it began with, or longer ones, and both state and position of training.resume'
-    fits = 0 <= number < len(stages) and rows == epoch <= epochs[number] and (not rows or np.all(state.step))
+    fits = 0 <= number < len(stages) and rows == epoch <= epochs[number] and (learned or not rows)
     require(fits, f'{stands}, cannot go on in stages of {epochs} epochs; {way}.')
     settled = CallbackContext(net, stages, position, state)  # the last whole epoch, callbacks included
     seed_mesh = mesh if by_seed else None

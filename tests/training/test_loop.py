@@ -324,6 +324,10 @@ def test_weights_that_are_no_longer_finite_end_training_in_a_sentence(images):
         ({'position': Position(0, 1, history=({'stage': 0}, {'stage': 0}))}, 'with 2 of its epochs in its history'),
         ({'position': Position(0, 1, history=({'stage': 0},))}, 'give .* both state and position of training.resume'),
         ({'state': start().layers}, 'training goes on from the TrainState that init makes, not from tuple'),
+        (
+            {'state': start().layers, 'position': Position(0, 1, history=({'stage': 0},))},
+            'training goes on from the TrainState that init makes, not from tuple',
+        ),
         ({'state': start(TWO)}, '2 states do not fit 1 layers'),
         ({'net': NET[0], 'state': start()}, r'write \(layer,\)'),
         ({'stages': []}, 'at least one stage'),
