@@ -61,8 +61,7 @@ def zero_stats(w: Array) -> UpdateStats:
 class LearningRule(NamedTuple):
     """A learning rule: pure functions, as in optax. The rate and everything else after `dw` is optax's part.
 
-    `init_stats`, `accumulate` and `finalize` are an accumulator: patches may come in any number of parts. Rules of the
-    same settings are equal, hash alike, and can be pickled.
+    `init_stats`, `accumulate` and `finalize` take patches in any number of parts. Rules are equal by their settings.
     """
 
     init: Callable[[Array], State]
@@ -71,8 +70,7 @@ class LearningRule(NamedTuple):
     """w -> the weights [N, D] that drives are computed with: w itself, unit rows, or sign(w)|w|^(p-1)."""
     accumulate: Callable[..., UpdateStats]
     """(stats, key, x [P, D], u [P, N], teacher=None, threshold=None) -> stats, these patches added. Neurons compete by
-    `u - threshold` [N], and leak by `u`; where they compete, only those take part that the teacher signals more than 0
-    [P, N]."""
+    `u - threshold` [N], and leak by `u`; competing, only those take part that the teacher signals [P, N] > 0."""
     finalize: Callable[[UpdateStats, Array, State], tuple[Array, State]]
     """(stats, w [N, D], state) -> (dw [N, D] to be added, state)."""
     init_stats: Callable[[Array], UpdateStats] = zero_stats

@@ -27,8 +27,7 @@ def scale_by_rate(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
 def linear_by_epoch(rate: Scalar, epochs: int, steps_per_epoch: int) -> optax.Schedule:
     """Build Krotov and Hopfield's schedule: constant within an epoch, falling linearly between epochs.
 
-    `rate (1 - e / E)` in epoch `e = step // steps_per_epoch` of E: the first epoch runs at `rate`, the last one, and
-    whatever follows, at `rate / E`, none at 0.
+    `rate (1 - e / E)` in epoch `e = step // steps_per_epoch` of E: from `rate` to `rate / E`, at which it stays.
 
     Example:
         >>> schedule = linear_by_epoch(0.02, epochs=4, steps_per_epoch=100)

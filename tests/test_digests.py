@@ -313,7 +313,7 @@ def heads():
     stage = readout.GradientStage(1, schedule)
     result = readout.fit_hybrid(net, states, stage, jax.random.key(1), learn, held_out, keep=keep)
     found = {name: jax.tree.leaves(optax.tree_utils.tree_get(opts[-1], name)) for name in ('mu', 'nu')}
-    found |= {'high': cached.high, 'low': cached.low, 'mean': cached.mean, 'square': cached.square}
+    found |= {'high': cached.high, 'low': cached.low, 'mean': cached.mean, 'square': cached.variance + cached.mean**2}
     return found | {'curve': of_curve(result.gradient.curve), 'head': of_head(result.layers[1])}
 
 

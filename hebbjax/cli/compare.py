@@ -18,7 +18,7 @@ from hebbjax.training.comparison import Entry, Trained, score_entries, train_ent
 COMPARED = ('raw_pixels', 'untrained', 'patches', 'hebbian', 'backprop')
 COLUMNS = {'distinct_winners': 'winners', 'win_entropy': 'win entropy', 'nearest_cosine_max': 'cosine max',
            'nearest_cosine_median': 'median', 'unit_convergence': 'converged'}  # fmt: skip
-LEGEND = 'winners: of 200 validation images; cosine: to the most similar other filter; converged: to the p-sphere'
+LEGEND = 'winners: of {} validation images; cosine: to the most similar other filter; converged: to the p-sphere'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +60,12 @@ def run_compare(settings: Compare, console: Console) -> bool:
     if not trained:
         raise KeyboardInterrupt
     with hold_signals(forget=True) as again:  # who presses Ctrl-C again would lose all that was trained
-        rows = score_entries(entries, trained, settings.read_test(), validation.images[:200])
+        looked_at = validation.images[:200]
+        rows = score_entries(entries, trained, settings.read_test(), looked_at)
         words = ' (interrupted: what was reached)' if interrupted else ''
         tables.show_rows(rows, f'{settings.dataset}, {settings.features} neurons, percent{words}', COLUMNS, console)
-        console.print(LEGEND, style='dim')
+        if any(column in row.more for row in rows for column in COLUMNS):
+            console.print(LEGEND.format(len(looked_at)), style='dim')
         config = settings.tuned(train.images) | flags.settings_json(settings)
         tables.write_report(settings.json, config, rows, interrupted)
     return interrupted or bool(again)

@@ -48,8 +48,7 @@ def run_evaluate(settings: Evaluate, console: Console) -> None:
         data_settings, (net, *_), first, train, validation, _, names = run_settings.start(console, about)
     else:  # their images, and of the run the network alone
         places = {field.name: getattr(settings, field.name) for field in dataclasses.fields(Source)}
-        other = dataclasses.replace(run_settings, **places, images=None)
-        data_settings, train, validation, names = other.open(console)
+        data_settings, train, validation, names = dataclasses.replace(run_settings, **places, images=None).open(console)
         check_shape(train.images.shape[1:], about)
         net, first = begin_again(run_settings, about)
     data_settings.check_judged(train)

@@ -31,8 +31,7 @@ class Features(Source):
     It is trained here (--recipe), or comes from a run (--run) or from a file of weights (--weights). An .npz file holds
     `features` [n, F], `labels` [n], names of `classes`, and of test images, where there are such, `test_features` and
     `test_labels`; beside an .npy file, of the training images alone, lies NAME-labels.npy. Where there are labels, a
-    linear probe (ridge regression) is fitted and judged by the test images, or by --test of all, of which it has not
-    seen the labels.
+    linear probe (ridge regression) is fitted and judged by the test images, or by --test of all, unseen by it.
     """
 
     dataset: str | None = None  # digits, mnist ...; a folder, .npz, .npy, .csv, .parquet; left out: the run's or digits
@@ -132,6 +131,8 @@ def probe(arrays: Mapping[str, np.ndarray], share: float) -> str:
     features, labels = arrays['features'], arrays['labels']
     if is_wide(features.shape[1]):
         return f'not fitted, {features.shape[1]} features are more than the {WIDE} of ridge regression here'
+    if np.ptp(labels) == 0:
+        return 'not fitted, there is one class'
     train, test = (features, labels), (arrays.get('test_features'), arrays.get('test_labels'))
     if test[1] is None:
         try:

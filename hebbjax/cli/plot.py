@@ -28,7 +28,7 @@ class Plot:
     folder: tyro.conf.Positional[pathlib.Path]  # The run
     epoch: flags.CountOrZero | None = None  # Which checkpoint's receptive fields; left out: the last
     count: flags.Count = 100  # Units per sheet of receptive fields at most, evenly spaced
-    format: str = 'png'  # png, pdf or svg
+    format: flags.choice('png', 'pdf', 'svg') = 'png'  # Of the pictures
     out: pathlib.Path | None = None  # Folder for pictures; left out: the run's own. An evaluation there is drawn first
 
 
@@ -47,7 +47,6 @@ class Drawn(NamedTuple):
 
 def run_plot(settings: Plot, console: Console) -> None:
     """Draw every picture there is material for, all of them or none."""
-    plots.check_figure_format(pathlib.Path(f'x.{settings.format}'))
     run = read_run(settings.folder, None)
     run_folder.check_output(folder := settings.out or settings.folder / run_folder.PICTURES)
     figures = draw_run(*run, settings.epoch, settings.count, settings.out).figures

@@ -77,6 +77,7 @@ class Source:
     def check_judged(self, train: data.Split) -> None:
         """Refuse what classifiers cannot learn from, or be judged by, before anything is trained."""
         require(train.labels is not None, f'{self.dataset} has no labels, which classifiers need.')
+        require(np.ptp(train.labels) > 0, f'{self.dataset} has images of one class; classifiers tell 2 or more apart.')
         if self.dataset in data.NAMES or 'test' not in self.splits():
             return
         (images, labels), shape = self.read_test(), train.images.shape[1:]  # their form alone is looked at

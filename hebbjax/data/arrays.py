@@ -58,8 +58,7 @@ def read_examples(
             if hasattr(image, 'getbands'):  # pillow's
                 yield f'image {index}', pictures.decode(image, conversions)
             else:
-                said = notes if index == 0 else []
-                yield f'image {index}', to_nhwc(to_numpy(image)[None], channels_first, said)[0]
+                yield f'image {index}', to_nhwc(to_numpy(image)[None], channels_first, [] if index else notes)[0]
 
     images = pictures.gather(decode_each(), len(examples), resize, conversions)
     notes += pictures.describe(conversions)

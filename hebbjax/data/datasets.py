@@ -1,7 +1,6 @@
 """Image data sets as two arrays: by name, or one's own, from folders, files and arrays.
 
-By name: scikit-learn's digits, and what `download.prepare_dataset` puts on disk, which tensorflow-datasets reads by
-its `data_source`, without TensorFlow.
+By name: scikit-learn's digits, and what `download.prepare_dataset` puts on disk, read without TensorFlow.
 """
 
 import contextlib

@@ -34,8 +34,7 @@ def open_shards(
             Or one data set to be cut. Of a .npy file, an .npz of `numpy.savez`, an array of any kind that is read by
             slices (`numpy.memmap`, h5py), and (images, labels), parts are runs, so classes should lie mixed. Of a
             folder, of anything with `len` and indices, and of a name, images are dealt to parts in turn.
-        images_per_part: of one data set, for which two parts lie in memory at once. The last images, which fill no
-            part, sit out, which is logged.
+        images_per_part: of one data set; two parts lie in memory at once. Those left over sit out, which is logged.
         labels: of one data set, all of them, where it has none of its own.
         split, data_dir: as in `load`.
         how: settings of `read`.

@@ -38,7 +38,8 @@ def _backward(layer, seed, residuals, cotangent):
     state = LayerState(w, layer.rule.init(w), ())
     require(not jax.tree.leaves(state.rule), 'a flax layer has no place for the state of a rule; use one without.')
     key = jax.random.fold_in(jax.random.key(seed), number)
-    stats, is_finite, *_ = accumulate_layer(layer, key, state, to_float32(images))
+    seen = images.astype(jnp.float32) if images.dtype.itemsize < 4 else images  # numbers as they are
+    stats, is_finite, *_ = accumulate_layer(layer, key, state, seen)
     dw, _ = layer.rule.finalize(stats, w, state.rule)  # [N, D]
     dw = jnp.where(is_finite, dw, jnp.nan)  # so that NaN reaches the weights and is found there
     # Zeros in full, so that no layer below is passed over in the backward pass, and with it its own change.
@@ -87,8 +88,7 @@ def hebbify_linen(
                 names.add(name)
             if name not in names.intersection(only):
                 return call(*args, **kwargs)
-            hooks = _hooks(module, rule, patch_transform, seed)
-            return module.clone(**hooks).apply(module.variables, *args, **kwargs)
+            return module.clone(**_hooks(module, rule, patch_transform, seed)).apply(module.variables, *args, **kwargs)
 
         with linen.intercept_methods(intercept):
             out = model.apply(*args, **kwargs)

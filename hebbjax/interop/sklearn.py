@@ -48,8 +48,7 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Settin
     """Learn layers from images, without labels unless a layer has a teacher; transform gives what they send, float32.
 
     X is images [n, H, W, C], grey ones [n, H, W], or rows [n, F]: flattened images of `image_shape`, or vectors for a
-    dense layer. Pixels of uint8, uint16 and bool are scaled to [0, 1], as everywhere in hebbjax; other numbers are
-    taken as they are.
+    dense layer. Pixels of uint8, uint16 and bool are scaled to [0, 1], as everywhere; other numbers stay as they are.
 
     Args:
         layers: a name of `presets.RECIPES`, or a tuple of layers, or one.
@@ -86,8 +85,7 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Settin
         """Compute what the layers send on. [n, ...] -> [n, F]."""
         check_is_fitted(self, 'state_')
         images, _ = self._take(X)
-        block = min(block_size(images.shape[1:]), 1 << (len(images) - 1).bit_length())
-        return over_blocks(self._answer, images, block)
+        return over_blocks(self._answer, images, min(block_size(images.shape[1:]), 1 << (len(images) - 1).bit_length()))
 
     @property
     def _n_features_out(self) -> int:  # asked for by scikit-learn, for names

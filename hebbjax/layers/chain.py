@@ -2,8 +2,10 @@
 
 A part is a function of maps that treats every image by itself, such as `relu` or `max_pool(2)`; or it has `apply(state,
 x, train, key) -> (x, state)`, and where it has a state `init(key, shape) -> PartState`, such as `BatchNorm()`. What has
-an `apply` sees a batch as a whole, unless its attribute `by_image` is True. What goes by the layer's weights, in `post`
-alone, has `bind(w) -> part` instead, such as `Decorrelate()`.
+an `apply` sees a batch as a whole, unless its attribute `by_image` is True and it has no `init`. On a mesh it sees a
+device's share, of which `mean_over_devices` and `moments_over_devices` make the whole; what a state keeps has to be
+that. What goes by the layer's weights, in `post` alone, has `bind(w) -> part` instead, such as `Decorrelate()`. A class
+of your own is best a frozen dataclass, equal by its settings: equal layers share their compiled programs.
 """
 
 from collections.abc import Sequence
@@ -72,4 +74,5 @@ def apply_chain(
 
 def count_by_image(parts: Sequence[Any]) -> int:
     """Say how many parts at the beginning treat every image by itself, so that a batch may come in microbatches."""
-    return [*(getattr(part, 'by_image', not hasattr(part, 'apply')) for part in parts), False].index(False)
+    by_image = lambda part: getattr(part, 'by_image', False) and not hasattr(part, 'init')  # noqa: E731
+    return [*(by_image(part) or not hasattr(part, 'apply') for part in parts), False].index(False)

@@ -28,6 +28,7 @@ def nearest(share: float, temperature: Scalar | None = None) -> Callable[[Array]
         Array([0., 1., 0., 1.], dtype=float32)
     """
     checks.check_number('share', share, above=0, below=1)
+    checks.require(not checks.is_traced(share), 'share says how many send, and cannot be traced; give a number.')
     if temperature is not None:
         checks.check_number('temperature', temperature, above=0)
 

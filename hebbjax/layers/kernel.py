@@ -1,7 +1,6 @@
 """A kernel of the angle between patches and weights: drives by it, and channels that are decorrelated by it.
 
-Two such layers are the unsupervised network of Mairal (2016, arXiv:1605.06265); there, too, weights are found by
-winner-take-all on the sphere.
+Two such layers, found by winner-take-all on the sphere, are the network of Mairal (2016, arXiv:1605.06265).
 """
 
 import dataclasses

@@ -66,8 +66,7 @@ class Layer:
     """Lateral inhibition: drives less thresholds settle by it before neurons compete and before `post`; None: no."""
     bias: Callable[[Key, tuple[int, int]], Array] | None = None
     """(key, (N, D)) -> [N, D], of which the first column begins the threshold of a layer that has a constant beside its
-    weights, `w . x - threshold`, such as `initializers.fan_in`. Gradients learn it, Hebbian rules leave it alone (their
-    neurons compete less it). None: no."""
+    weights, `w . x - threshold`, such as `initializers.fan_in`. Only gradients learn it. None: no."""
     teacher: Teacher | None = None
     """(labels [B], weights of the layers above) -> what is signalled to every neuron for each image [B, N], such as
     `teachers.groups(10, 16, 32)`; None: the layer learns without labels."""
@@ -80,8 +79,7 @@ class Layer:
     'float32x3', as accurate and faster on a GPU, in three passes of TF32; 'tensorfloat32', where a GPU has it;
     'bfloat16', operands rounded to it, sums in float32 (what that costs: experiments/RESULTS.md)."""
     deterministic: bool = False
-    """Learns the same from the same key to the last bit, on a GPU as well, where rows of winners add up in any order
-    unless a product adds them; a CPU does so anyway."""
+    """Learns the same from the same key to the last bit on a GPU, too, as on a CPU: by products, not sums of rows."""
     microbatch: int | None = None
     """Images that a learning step looks at together, of sequences whole ones; None: what suits backend and shape."""
 
@@ -200,13 +198,13 @@ def from_patches(layer: Layer, key: Key, images: AnyArray) -> Array:
 def to_intensities(images: AnyArray) -> Any:
     """Turn uint8 and uint16 pixels into float32 intensities in [0, 1]; floats pass, half precision as float32."""
     checks.check_pixels(images)
-    if jnp.issubdtype(images.dtype, jnp.unsignedinteger):
-        return images.astype(jnp.float32) / jnp.iinfo(images.dtype).max
     return to_float32(images)
 
 
 def to_float32(a: Array) -> Array:
-    """Give half precision, and booleans, as float32."""
+    """Do what `to_intensities` does to arrays of any shape."""
+    if jnp.issubdtype(a.dtype, jnp.unsignedinteger):
+        return a.astype(jnp.float32) / jnp.iinfo(a.dtype).max
     return a.astype(jnp.float32) if a.dtype.itemsize < 4 else a
 
 
@@ -233,7 +231,7 @@ def matmul_drives(layer: Layer, x: Array, w: Array) -> Array:
 def output_transform(layer: Layer) -> Callable[[Array], Array]:
     """Give the function by which weights [N, D] become those that a layer predicts with: `w`, the rule's, unit rows."""
     known: dict[Any, Callable] = {'weights': activations.identity, 'effective': layer.rule.effective_weights}
-    return known.get(layer.output, l2)
+    return known.get(layer.output, l2) if isinstance(layer.output, str) else l2
 
 
 def output_drive(layer: Layer, x: Array, u: Array) -> Array:

@@ -21,7 +21,9 @@ def microbatch_of(layer: Any, shape: Shape) -> int:
     batch, g = shape[0], lay_grid(layer.window, shape[1:])
     if layer.microbatch is not None or g.out == (1, 1):
         return min(layer.microbatch or batch, batch)  # a dense layer's product reads all its weights for every one
-    most = max(1, (CACHE_FLOATS if backend_in_use() == 'cpu' else DEVICE_FLOATS) // floats_of(layer, g))
+    # each reads all weights, and writes what they are to change by: it looks at as many numbers as these
+    fill = max(CACHE_FLOATS, layer.features * g.inputs) if backend_in_use() == 'cpu' else DEVICE_FLOATS
+    most = max(1, fill // floats_of(layer, g))
     return batch if most >= batch else next((n for n in range(most, most // 2, -1) if batch % n == 0), most)
 
 

@@ -74,6 +74,7 @@ def check_states(net: tuple[Layer, ...], states: Sequence[LayerState], upto: int
         has = f'layer {number} has {layer.features} neurons, and its state weights of shape {shape} for Window({size})'
         fits = len(shape) == 2 and shape[0] == layer.features and shape[1] % np.prod(np.broadcast_to(size or 1, 2)) == 0
         way = 'give the states that init or a training made for this network'
+        way = 'of many seeds take one by training.take_seed' if len(shape) == 3 else way
         checks.require(fits, f'{has}; {way}.')
         for name, part in (('threshold', layer.homeostasis or layer.bias), ('lateral', layer.lateral)):
             fits = (part is None) == (getattr(state, name, None) is None)

@@ -58,7 +58,6 @@ class BatchNorm:
     momentum: float = 0.9  # what running averages keep of themselves per batch, in [0, 1)
     epsilon: float = 1e-5  # added to the variance
     debias: bool = False  # averages begin empty, and are divided by what has filled them
-    by_image = False
 
     def __post_init__(self) -> None:
         checks.check_number('momentum', self.momentum, least=0, below=1)

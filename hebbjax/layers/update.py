@@ -16,6 +16,7 @@ from hebbjax.layers.layer import (
     output_drive,
     output_transform,
     settled_drive,
+    to_float32,
 )
 from hebbjax.layers.microbatch import bands_of, microbatch_of, scan_microbatches
 from hebbjax.layers.patches import cut_bands, extract_patches, lay_grid, sample_patches
@@ -27,7 +28,7 @@ from hebbjax.support import checks, devices
 def update_layer(
     layer: Layer, key: Key, state: LayerState, images: Array, teacher: Array | None = None, frames: int | None = None
 ) -> tuple[LayerState, Array, StepInfo]:
-    """Learn from images [B, H, W, C], floating, and a teacher's signal [B, N]; the key draws patches, and for the rule.
+    """Learn from images [B, H, W, C], and a teacher's signal [B, N]; the key draws patches, and for the rule.
 
     A rule with memory learns from sequences, so many `frames` that follow each other among the images.
 
@@ -68,7 +69,8 @@ def accumulate_layer(
     -> The rule's stats; whether all pixels and drives are finite; what is sent on; `pre` and `post` as moved.
     """
     check_image_size(state, images.shape[1:])
-    is_finite = jnp.isfinite(images).all()  # windows may leave pixels out, and parts of `pre` may pass over NaN
+    # windows may leave pixels out, and parts of `pre` may pass over NaN; whole numbers are finite, and not looked at
+    is_finite, images = jnp.isfinite(images).all(), to_float32(images)
     sample_key, rule_key = jax.random.split(devices.own_key(key))
     w = layer.rule.effective_weights(state.w)  # [N, D]
     if w is not state.w:  # of which `update_layer` says whether it is finite, and small enough

@@ -66,14 +66,12 @@ def draw_expression(key: Key, terms: int, shape: tuple[int, int, int]) -> Expres
 def genetic(population: int, terms: int, shape: tuple[int, int, int], parents: int) -> Strategy:
     """Build a strategy over expressions: the best stay and are judged again, and the rest are their children.
 
-    A child has each monomial from one of two parents, or, with probability 0.1, a new one; then all coefficients are
-    multiplied by `1 + 0.3 z`, z standard normal.
+    A child has each monomial from one of two parents, or, by 0.1, a new one; coefficients times `1 + 0.3 z`, z normal.
     """
 
     def breed(key: Key, elite: Expression) -> Expression:
         pair_key, coin_key, new_key, move_key = jax.random.split(key, 4)
-        pair = jax.random.randint(pair_key, (2,), 0, parents)
-        one, other = (jax.tree.map(lambda a, n=n: a[n], elite) for n in pair)
+        one, other = (jax.tree.map(lambda a, n=n: a[n], elite) for n in jax.random.randint(pair_key, (2,), 0, parents))
         coin, z = jax.random.uniform(coin_key, (terms,)), jax.random.normal(move_key, (terms,))
         new = draw_expression(new_key, terms, shape)
         pick = lambda new, one, other: jnp.select([coin < 0.1, coin < 0.55], [new, one], other)  # noqa: E731

@@ -35,8 +35,7 @@ def win_share_plot(shares: Mapping[str, Sequence[float]], *, title: str = '') ->
     """Draw each neuron's share of wins, largest first, in units of the share that all would have if all won alike.
 
     Args:
-        shares: layer -> win shares, or numbers of wins [N]; the legend gives their entropy (`diagnostics.win_entropy`,
-            1 if all win alike) and how many never won.
+        shares: layer -> win shares, or numbers of wins [N]; the legend gives their entropy and how many never won.
     """
     require(shares, 'there is no layer to draw; give at least one.')
     figure, axes = make_canvas(7, 4.5, title)

@@ -1,7 +1,7 @@
 """What a layer hands to a head that begins with batch norm, a rising activation and max pooling: its pooled drives.
 
 These three commute where the scale g of the norm is not negative, and turn the maximum into the minimum where it is. So
-the largest *and* the smallest drive of each pooling block, with the mean of u and u^2 over all positions, are all that
+the largest *and* the smallest drive of each pooling block, with mean and variance of u over all positions, are all that
 `pool(repu(norm(u)))` needs, for any g, b: exact batch norm from a cache. Of a frozen layer they are computed once: with
 2 x 2 blocks half the numbers of the map, and no product in the head. It is the head's chain `pre` in another form.
 """
@@ -37,7 +37,7 @@ class PooledDrives(NamedTuple):
     high: Array  # [B, Q, N] the largest drive of each block
     low: Array | None = None  # [B, Q, N] the smallest; None where `high` is already the end that the scale asks for
     mean: Array | None = None  # [B, N] mean of u over all positions of the image; None: blocks are single positions
-    square: Array | None = None  # [B, N] mean of u^2 over all positions
+    variance: Array | None = None  # [B, N] of u over all positions of the image
     exponent: Array | None = None  # [B, N] int8: of the power of two that an image's `high` and `low` were divided by
 
     def whole(self, end: Array) -> Array:
@@ -77,8 +77,7 @@ def pooled_drives(layer: Layer, w: Array, images: Array, pool: int = 1, scale: A
     """Compute pooled drives of a layer with weights w [N, D] on images [B, H, W, C], floating, after `pre`.
 
     `pool` is the side of blocks, in positions; rows and columns that fill no block are not pooled, yet count in the
-    means. 1: no pooling, and no means. Where batch norm's `scale` [N] is known, `high` alone: the minimum where it is
-    below 0.
+    means. 1: no pooling, and no means. Where batch norm's `scale` [N] is known, `high` alone: minima where it is < 0.
     """
     came = 'drives of a layer with lateral connections settle, and their means and maxima are not those of its weights'
     require(layer.lateral is None, f'{came}; read its features, or leave lateral out.')
@@ -97,12 +96,13 @@ def pooled_drives(layer: Layer, w: Array, images: Array, pool: int = 1, scale: A
     signed = effective if sign is None else sign[:, None] * effective
     ends = [end.reshape(batch, -1, len(w)) for end in block_ends(layer, places, signed, both=sign is None)]
     high, low = ends if sign is None else (sign[None, None] * ends[0], None)
-    # Means of u and u^2 from the moments of patches, D + D^2 numbers an image instead of H' W' N:
-    # mean(u_i) = w_i . mean(x), mean(u_i^2) = w_i' mean(x x') w_i
+    # Moments of u from those of patches, D + D^2 numbers an image instead of H' W' N:
+    # mean(u_i) = w_i . mean(x), var(u_i) = w_i' mean(xc xc') w_i, xc = x - mean(x)
     x, einsum = x.reshape(batch, height * width, -1), functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
-    half = einsum('bde,ne->bnd', einsum('bpd,bpe->bde', x, x) / x.shape[1], effective)
-    mean, square = einsum('bd,nd->bn', x.mean(1), effective), einsum('bnd,nd->bn', half, effective)  # [B, N]
-    return PooledDrives(high, low, mean, square)
+    level = x.mean(1, keepdims=True)  # [B, 1, D]
+    half = einsum('bde,ne->bnd', einsum('bpd,bpe->bde', x - level, x - level) / x.shape[1], effective)
+    mean, var = einsum('bd,nd->bn', level[:, 0], effective), einsum('bnd,nd->bn', half, effective)  # [B, N]
+    return PooledDrives(high, low, mean, var)
 
 
 def block_ends(layer: Layer, places: Array, w: Array, both: bool = True) -> list[Array]:
@@ -153,15 +153,12 @@ def forward_pooled(
                 mean, var = u.mean((0, 1)), u.var((0, 1))
             else:  # float32 sums may leave -1e-9 where a neuron never varies
                 mean = drives.mean.mean(0)
-                var = jnp.maximum(drives.square.mean(0) - mean**2, 0)
+                var = jnp.maximum(drives.variance.mean(0), 0) + jnp.square(drives.mean - mean[None]).mean(0)
             positions = u.shape[1] * parts.pool**2 if state.made_for is None else math.prod(state.made_for.shape[:2])
             mean, var = devices.moments_over_devices(mean, var)
             pre[0] = parts.norm.moved(pre[0], mean, var, len(u) * positions * devices.device_count())
         if drives.low is not None:
-            # Both ends are read only when some scale is negative, which is rare: the branch saves half the traffic.
-            rising = params.scale >= 0
-            ends = lambda: jnp.where(rising[None, None], u, drives.whole(drives.low))  # noqa: E731
-            u = lax.cond(jnp.all(rising), lambda: u, ends)
+            u = jnp.where((params.scale >= 0)[None, None], u, drives.whole(drives.low))
         u = parts.norm.scaled(params, u, mean, var)
     # as blocks lie in the map, for parts behind that look at places; where nobody said its size, in a column
     sides = (u.shape[1], 1) if state.made_for is None else (side // parts.pool for side in state.made_for.shape[:2])
@@ -181,8 +178,7 @@ def forward_pooled(
 def cache_drives(net: Network, states: tuple[LayerState, ...], images: Array, pool: int = 1) -> PooledDrives:
     """Compute, once for a whole data set, the pooled drives of the highest layer of a network that stays as it is.
 
-    Means stay float32. As float16, drives keep 3 digits in half the memory: those of an image and neuron with one power
-    of two, so that drives of any size fit.
+    Means stay float32. As float16, drives of any size keep 3 digits: those of an image and neuron share a power of 2.
     """
     layer, state = net[-1], states[-1]
 
@@ -196,8 +192,8 @@ def cache_drives(net: Network, states: tuple[LayerState, ...], images: Array, po
         exponent = jnp.maximum(exponent, -126).astype(jnp.int8)
         ends = [(end.astype(jnp.float32) / _power(exponent)).astype(jnp.float16) for end in ends]
         high, low = [*ends, None][:2]
-        mean, square = (None if a is None else a.astype(jnp.float32) for a in (drives.mean, drives.square))
-        return PooledDrives(high, low, mean, square, exponent)
+        mean, var = (None if a is None else a.astype(jnp.float32) for a in (drives.mean, drives.variance))
+        return PooledDrives(high, low, mean, var, exponent)
 
     return map_blocks(drives, images, DRIVES_BLOCK)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from hebbjax import rules
-from hebbjax.base import Array, Key
+from hebbjax.base import BIAS_SALT, Array, Key
 from hebbjax.layers import activations, initializers
 from hebbjax.layers.chain import PartState, apply_chain, bind_weights
 from hebbjax.layers.layer import Layer, LayerState, drives, settled_drive
@@ -57,8 +57,8 @@ def forward_train(layer: Layer, state: LayerState, images: Array, key: Key) -> t
 
     [B, H, W, C] -> [B, H'', W'', N], and the state with its chains as they are then.
     """
-    pre_key, post_key = key, jax.random.fold_in(key, 1)
-    x, pre = apply_chain(layer.pre, state.pre, images, train=True, key=pre_key)
+    x, pre = apply_chain(layer.pre, state.pre, images, train=True, key=key)
+    post_key = jax.random.fold_in(key, BIAS_SALT)  # no part of `pre` has this number
     u = settled_drive(layer, state, drives(layer, state.w, x))
     sent, post = apply_chain(bind_weights(layer.post, state.w), state.post, u, train=True, key=post_key)
     return sent, state._replace(pre=pre, post=post)
@@ -80,8 +80,7 @@ def linear_head(
 
         logits = linear(dropout(pool(repu(norm(u)))))
 
-    On a layer that sends its drives as they are (`post=()`), such a head is trained on cached drives, see
-    `feature_cache`. Talloen et al. 2021, section 5.
+    On a layer with `post=()` it is trained on cached drives, see `feature_cache`. Talloen et al. 2021, section 5.
 
     Args:
         norm: whether to normalise drives per neuron, over the batch and all positions, with a learned scale and shift.

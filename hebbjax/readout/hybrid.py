@@ -144,15 +144,13 @@ def fit_hybrid(
 ) -> HybridResult:  # fmt: skip
     """Train the upper layers by gradient; lower layers answer and stay as they are, bit for bit.
 
-    Their answers are computed once, as pooled drives where a head takes these (`feature_cache`); or, where they do not
-    fit or images are augmented, anew for every batch.
+    Their answers are computed once, as `feature_cache` has them, or, of too many or augmented images, for every batch.
 
     Args:
         net: the layers; the highest has a neuron per class. Those that learn start from what their states hold.
         stage: what learns, how long.
         key: draws the order of images and dropout.
-        train, validation: images and labels; every choice is made on the second. The first may be `data.Shards`: then
-            lower layers answer every batch anew.
+        train, validation: images and labels; every choice is made on the second. Lower layers answer `Shards` anew.
         augment: (key, images of a batch) -> images, drawn anew for every batch of training.
         room: bytes that lower layers' answers may fill; None: a share of the device's memory.
         mesh: devices that divide the images, of answers and of training, see `gradient.fit_gradient`.

@@ -36,8 +36,7 @@ class Probe(NamedTuple):
 ProbeFit = Callable[[Network, Sequence[LayerState], Key, Labelled | Shards, Labelled], Probe]
 """(net, states, key, train, validation) -> Probe; images and labels of both, or of the first `data.Shards`.
 
-Its `check(net, states, train, validation)`, if it has one, refuses what cannot be fitted, before features are learned;
-states may be mere shapes then."""
+Its `check(net, states, train, validation)`, if any, refuses before any learning, of states that may be shapes."""
 
 
 def quadrants(maps: Array) -> Array:

@@ -23,8 +23,7 @@ RidgeStats = moments.Moments  # all that ridge regression needs of the data: x a
 def ridge_stats(batches: Iterable[Labelled], classes: int, mesh: Mesh | None = None) -> RidgeStats:
     """Add up what ridge regression needs of (features [b, F], labels [b] of 0 .. K - 1), batch by batch.
 
-    No two batches need to lie in memory at once. On a mesh (`jax.make_mesh((jax.device_count(),), ('data',))`) every
-    device adds up its rows of each.
+    One batch lies in memory at a time. On a mesh (`jax.make_mesh((jax.device_count(),), ('data',))`) devices share it.
     """
     stats: Any = None
     for features, labels in linear.pairs_of(batches):

@@ -1,7 +1,6 @@
 """How long and how fast to train by gradient: an optimizer, and how its rate falls over the epochs.
 
-A schedule is a NamedTuple of settings with `epochs`, `batch`, `rate`, `stop_after`, `average`, and the three methods of
-`Schedule`. `gradient.fit_gradient` asks for no more.
+A schedule is a NamedTuple of settings with `epochs`, `batch`, `rate`, `stop_after`, `average`, and three methods.
 """
 
 import functools

@@ -55,7 +55,12 @@ def k_wta(k: int, ties: str = 'first', above: float | None = None) -> Competitio
 def soft_wta(temperature: Scalar) -> Competition:
     """Share one unit of credit by a softmax: `y = softmax(u / temperature)`, the temperature in units of the drive."""
     checks.check_number('temperature', temperature, above=0)
-    return lambda key, u: jax.nn.softmax(u / temperature, axis=-1)
+
+    def compete(key: Key, u: Array) -> Array:
+        here = u != -jnp.inf  # of -inf / temperature the slope would be NaN
+        return jax.nn.softmax(jnp.where(here, u, 0) / temperature, axis=-1, where=here)
+
+    return compete
 
 
 def signed_soft_wta(temperature: Scalar) -> Competition:

@@ -94,6 +94,7 @@ def krotov(k: int = 2, delta: Scalar = 0.4, p: Scalar = 2.0) -> LearningRule:
     def accumulate(stats: UpdateStats, key: Key, x: Array, u: Array, teacher=None, threshold=None) -> UpdateStats:
         drive, order = top_k(competing_drives(u, teacher, threshold), k)  # [P, k]
         ranked = drop_absent(drive, order, u.shape[1])[:, :: k - 1]  # [P, 2], the first and the k-th
+        drive = jnp.where(drive == -jnp.inf, 0, drive)  # who takes no part; of -delta * -inf the slope would be NaN
         if threshold is not None:  # neurons rank by what exceeds their threshold, and leak by their drive
             drive = drive + threshold[order]
         # dw_i = sum_p g_pi x_p - (sum_p g_pi u_pi) w_i, where g has two entries a patch: 1 and -delta

@@ -21,8 +21,8 @@ def neighbourhood(kernel: str, d: Array, s: Array) -> Array:
     'gaussian': `K = exp(-d^2 / (2 s^2))`; 'exponential': `K = exp(-d / s)`; 'dog' and 'doe', their differences from a
     wider one: `2 K - sqrt(K)`, 1 at the winner and below 0 further away.
     """
-    k = jnp.exp(-d * d / (2 * s * s)) if kernel in ('gaussian', 'dog') else jnp.exp(-d / s)
-    return 2 * k - jnp.sqrt(k) if kernel in ('dog', 'doe') else k
+    e = d * d / (2 * s * s) if kernel in ('gaussian', 'dog') else d / s
+    return 2 * jnp.exp(-e) - jnp.exp(-e / 2) if kernel in ('dog', 'doe') else jnp.exp(-e)
 
 
 def lattice(shape: int | tuple[int, ...]) -> Array:

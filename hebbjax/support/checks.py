@@ -137,8 +137,7 @@ def check_pixels(images, *, in_time: bool = False) -> None:
         wants = 'images for a rule with memory are sequences, [n, T, H, W, C]'
         ways = {4: 'images.reshape(-1, T, H, W, C), T frames that follow each other'}
     way = ways.get(len(shape), 'as many dimensions, none of them empty')
-    fits = len(shape) == 4 + in_time and 0 not in shape
-    require(fits, f'{wants}, not of shape {shape}; use {way}.')
+    require(len(shape) == 4 + in_time and 0 not in shape, f'{wants}, not of shape {shape}; use {way}.')
     check_image_shape(shape[-3:])
     has_range = dtype in (np.uint8, np.uint16, np.bool_) or jnp.issubdtype(dtype, jnp.floating)
     require(has_range, f'{dtype} images do not say what white is; use uint8 (0-255), uint16, bool or floats (0-1).')

@@ -2,13 +2,9 @@
 
 A divided program is a `jax.shard_map` over the axis 'data' of a mesh, `jax.make_mesh((jax.device_count(),),
 ('data',))`. States are the same on all devices, rows of images are each device's own. What adds up over a batch asks
-here for the sum over all devices. Whether there are several, the program says that is being traced: where nothing is
-divided, everything is left as it is.
+here for the sum over all devices. Where the program that is being traced is not divided, nothing changes.
 
 Devices may be those of several processes, on one host or many: each then brings rows of its own, equally many.
-
-Here stands what is asked for inside of a program, then meshes and how programs are divided over them, then how arrays
-are laid on their devices and taken from them.
 """
 
 import collections

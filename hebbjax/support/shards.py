@@ -23,8 +23,7 @@ class Split(NamedTuple):
 class Shards:
     """A data set in `count` parts of as many images each, at least one, such as `data.open_shards` makes.
 
-    `len()` is the number of parts, `[i]` reads one, and who goes through them has the next one read meanwhile. The
-    first is read at once: it says what all of them are like.
+    `len()` counts parts, `[i]` reads one, a loop reads ahead. The first, read at once, says what all of them are like.
 
     Example:
         >>> shards = Shards(lambda part: (np.full((10, 8, 8, 1), part, np.uint8), None), 6)

@@ -36,21 +36,23 @@ class _Itself:
         return id(self.thing)
 
 
-def value_of(thing: Any, within: tuple = ()) -> Hashable:
+def value_of(thing: Any, within: tuple = (), known: set | None = None) -> Hashable:
     """Give what two settings, met in what is `within`, have in common if and only if they are the same.
 
     Functions of a module are themselves. Others (closures, lambdas, what a notebook defines) are their code, defaults,
-    and what they refer to outside. Arrays are their contents; what is traced, or anything unknown, is only itself.
+    and what they refer to outside. Arrays are their contents; what is traced is only itself, and anything unknown is
+    itself with its attributes as they are now: a function may close over what is changed in place.
     """
     if isinstance(thing, _PLAIN):
         return type(thing), thing  # 1, 1.0 and True compile differently
     for depth, outer in enumerate(within):
         if thing is outer:
             return 'recursion', depth
-    inner = functools.partial(value_of, within=(*within, thing))
+    known = set() if known is None else known  # what its attributes are stands in the value already
+    inner = functools.partial(value_of, within=(*within, thing), known=known)
     if isinstance(thing, tuple | list):
         return type(thing), *map(inner, thing)
-    if isinstance(thing, dict):
+    if isinstance(thing, dict | types.MappingProxyType):
         return dict, *map(inner, thing.items())
     if isinstance(thing, np.ndarray | jax.Array) and not is_traced(thing):
         array = np.ascontiguousarray(jax.random.key_data(thing) if is_key(thing) else thing)
@@ -60,13 +62,17 @@ def value_of(thing: Any, within: tuple = ()) -> Hashable:
     if isinstance(thing, types.MethodType):
         return types.MethodType, thing.__func__.__qualname__, inner(thing.__self__)
     if isinstance(thing, types.FunctionType) and not _has_a_name(thing):
-        known = thing.__globals__
-        outside = {name: known[name] for name in sorted(_names(thing.__code__)) if name in known}
+        around = thing.__globals__
+        outside = {name: around[name] for name in sorted(_names(thing.__code__)) if name in around}
         cells = ['empty' if cell == types.CellType() else cell.cell_contents for cell in thing.__closure__ or ()]
         return thing.__module__, thing.__code__, *map(inner, (thing.__defaults__, thing.__kwdefaults__, outside, cells))
     if dataclasses.is_dataclass(thing):
         return type(thing), *map(inner, _settings(thing).values())
-    return _Itself(thing)
+    itself = _Itself(thing)
+    if is_traced(thing) or _has_a_name(thing) or itself in known:
+        return itself
+    known.add(itself)
+    return itself, inner(getattr(thing, '__dict__', None))
 
 
 def _has_a_name(thing) -> bool:

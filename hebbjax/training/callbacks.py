@@ -24,8 +24,7 @@ def evaluate(
     """Fit a fresh classifier to what the weights send on as they are, and judge it on validation images.
 
     Adds `train_<name>` (of the first 10,000 images, or those of the first of `Shards`) and `validation_<name>`, in
-    percent, means over seeds, and `evaluate_seconds`. Both are judged every so many epochs, in the first one, and where
-    a stage ends.
+    percent, means over seeds, and `evaluate_seconds`: every so many epochs, in the first one, and where a stage ends.
 
     The classifier is a `probe`, `readout.ridge_probe(mesh=mesh)` (None) or `readout.gradient_probe(head, schedule)`.
     Never judge by the test set: its turn comes once, at the end.

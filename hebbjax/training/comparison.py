@@ -50,8 +50,7 @@ class Entry(NamedTuple):
     stages: tuple[Stage, ...] = ()  # of Hebbian learning; none: features stay as initialised
     batch: int = 100  # images per Hebbian step
     start: Callable[[Layer, Key, Array], Array] | None = None
-    """(layer, key, images) -> first weights of every layer, such as `layers.from_patches`, made of what reaches it as
-    its first stage begins; None: drawn."""
+    """(layer, key, images that reach it as its first stage begins) -> first weights of a layer; None: drawn."""
     shown: int | None = None  # of training images, the first that Hebbian stages learn from; None: all
     seeds: int | None = None  # at most so many; None: as many as the others
     p: float = 2.0  # norms of filters are judged by `sum_d |w_id|^p`

@@ -7,8 +7,7 @@
     initialised      as the network's own initializers draw them
     backprop         the whole network trained end to end, an entry of its own
 
-What adapts beside weights, thresholds and running averages, settles for one epoch. Connections that a layer's own
-initializer left out (pruning) stay out.
+What adapts beside weights, thresholds and running averages, settles for one epoch. Pruned connections stay out.
 """
 
 import dataclasses

@@ -28,8 +28,7 @@ def make_train_epoch(
 
     The images [n, H, W, C], or sequences of them as for `train_step`, stay on the device and are shuffled there, whole
     ones, by the state's key and step. Its info is one `StepInfo` per layer: wins summed, the largest change, finite
-    only if every step was, mean rates, and the `Trace` of what is watched; for layers that do not learn None, or their
-    trace alone.
+    only if every step was, mean rates, and the `Trace` of what is watched, which alone is of layers that rest.
 
     Args:
         batch: images per step, or sequences.

@@ -24,8 +24,7 @@ class Log:
     """Write metrics and what was watched into a folder, which has to exist, one JSON line at a time.
 
     `metrics.jsonl` has every epoch's scalars. `details.jsonl` has, when it `is_due`, a line per layer: win shares,
-    norms, a histogram of weights, activation statistics. Training goes on where it stands in them: what had been
-    written beyond is dropped when its first epoch is written.
+    norms, a histogram of weights, activation statistics. A resumed training drops what was written beyond it.
     """
 
     first_only = True

@@ -185,8 +185,7 @@ def fit(
                 callback.__enter__()
                 stack.push(callback.__exit__)
 
-        # Epoch after epoch, each written over the state of the one before, of which the host has a copy: who is
-        # interrupted still wants it.
+        # Each epoch is written over the state before it, of which the host has a copy: who is interrupted wants it.
         if not several:
             where = None if mesh is None else jax.tree.map(lambda a: a.sharding, state)
             state = jax.device_put(state, where, may_alias=False)

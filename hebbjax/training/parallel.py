@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
 
@@ -11,6 +12,7 @@ from hebbjax.base import Array, State
 from hebbjax.layers.chain import Shape
 from hebbjax.layers.network import Network, TrainState, init
 from hebbjax.support import checks, devices
+from hebbjax.training.step import Program, check_inputs
 
 
 def init_seeds(net: Network, keys: Array, image_shape: Shape) -> TrainState:
@@ -28,8 +30,14 @@ def count_seeds(state: TrainState) -> int | None:
 def take_seed(states: State, number: int) -> State:
     """Give one seed's part of a pytree in which every array has a leading axis of seeds."""
     if not checks.is_traced(number):
-        checks.check_count('number of a seed', number, 0, len(jax.tree.leaves(states)[0]) - 1)
+        checks.check_count('number of a seed', number, 0, _length(states) - 1)
     return _take_seed(states, number)
+
+
+def _length(states) -> int:
+    shape = jnp.shape(jax.tree.leaves(states)[0])
+    checks.require(shape, 'states of many seeds have an axis of them in front, as init_seeds makes; this has none.')
+    return shape[0]
 
 
 _take_seed = jax.jit(lambda states, number: jax.tree.map(lambda a: a[number], states))
@@ -43,13 +51,19 @@ def over_seeds(f: Callable, at_once: int, mesh: Mesh | None = None, donate: bool
     """
     checks.check_count('at_once', at_once)
     settings = f, at_once, devices.check_mesh(mesh, devices.SEED)
-    mapped = functools.partial(_OVER_SEEDS[donate], *settings)
+
+    def mapped(states, *data):
+        if _length(states) and isinstance(f, Program):  # where it is mapped, it sees no values
+            one = jax.eval_shape(lambda states: jax.tree.map(lambda a: a[0], states), states)
+            data = check_inputs(f.net, one, *[*data, None][:2], look=True)[: len(data)]
+        return _OVER_SEEDS[donate](*settings, states, *data)
+
     mapped.lower = functools.partial(_OVER_SEEDS[donate].lower, *settings)  # ahead of time, as `jax.jit` does
     return mapped
 
 
 def _over_seeds(f, at_once, mesh, states, *data):
-    devices.check_divides('a number of seeds', len(jax.tree.leaves(states)[0]), mesh)
+    devices.check_divides('a number of seeds', _length(states), mesh)
     size = None if at_once == 1 else at_once
     run = lambda states, *data: lax.map(lambda state: f(state, *data), states, batch_size=size)  # noqa: E731
     shared = (devices.SAME,) * len(data)

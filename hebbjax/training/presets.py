@@ -100,10 +100,8 @@ def recipe(name: str, images: Array, **settings: Any) -> Recipe:
 
     Args:
         name: 'krotov', one Krotov-Hopfield layer (Talloen et al. 2021), a convolution with max pooling, dense where
-            images are smaller than 5 pixels a side, or `window` is 0; 'miconi', three layers (Miconi 2021); 'softhebb',
-            three layers (Journé et al. 2023).
-        settings: in the place of those that are chosen, see `krotov_layer`, `miconi_network` and `softhebb_network`;
-            `epochs`, `batch`.
+            images are smaller than 5 pixels a side, or `window` is 0; 'miconi' or 'softhebb', three layers each.
+        settings: `epochs`, `batch`, and those of `krotov_layer`, `miconi_network` and `softhebb_network`.
 
     Example:
         >>> chosen = recipe('krotov', data.load('digits')[0], features=16)

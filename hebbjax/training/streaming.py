@@ -24,8 +24,7 @@ def stream_parts(
     """Lay images and labels of so many epochs on the devices, checked, part by part; an array is one part.
 
     The order of an epoch's parts is drawn by the state's key, of many seeds the first one's, and the number of the step
-    that it begins with: a resumed training sees the same. -> the program for them, their shapes, how many are an epoch,
-    all that come.
+    that it begins with: a resumed training sees the same. -> the program, their shapes, how many are an epoch, all.
     """
     shards, like = images if isinstance(images, Shards) else [(images, labels)], state
     require(shards is not images or labels is None, 'Shards bring labels of their own; leave the others out.')

@@ -1,6 +1,7 @@
 """Images of one's own on the command line: compared, trained on, evaluated on, and made features of."""
 
 import json
+import re
 import signal
 import sys
 
@@ -37,6 +38,8 @@ def pictures(tmp_path, monkeypatch, relaxed):
 def test_a_folder_is_compared_and_its_settings_are_chosen_by_size(pictures, tmp_path, call):
     code, said, errors = call('compare', '--dataset', pictures, *SIZES, *HEADS, '--json', tmp_path / 'rows.json')
     assert (code, errors) == (0, '') and '40 images of 10 x 12, grey, uint8; 2 classes' in said
+    held_out = re.search(r'are learned from, (\d+) are for validation', said)[1]
+    assert f'winners: of {held_out} validation images' in said
     report = json.loads((tmp_path / 'rows.json').read_text())
     assert [row['row'] for row in report['rows']] == ['hebbian', 'untrained']
     assert report['config']['window'] == 6 and report['config']['dataset'] == str(pictures)
@@ -213,6 +216,13 @@ def test_classes_too_few_for_a_probe_still_have_features(tmp_path, call, monkeyp
     assert code == 0 and 'linear probe: not fitted, 9 images of 9 classes are too few' in said
     with np.load('features.npz') as file:
         assert len(file['features']) == 9 and file['classes'][8] == 'class8'
+
+
+def test_images_of_one_class_have_features_and_nothing_that_tells_them_apart(tmp_path, call, refuse, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / 'one', ['cat'], count=20)
+    assert 'linear probe: not fitted, there is one class' in call('features', '--dataset', 'one', *SIZES)[1]
+    assert 'one has images of one class; classifiers tell 2 or more apart' in refuse('compare', '--dataset', 'one')
 
 
 def test_an_interrupt_that_got_lost_is_heard_after_the_row(pictures, tmp_path, call, monkeypatch, hearing):

@@ -165,7 +165,7 @@ def test_usage_names_every_command_and_others_are_refused(call, refuse, folder):
     assert 'no checkpoint of epoch 77' in refuse('evaluate', folder, '--epoch', '77')
     assert '--count=0 is out of range; use a whole number from 1' in refuse('plot', folder, '--count', '0')
     for ending in ('mp3', 'pgf'):  # matplotlib draws the second for LaTeX alone
-        assert f'x.{ending} cannot be drawn' in refuse('plot', folder, '--format', ending)
+        assert f"--format='{ending}' is unknown; there are png, pdf, svg" in refuse('plot', folder, '--format', ending)
     before = {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
     assert 'cannot be made (File exists); name another folder' in refuse('train', 'cnn', SMALL, '--run', folder)
     assert {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()} == before

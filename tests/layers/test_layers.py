@@ -504,3 +504,46 @@ def test_states_of_another_layer_are_refused(other, says):
     if 'window' not in other:
         with pytest.raises(ValueError, match=says):
             hebbjax.features((plain,), hebbjax.init((changed,), jax.random.key(0), (6, 6, 1)).layers, images)
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+    """A part that says it treats every image by itself, and counts batches all the same."""
+
+    by_image = True
+
+    def init(self, key, shape):
+        return layers.PartState(stats=jnp.zeros(()))
+
+    def apply(self, state, x, train=False, key=None):
+        return x, state._replace(stats=state.stats + 1.0) if train else state
+
+
+def test_a_part_with_a_state_of_its_own_sees_a_batch_once(rng):
+    layer = Layer(3, rules.hebb(), transforms.scale_by_rate(0.1), Window(3), post=(Count(),), microbatch=2)
+    state = layers.init((layer,), jax.random.key(0), (5, 5, 1))
+    moved, _ = hebbjax.make_train_step((layer,))(state, images_of(rng, 6, (5, 5, 1)))
+    assert float(moved.layers[0].post[0].stats) == 1
+
+
+def test_layers_of_many_weights_see_more_images_at_once_than_fit_the_cache():
+    """Each microbatch goes through all weights, and through what they are to change by."""
+    layer = Layer(1536, rules.softhebb(), transforms.scale_by_rate(0.1), Window(3))
+    assert microbatch_of(layer, (10, 10, 10, 384)) == 10  # 64 positions x (3456 + 1536) numbers each
+    assert (
+        microbatch_of(dataclasses.replace(layer, features=384), (10, 18, 18, 96)) == 2
+    )  # of 331,776 weights, 3 would fit
+
+
+def test_settings_that_cannot_be_traced_are_refused_and_others_may_be(rng):
+    images = images_of(rng, 3, (4, 4, 1))
+
+    def answer(sigma, *post):
+        layer = Layer(4, rules.oja(), transforms.scale_by_rate(0.1), output=layers.AngleKernel(sigma), post=post)
+        state = layers.init((layer,), jax.random.key(0), (4, 4, 1))
+        return layers.features((layer,), state.layers, images)
+
+    both = jax.vmap(answer)(jnp.array([0.4, 0.9]))
+    np.testing.assert_allclose(both[1], answer(0.9), rtol=1e-5)
+    with pytest.raises(ValueError, match='cannot be traced'):
+        jax.vmap(lambda share: answer(0.6, layers.nearest(share)))(jnp.array([0.3, 0.6]))

@@ -22,6 +22,7 @@ from hebbjax.readout import (
     linear_head,
     predict_hybrid,
 )
+from hebbjax.readout.head import forward_train
 from hebbjax.readout.hybrid import NetworkModel, lower_answers, put_together, take_apart
 
 SHAPE, TX = (6, 6, 1), transforms.scale_by_rate(0.1)
@@ -199,3 +200,13 @@ def test_what_does_not_fit_is_met_with_a_sentence_before_anything_is_computed(ba
     result = learn(NET, state.layers, 2, bars)
     with pytest.raises(ValueError, match='images of 8 x 8 x 1 do not fit a layer made for 6 x 6 x 1'):
         predict_hybrid(result, wide)
+
+
+def test_dropout_before_and_behind_the_weights_draws_apart():
+    """A part in second place of `pre` and the first one of `post` once had the same key."""
+    drop = readout.Dropout(0.5)
+    layer = gradient_layer(4000, pre=(layers.identity, drop), post=(drop,), bias=initializers.zeros)
+    state = layers.init((layer,), jax.random.key(0), (1, 1, 4000)).layers[0]
+    state = state._replace(w=jnp.eye(4000), threshold=jnp.zeros(4000))
+    sent, _ = forward_train(layer, state, jnp.ones((1, 1, 1, 4000)), jax.random.key(1))
+    assert 0.2 < float(jnp.mean(sent > 0)) < 0.3  # half of a half

@@ -274,3 +274,16 @@ def test_krotov_separates_blobs(blobs, rng):
         assert not own & set(won[labels != blob])
         for neuron in own:
             assert w[neuron] @ means[blob] > 0.9 * np.linalg.norm(means[blob])
+
+
+def test_krotov_s_delta_has_a_slope_where_too_few_take_part(rng):
+    x, w = jnp.asarray(rng.normal(size=(6, 5)), jnp.float32), jnp.asarray(rng.normal(size=(4, 5)), jnp.float32)
+    teacher = jnp.asarray(np.eye(4)[[0, 1, 2, 3, 0, 1]] + np.eye(4)[[0, 2, 3, 0, 1, 1]], jnp.float32)  # one or two
+
+    @jax.jit
+    def loss(delta):
+        dw, _ = rules.krotov(2, delta).update(jax.random.key(0), x, x @ w.T, w, (), teacher)
+        return jnp.sum(dw * w)
+
+    slope, h = jax.jit(jax.grad(loss))(0.4), 1e-2
+    np.testing.assert_allclose(slope, (loss(0.4 + h) - loss(0.4 - h)) / (2 * h), rtol=1e-3)

@@ -119,3 +119,14 @@ def test_maps_that_cannot_be_are_refused(settings, says):
 def test_a_lattice_of_another_size_than_the_layer_is_refused():
     with pytest.raises(ValueError, match=r'shape \(4, 5\) has 20 neurons and the layer 30; use a shape whose product'):
         som((4, 5)).init(jnp.ones((30, 2)))
+
+
+@pytest.mark.parametrize('kernel', KERNELS)
+def test_a_radius_has_a_slope_however_small_it_is(kernel):
+    """A kernel that underflows to 0 has a root of infinite slope."""
+    d = lattice(4).astype(jnp.float32)
+    of = lambda s: neighbourhood(kernel, d, s).sum()  # noqa: E731
+    for s in (0.11, 0.3, 1.0):
+        h = 1e-3
+        slope, wanted = jax.grad(of)(s), (of(s + h) - of(s - h)) / (2 * h)
+        np.testing.assert_allclose(slope, wanted, rtol=2e-2, atol=1e-2)

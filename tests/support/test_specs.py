@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import io
+import itertools
 import os
 import pathlib
 import pickle
@@ -193,3 +194,45 @@ def test_replacing_a_setting_makes_another_layer():
     assert hash(layer) == hash(dataclasses.replace(layer))
     assert dataclasses.replace(layer, post=(activations.identity,)) != layer
     assert layers.max_pool(2) == layers.max_pool(np.int64(2))
+
+
+class Experiment:
+    """What users write: settings in an object, and functions that read them."""
+
+    gain = 1.0
+
+    def net(self):
+        rule = rules.local(1, lambda u, y: Credit(self.gain * y, self.gain * y, y))
+        return (Layer(3, rule, transforms.scale_by_rate(0.1), post=(self.send,)),)
+
+    def send(self, u):
+        return self.gain * u
+
+
+def test_what_an_object_holds_counts_as_it_is_when_a_layer_is_built():
+    """Else a layer built after a change would run the program of the one before."""
+    experiment = Experiment()
+    images = jnp.asarray(np.random.default_rng(0).random((4, 3, 3, 1)), jnp.float32)
+    changes, answers = [], []
+    for gain in (1.0, 5.0):
+        experiment.gain = gain
+        net = experiment.net()
+        assert net == experiment.net() and hash(net) == hash(experiment.net())
+        state = layers.init(net, jax.random.key(0), (3, 3, 1))
+        moved, _ = step.make_train_step(net)(state, images)
+        changes.append(np.asarray(moved.layers[0].w - state.layers[0].w))
+        answers.append(np.asarray(layers.features(net, state.layers, images)))
+    np.testing.assert_allclose(changes[1], 5 * changes[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(answers[1], 5 * answers[0], rtol=1e-6)
+
+
+def test_a_web_of_objects_is_walked_through_once():
+    """Forty objects, each of which refers to the next twice, have 2^40 paths."""
+    nodes = [Experiment() for _ in range(40)]
+    for node, other in itertools.pairwise(nodes):
+        node.left = node.right = other
+    nodes[-1].left = nodes[0]
+    value = specs.value_of(nodes[0].send)
+    assert value == specs.value_of(nodes[0].send)
+    nodes[-1].gain = 2.0
+    assert value != specs.value_of(nodes[0].send)

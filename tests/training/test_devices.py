@@ -19,10 +19,12 @@ from hebbjax.data.augmentation import random_flip
 from hebbjax.layers import (
     AngleKernel,
     Decorrelate,
+    PartState,
     avg_pool,
     gauss_pool,
     initializers,
     max_pool,
+    mean_over_devices,
     relu,
     standardise,
     triangle,
@@ -103,6 +105,27 @@ def test_every_kind_of_rule_is_divided_in_microbatches(name, x64, rng):
     images = images.reshape(4, 3, *images.shape[1:]) if rule.sequential else images
     mesh = jax.make_mesh((2,), ('data',), devices=jax.devices()[:2])
     assert largest_difference(training.make_train_step(net)(state, images), training.make_train_step(net, mesh=mesh)(state, images)) <= 1e-12  # fmt: skip  # noqa: E501
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanFree:
+    """A part of one's own, which goes by the whole batch and keeps what it saw of it."""
+
+    def init(self, key, shape):
+        return PartState(stats=jnp.zeros(shape[-1]))
+
+    def apply(self, state, x, train=False, key=None):
+        mean = mean_over_devices(x.mean((0, 1, 2))) if train else state.stats
+        return x - mean[None, None, None], state._replace(stats=mean)
+
+
+def test_a_part_of_ones_own_sees_the_whole_batch(mesh, x64, rng):
+    net = (hebbjax.Layer(5, rules.hebb(), RATE, Window(3), pre=(MeanFree(),), patch_transform=raw),)
+    images, state = images_of(rng), doubles(net, (10, 10, 3))
+    one, _ = hebbjax.make_train_step(net)(state, images)
+    many, _ = hebbjax.make_train_step(net, mesh=mesh)(state, images)
+    np.testing.assert_allclose(many.layers[0].w, one.layers[0].w, rtol=1e-12)
+    np.testing.assert_allclose(many.layers[0].pre[0].stats, one.layers[0].pre[0].stats, rtol=1e-12)
 
 
 def test_teachers_and_sequential_stages_are_divided(mesh, x64, rng):

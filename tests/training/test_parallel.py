@@ -110,3 +110,27 @@ def test_runs_of_several_settings_are_one_program(name):
             np.testing.assert_allclose(a[number], b, rtol=1e-5, atol=1e-5)
     leaves = jax.tree.leaves(many)
     assert any((leaf[0] != leaf[1]).any() for leaf in leaves)
+
+
+def test_one_state_and_many_are_told_apart_and_data_is_checked_at_the_door():
+    one, many = draw(NET, jax.random.key(0), (8, 8, 1)), init_seeds(NET, keys(), (8, 8, 1))
+    images, rate = digits(20), transforms.scale_by_rate(0.1)
+    net = (hebbjax.Layer(4, rules.instar(1), rate, teacher=rules.one_hot(4)),)
+    epoch = training.over_seeds(hebbjax.make_train_epoch(NET, batch=10), at_once=2)
+    for call in (lambda: epoch(one, images), lambda: training.take_seed(one, 0)):
+        with pytest.raises(ValueError, match='states of many seeds have an axis of them in front'):
+            call()
+    step = hebbjax.make_train_step(NET)
+    for call in (lambda: hebbjax.features(NET, many.layers, images), lambda: step(many, images)):
+        with pytest.raises(ValueError, match='of many seeds take one by'):
+            call()
+    taught = training.over_seeds(hebbjax.make_train_epoch(net, batch=10), at_once=1)
+    states = parallel.init_seeds(net, keys(), (8, 8, 1))
+    for labels, says in ((np.array(['a'] * 20), 'labels are classes'), (np.full(20, 4), 'labels run from 4 to 4')):
+        with pytest.raises(ValueError, match=says):
+            taught(states, images, labels)
+    floats = jnp.asarray(images, jnp.float32) / 255
+    with pytest.raises(ValueError, match='1 non-finite values'):
+        epoch(many, floats.at[3, 2, 1].set(jnp.nan))
+    named = taught(states, images, np.eye(4)[np.arange(20) % 4])[0]  # one-hot, made whole numbers at the door
+    np.testing.assert_array_equal(named.layers[0].w, taught(states, images, np.arange(20) % 4)[0].layers[0].w)
