@@ -74,7 +74,8 @@ def check_part(split: str, parts: Sequence[str], source: str) -> None:
 
 
 def part_of(part: tuple[int, int] | None, count: int = 2**31) -> slice:
-    """Say which of so many images are part i of n: the i-th and every n-th after it, none left over. None: all.
+    """Say which of so many images are part i of n: the i-th and every n-th after it, equally many in each of the n; of
+    those left over none is in any. None: all of them.
 
     Example:
         >>> [*range(8)][part_of((1, 3), 8)]
@@ -145,7 +146,8 @@ def to_nhwc(images: np.ndarray, channels_first: bool | None, notes: list[str]) -
 def scale(images: np.ndarray, white: float | None, notes: list[str], is_typed: bool = True) -> np.ndarray:
     """Give images as uint8, uint16, bool or float32 whose type says what white is; 1 of floats.
 
-    A range 0..1, 0..255 or 0..65535 is recognised by its upper half; floats up to 10, and below 0, stay as they are.
+    A range 0..1, 0..255 or 0..65535 is recognised where the upper half of it is reached; floats up to 10, and those
+    that go below 0, are taken as they are.
 
     Args:
         white: the value that is white, where it is another than that.

@@ -4,7 +4,8 @@
 
 is convex, so that all images together lead to its least, without rate, batches and epochs: by L-BFGS in `v = L' w`,
 where `L L' = X' X / 4 + penalty I` is about the largest curvature there is (Böhning 1992), by blocks of 4,096 features.
-A step goes through the features twice, and some twenty suffice. They lie on devices, in jax's own precision.
+A step goes through the features twice, and some twenty suffice. They lie on the device, or on a mesh, in float32, with
+`jax_enable_x64` in float64.
 """
 
 import functools
