@@ -30,6 +30,7 @@ COMPETITIONS = {
     **{f'ranks-{k}': krotov_ranks(k, 0.4) for k in (2, 3, 4)},
     'ranks-3-0': krotov_ranks(3, 0.0),
 }
+SLOPES = {'soft': soft_wta, 'signed': signed_soft_wta, 'ranks': lambda delta: krotov_ranks(2, delta)}
 
 
 @jax.jit
@@ -142,13 +143,13 @@ def test_competitions_that_cannot_be_are_refused():
             build()
 
 
-@pytest.mark.parametrize('make', [soft_wta, signed_soft_wta, lambda delta: krotov_ranks(2, delta)], ids=str)
+@pytest.mark.parametrize('name', SLOPES)
 @pytest.mark.parametrize('taught', [[1, 0, 1, 1], [0, 0, 1, 0], [0, 0, 0, 0]], ids=['three', 'one', 'nobody'])
-def test_slopes_are_finite_where_neurons_take_no_part(make, taught):
+def test_slopes_are_finite_where_neurons_take_no_part(name, taught):
     """Drives of -inf have the slope 0 * inf where nobody looks."""
     teacher = jnp.asarray([taught, [1, 1, 1, 1]], jnp.float32)
     v = competing_drives(jnp.asarray(U), teacher, None)
     weights = jnp.arange(8.0).reshape(2, 4)
-    loss = jax.jit(lambda setting: jnp.sum(weights * zero_absent(make(setting)(KEY, v), v)))
+    loss = jax.jit(lambda setting: jnp.sum(weights * zero_absent(SLOPES[name](setting)(KEY, v), v)))
     slope, h = jax.jit(jax.grad(loss))(0.7), 1e-2
     np.testing.assert_allclose(slope, (loss(0.7 + h) - loss(0.7 - h)) / (2 * h), rtol=1e-2, atol=1e-3)
