@@ -39,7 +39,7 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
     'MNIST, 2000 dense units': ('', 'krotov_mnist untrained', 'krotov_mnist hebbian', 'krotov_mnist_twin backprop'),
     'CIFAR-10, three layers (Miconi)': (
         'miconi_triangle triangle_untrained', 'miconi_patches triangle_patches',
-        'miconi_triangle triangle_trained', 'miconi_backprop miconi_backprop_1 backprop'),
+        'miconi_triangle triangle_trained', 'miconi_backprop miconi_backprop_1 miconi_backprop_2 backprop'),
     'CIFAR-10, three layers (SoftHebb)': (
         'softhebb_0 softhebb_initialised_1 initialised',
         'softhebb_centred_0 softhebb_centred_1 softhebb_centred_2 centred_patches',
@@ -50,7 +50,7 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
         'softhebb_mnist_0 softhebb_mnist_1 softhebb_mnist_2 learned', ''),
     'Fashion-MNIST, three layers (SoftHebb)': (
         'softhebb_fashion_mnist_initialised_0 softhebb_fashion_mnist_initialised_1 initialised',
-        'softhebb_fashion_mnist_centred_0 centred_patches',
+        'softhebb_fashion_mnist_centred_0 softhebb_fashion_mnist_centred_1 centred_patches',
         'softhebb_fashion_mnist_0 softhebb_fashion_mnist_1 learned', ''),
     'CIFAR-10, a dictionary of 512': ('dictionary_gaussian gaussian', 'dictionary patches', 'dictionary learned', ''),
     'CIFAR-10, two layers (kernel network)': ('kernel_64 gaussian', 'kernel_64 patches', 'kernel_64 learned', ''),
