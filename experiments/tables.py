@@ -28,30 +28,31 @@ COLUMNS = {
     'nearest_cosine_median': ('median cosine', '{:.2f}'),
     'unit_convergence': ('converged', '{:.2f}'),
 }
+of_seeds = lambda name, row: ' '.join([*(f'{name}_{seed}' for seed in range(3)), row])  # noqa: E731
 CONTROLS = {  # task -> files and row of each column: untrained, copied patches, learned, backprop
     'digits, 32 filters, 1 maximum': ('digits untrained', 'digits patches', 'digits hebbian', 'digits backprop'),
     'Fashion-MNIST, 400 filters, 6 x 6 maxima': (
         'fashion_mnist_features untrained', 'fashion_mnist_patches patches', 'fashion_mnist_features hebbian',
-        'fashion_mnist_twin_0 fashion_mnist_twin_1 fashion_mnist_twin_2 backprop'),
+        of_seeds('fashion_mnist_twin', 'backprop')),
     'Fashion-MNIST, 3 x 3 maxima': (
         'fashion_mnist_coarse untrained', 'fashion_mnist_coarse_patches patches', 'fashion_mnist_coarse hebbian',
-        'fashion_mnist_coarse_twin_0 fashion_mnist_coarse_twin_1 fashion_mnist_coarse_twin_2 backprop'),
+        of_seeds('fashion_mnist_coarse_twin', 'backprop')),
     'MNIST, 2000 dense units': ('', 'krotov_mnist untrained', 'krotov_mnist hebbian', 'krotov_mnist_twin backprop'),
     'CIFAR-10, three layers (Miconi)': (
         'miconi_triangle triangle_untrained', 'miconi_patches triangle_patches',
         'miconi_triangle triangle_trained', 'miconi_backprop miconi_backprop_1 miconi_backprop_2 backprop'),
     'CIFAR-10, three layers (SoftHebb)': (
         'softhebb_0 softhebb_initialised_1 initialised',
-        'softhebb_centred_0 softhebb_centred_1 softhebb_centred_2 centred_patches',
-        'softhebb_0 softhebb_1 softhebb_2 learned', ''),
+        of_seeds('softhebb_centred', 'centred_patches'),
+        of_seeds('softhebb', 'learned'), ''),
     'MNIST, three layers (SoftHebb)': (
-        'softhebb_mnist_initialised_0 softhebb_mnist_initialised_1 softhebb_mnist_initialised_2 initialised',
-        'softhebb_mnist_centred_0 softhebb_mnist_centred_1 softhebb_mnist_centred_2 centred_patches',
-        'softhebb_mnist_0 softhebb_mnist_1 softhebb_mnist_2 learned', ''),
+        of_seeds('softhebb_mnist_initialised', 'initialised'),
+        of_seeds('softhebb_mnist_centred', 'centred_patches'),
+        of_seeds('softhebb_mnist', 'learned'), ''),
     'Fashion-MNIST, three layers (SoftHebb)': (
-        'softhebb_fashion_mnist_initialised_0 softhebb_fashion_mnist_initialised_1 initialised',
-        'softhebb_fashion_mnist_centred_0 softhebb_fashion_mnist_centred_1 centred_patches',
-        'softhebb_fashion_mnist_0 softhebb_fashion_mnist_1 learned', ''),
+        of_seeds('softhebb_fashion_mnist_initialised', 'initialised'),
+        of_seeds('softhebb_fashion_mnist_centred', 'centred_patches'),
+        of_seeds('softhebb_fashion_mnist', 'learned'), ''),
     'CIFAR-10, a dictionary of 512': ('dictionary_gaussian gaussian', 'dictionary patches', 'dictionary learned', ''),
     'CIFAR-10, two layers (kernel network)': ('kernel_64 gaussian', 'kernel_64 patches', 'kernel_64 learned', ''),
     'CIFAR-10, the same, both layers read out': (
