@@ -42,7 +42,7 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
         'miconi_triangle triangle_untrained', 'miconi_patches triangle_patches',
         'miconi_triangle triangle_trained', 'miconi_backprop miconi_backprop_1 miconi_backprop_2 backprop'),
     'CIFAR-10, three layers (SoftHebb)': (
-        'softhebb_0 softhebb_initialised_1 initialised',
+        'softhebb_0 softhebb_initialised_1 softhebb_initialised_2 initialised',
         of_seeds('softhebb_centred', 'centred_patches'),
         of_seeds('softhebb', 'learned'), ''),
     'MNIST, three layers (SoftHebb)': (
