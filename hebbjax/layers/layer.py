@@ -257,7 +257,7 @@ def drives(layer: Layer, w: Array, images: Array) -> Array:
 def forward(layer: Layer, state: LayerState, images: Array, parts: int | None = None) -> Array:
     """Answer images by all of `post`, or some parts; nothing adapts here. [B, H, W, C] -> [B, H'', W'', N]."""
     check_image_size(state, images.shape[1:])
-    images, _ = apply_chain(layer.pre, state.pre, images)
+    images, _ = apply_chain(layer.pre, state.pre, to_float32(images))
     w = output_transform(layer)(state.w)
     post = bind_weights(layer.post[:parts], state.w)
     some = count_by_image(post)  # parts that a microbatch passes; the others see the batch as a whole

@@ -66,7 +66,8 @@ def draw_expression(key: Key, terms: int, shape: tuple[int, int, int]) -> Expres
 def genetic(population: int, terms: int, shape: tuple[int, int, int], parents: int) -> Strategy:
     """Build a strategy over expressions: the best stay and are judged again, and the rest are their children.
 
-    A child has each monomial from one of two parents, or, by 0.1, a new one; coefficients times `1 + 0.3 z`, z normal.
+    A child has each monomial from one of two parents, or, with probability 0.1, a new one; then all coefficients are
+    multiplied by `1 + 0.3 z`, z standard normal.
     """
 
     def breed(key: Key, elite: Expression) -> Expression:

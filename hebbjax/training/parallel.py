@@ -53,9 +53,9 @@ def over_seeds(f: Callable, at_once: int, mesh: Mesh | None = None, donate: bool
     settings = f, at_once, devices.check_mesh(mesh, devices.SEED)
 
     def mapped(states, *data):
-        if _length(states) and isinstance(f, Program):  # where it is mapped, it sees no values
-            one = jax.eval_shape(lambda states: jax.tree.map(lambda a: a[0], states), states)
-            data = check_inputs(f.net, one, *[*data, None][:2], look=True)[: len(data)]
+        if isinstance(f, Program):  # where it is mapped, it sees no values
+            one = jax.eval_shape(lambda states: take_seed(states, 0), states)
+            data = check_inputs(f.net, one, *[*data, None][:2], look=f.batch is not None)[: len(data)]
         return _OVER_SEEDS[donate](*settings, states, *data)
 
     mapped.lower = functools.partial(_OVER_SEEDS[donate].lower, *settings)  # ahead of time, as `jax.jit` does

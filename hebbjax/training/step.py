@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from hebbjax.base import AnyArray, Array, Key, StepInfo
-from hebbjax.layers.layer import Layer, check_image_size, forward, to_float32
+from hebbjax.layers.layer import Layer, check_image_size, forward
 from hebbjax.layers.network import Network, TrainState, check_network, check_states
 from hebbjax.layers.update import update_layer
 from hebbjax.support import checks, devices, specs
@@ -44,7 +44,7 @@ def sweep(net, state, images, labels, stage) -> tuple[TrainState, tuple[StepInfo
     for number, layer in enumerate(net[:top]):
         before, signal = state.layers[number], None
         if not learns[number]:
-            x = forward(layer, before, to_float32(x))
+            x = forward(layer, before, x)
             continue
         if layer.teacher is not None:  # labels, and what lies above as it was before this sweep -> [B, N]
             needs = f'layer {number + 1} has a teacher, which needs labels; call with (state, images, labels).'
@@ -52,7 +52,7 @@ def sweep(net, state, images, labels, stage) -> tuple[TrainState, tuple[StepInfo
             signal = layer.teacher(labels, tuple(above.w for above in state.layers[number + 1 :]))
         states[number], sent, infos[number] = update_layer(layer, keys[number], before, x, signal, frames)
         if stage is not None and stage.order == 'sequential' and number + 1 < top:
-            sent = forward(layer, states[number], to_float32(x))
+            sent = forward(layer, states[number], x)
         x = sent
     return TrainState(state.step + 1, state.key, tuple(states)), tuple(infos)
 

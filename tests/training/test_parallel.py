@@ -132,5 +132,7 @@ def test_one_state_and_many_are_told_apart_and_data_is_checked_at_the_door():
     floats = jnp.asarray(images, jnp.float32) / 255
     with pytest.raises(ValueError, match='1 non-finite values'):
         epoch(many, floats.at[3, 2, 1].set(jnp.nan))
+    _, (info,) = training.over_seeds(step, at_once=4)(many, floats.at[3, 2, 1].set(jnp.nan))
+    assert not info.is_finite.any()  # a step, of which there are many, says what it met in place of looking before
     named = taught(states, images, np.eye(4)[np.arange(20) % 4])[0]  # one-hot, made whole numbers at the door
     np.testing.assert_array_equal(named.layers[0].w, taught(states, images, np.arange(20) % 4)[0].layers[0].w)
