@@ -56,7 +56,9 @@ def run(experiment: Callable, defaults: Any, argv: Sequence[str] | None, prog: s
         files.check_writable(*paths)
         places = [path.resolve() for path in paths if path is not None]
         checks.require(len({*places}) == len(places), 'one file is named for two results; give each its own.')
-        plots.check_figure_format(*paths[2:])
+        for path in filter(None, paths[2:]):
+            fits = path.suffix.lower() in ('.png', '.pdf', '.svg')
+            checks.require(fits, f'{path} cannot be drawn: its ending is no picture; use .png, .pdf or .svg.')
         return experiment(settings)
 
     return main.run_command(settings, command, argv, prog)
@@ -176,8 +178,8 @@ class Settings(Comparison):
 
 def hebbian_layer(settings: Settings, count: int, **more: Any) -> Layer:
     """Build the layer for so many images; it sends drives as they are, which the head normalises, rectifies, pools."""
-    how = presets.settings_of(presets.krotov_layer, {**vars(settings), **more})
-    return dataclasses.replace(presets.krotov_layer(steps=count // settings.batch, **how), post=())
+    recipe = presets.build_recipe('krotov', {**vars(settings), **more}, count)
+    return dataclasses.replace(*recipe.net, post=())
 
 
 def settings_by_dataset(kind: type[Settings], network: str, datasets: Sequence[str]) -> dict[str, Settings]:

@@ -54,7 +54,7 @@ def build_entries(config: Config, train) -> dict[str, Entry]:
 
     def schedule(epochs: int) -> readout.Milestones:
         cuts = tuple(int(cut * epochs) for cut in CUTS)
-        how = {'milestones': cuts, 'optimizer': 'adam', 'choose': 'last', 'l2': 0.0, 'stop_after': epochs}
+        how = {'milestones': cuts, 'optimizer': 'adam', 'choose': 'last', 'l2': 0.0}
         return readout.Milestones(epochs, config.head_batch, config.head_rate, **how)
 
     watch = lambda number, line: common.tell_epoch(config.dataset, number, line)  # noqa: E731

@@ -334,7 +334,9 @@ def flax_models():
 
         @jax.jit
         def step(params, opt, answer=answer, tx=tx):
-            loss = lambda params: readout.cross_entropy(answer(params, images), labels)  # noqa: E731
+            def loss(params):
+                return optax.softmax_cross_entropy_with_integer_labels(answer(params, images), labels).mean()
+
             value, gradient = jax.value_and_grad(loss)(params)
             updates, opt = tx.update(gradient, opt, params)
             return optax.apply_updates(params, updates), opt, value

@@ -13,7 +13,7 @@ from hebbjax.cli.train import begin_again, check_shape, read_run
 from hebbjax.readout import probe_confusion
 from hebbjax.support.signals import listen
 from hebbjax.training import Checkpoints, progress_bar, resume
-from hebbjax.training.comparison import Entry, judge, score_entries
+from hebbjax.training.comparison import JUDGE_SALT, Entry, judge, score_entries
 
 JUDGED = ('untrained', 'hebbian', 'backprop')
 
@@ -61,7 +61,7 @@ def run_evaluate(settings: Evaluate, console: Console) -> None:
         for row in settings.rows or ('untrained', 'hebbian'):
             entries[row] = Entry(net, run_settings.probe(classes, 0 if row == 'backprop' else None))
             states = state.layers if row == 'hebbian' else first.layers
-            key = jax.random.fold_in(jax.random.key(run_settings.seed), 0xE7A1)
+            key = jax.random.fold_in(jax.random.key(run_settings.seed), JUDGE_SALT)
             trained[row, 0] = judge(entries[row].probe(net, states, key, train, validation), train, validation)
             advance(row)
             listener()

@@ -16,7 +16,7 @@ from hebbjax.cli.settings import Source, check_fits, hold_out
 from hebbjax.cli.train import Watched, begin_again, check_shape, read_run
 from hebbjax.interop.export import check_weights_path
 from hebbjax.layers import LayerState, Network
-from hebbjax.readout.blocks import block_size, over_blocks
+from hebbjax.readout.blocks import over_blocks
 from hebbjax.support import files
 from hebbjax.support.checks import check_choice, check_count, require
 from hebbjax.support.moments import WIDE, is_wide
@@ -82,7 +82,7 @@ def run_features(settings: Features, console: Console) -> None:
     arrays = {'classes': np.array(parts['train'].classes)} if parts['train'].classes else {}
     for split, part in parts.items():
         prefix = '' if split == 'train' else f'{split}_'
-        arrays[f'{prefix}features'] = over_blocks(answer, part.images, block_size(images.shape[1:]))
+        arrays[f'{prefix}features'] = over_blocks(answer, part.images)
         arrays |= {} if part.labels is None else {f'{prefix}labels': part.labels}
     count, width = arrays['features'].shape
     if ending == '.npz':

@@ -16,7 +16,6 @@ from hebbjax.layers.layer import OUTPUTS, PRECISIONS
 from hebbjax.layers.patches import PATCH_TRANSFORMS
 from hebbjax.support.checks import check_images, device_memory, require
 from hebbjax.training import presets
-from hebbjax.training.presets import Recipe, settings_of
 
 HOW = ('resize', 'shape', 'images_key', 'labels_key', 'channels_first', 'white', 'skip_unreadable')  # of `data.read`
 
@@ -164,10 +163,9 @@ class Krotov(OnData):
         require(full.network != 'dense' or not full.window, f'--window {full.window} is not for dense; leave it out.')
         return full
 
-    def recipe(self, count: int, images: Array | None = None) -> Recipe:
+    def recipe(self, count: int, images: Array | None = None) -> presets.Recipe:
         """Build the network for so many images, and say how it learns."""
-        net = (presets.krotov_layer(steps=count // self.batch, **settings_of(presets.krotov_layer, vars(self))),)
-        return Recipe(net, self.epochs, self.batch, start=presets.FIRST_WEIGHTS[self.tuned().get('start', 'drawn')])
+        return presets.build_recipe('krotov', vars(self) | {'start': self.tuned().get('start', 'drawn')}, count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,11 +182,9 @@ class Miconi(OnData):
     whitening_images: flags.Count = 9000  # Images that ZCA is fitted to; its regularisation depends on their number
     needs_images = True  # for its whitening
 
-    def recipe(self, count: int, images: Array | None = None) -> Recipe:
+    def recipe(self, count: int, images: Array | None = None) -> presets.Recipe:
         """Build the network for so many images, with its whitening fitted to them; without, its shapes are right."""
-        full = vars(self) | {'steps': self.epochs * (count // self.batch), 'images': images}  # --images is a number
-        net = presets.miconi_network(**settings_of(presets.miconi_network, full))
-        return Recipe(net, self.epochs, self.batch, data.random_flip)
+        return presets.build_recipe('miconi', vars(self), count, images)
 
 
 def check_batch(batch: int, count: int, what: str = 'training images') -> None:

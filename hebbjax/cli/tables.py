@@ -56,11 +56,11 @@ def row_cells(row: Mapping) -> dict[str, str]:
 
 def show_rows(rows: Sequence[ResultRow], title: str, columns: Mapping[str, str], console: Console) -> None:
     """Print rows as two tables: accuracies, and means of `ResultRow.more` by `columns`, key -> heading."""
-    lines = []
+    lines, beside = [], any(row.paper is not None for row in rows)
     for row in rows:
         name, test, train, _, *rest = row_cells(dataclasses.asdict(row)).values()
-        lines.append((name, test, train, '-' if row.paper is None else f'{row.paper:.2f}', *rest))
-    print_table(title, ('', 'test %', 'train %', 'paper', 'n', 'run s', 'compile s'), lines, console)
+        lines.append((name, test, train, *['-' if row.paper is None else f'{row.paper:.2f}'][:beside], *rest))
+    print_table(title, ('', 'test %', 'train %', *['paper'][:beside], 'n', 'run s', 'compile s'), lines, console)
     measured = [row for row in rows if columns.keys() & row.more]
     means = [(row.row, *(f'{np.mean(row.more[key]):.3g}' for key in columns)) for row in measured]
     if means:

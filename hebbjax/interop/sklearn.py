@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from hebbjax.base import Array
 from hebbjax.layers.layer import Layer
 from hebbjax.layers.network import TrainState, check_network, features
-from hebbjax.readout.blocks import block_size, over_blocks
+from hebbjax.readout.blocks import over_blocks
 from hebbjax.readout.ridge import fit_ridge
 from hebbjax.support import checks
 from hebbjax.support.checks import require
@@ -74,8 +74,8 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Settin
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> Self:
         """Learn for one epoch, going on from where the layers stand; the first call chooses what `fit` would choose.
 
-        A recipe's rate falls to zero in as many calls as it has epochs, or in `fit`. `classes`, where y is needed,
-        names all that there will be, in the first call; None: those in its y.
+        A recipe's rate falls in as many calls as it has epochs, or in `fit`, and stays there. `classes`, where y is
+        needed, names all that there will be, in the first call; None: those in its y.
         """
         is_first = not hasattr(self, 'state_')
         images, y = self._take(X, y, learning=True, reset=is_first)
@@ -85,7 +85,7 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Settin
         """Compute what the layers send on. [n, ...] -> [n, F]."""
         check_is_fitted(self, 'state_')
         images, _ = self._take(X)
-        return over_blocks(self._answer, images, min(block_size(images.shape[1:]), 1 << (len(images) - 1).bit_length()))
+        return over_blocks(self._answer, images)
 
     @property
     def _n_features_out(self) -> int:  # asked for by scikit-learn, for names

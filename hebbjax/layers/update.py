@@ -79,11 +79,11 @@ def accumulate_layer(
     transform = output_transform(layer)
     w_out = w if transform is layer.rule.effective_weights else transform(state.w)
     images, pre = apply_chain(layer.pre, state.pre, images, train=True)
-    settled = layer.lateral is not None  # thresholds are then in what neurons settle at
-    threshold = layer.rule.competition_threshold(key, state.w, state.rule, None if settled else state.threshold)
+    settles = layer.lateral is not None  # thresholds are then in what neurons settle at
+    threshold = layer.rule.competition_threshold(key, state.w, state.rule, None if settles else state.threshold)
     post = bind_weights(layer.post, state.w)
-    some = count_by_image(post)  # parts that a microbatch passes; the others see the batch as a whole
-    drawn, size, bands = layer.patches_per_image, microbatch_of(layer, images.shape), bands_of(layer, images.shape)
+    by_image = count_by_image(post)  # parts that a microbatch passes; the others see the batch as a whole
+    per_image, size, bands = layer.patches_per_image, microbatch_of(layer, images.shape), bands_of(layer, images.shape)
     if layer.rule.sequential:
         needs = 'a rule with memory learns from sequences of images, and got images that are none'
         checks.require(frames is not None, f'{needs}; train it by hebbjax.train_step or an epoch.')
@@ -92,7 +92,7 @@ def accumulate_layer(
     def learn(carry, key, x, teacher):
         stats, is_finite = carry
         u = matmul_drives(layer, x, w)  # [P, N]
-        v = settled_drive(layer, state, u) if settled else u  # what neurons compete by
+        v = settled_drive(layer, state, u) if settles else u  # what neurons compete by
         if teacher is not None:  # tells every patch of an image the same
             teacher = jnp.repeat(teacher, len(x) // len(teacher), axis=0)  # [P, N]
         seen = x, v, teacher
@@ -103,38 +103,38 @@ def accumulate_layer(
             seen = jax.tree.map(lambda rows: rows.reshape(-1, *rows.shape[2:]), seen)
         with arithmetic(layer.precision, layer.deterministic):
             before, stats = stats, layer.rule.accumulate(stats, key, *seen, threshold)
-            if settled:
+            if settles:
                 stats = stats._replace(products=before.products + matmul(v.T, v))  # [N, N]
         return (stats, is_finite & all_finite(x)), (u, v)
 
-    def look(carry, number, images, teacher):
+    def look_at_microbatch(carry, number, images, teacher):
         window, parts = cut_bands(layer.window, images, bands)
 
-        def see(carry, band, images, _):
+        def look_at_band(carry, band, images, _):
             maps = layer.patch_transform(extract_patches(window, images[0]))  # [b, rows, W', D]
             x, u, v = maps.reshape(-1, maps.shape[-1]), None, None  # [P, D]
-            if drawn is None:
+            if per_image is None:
                 carry, (u, v) = learn(carry, jax.random.fold_in(rule_key, number * bands + band), x, teacher)
-            if drawn is not None or w_out is not w:
+            if per_image is not None or w_out is not w:
                 u = v = matmul_drives(layer, x, w_out)
             if u is v or layer.output not in LINEAR:  # else what neurons settled at, as they learned, is what they send
                 # of rows, as in the rule, so that XLA computes a cosine's |x| once for both
                 v = settled_drive(layer, state, output_drive(layer, x, u))
             return carry, v.reshape(1, *maps.shape[:-1], -1)
 
-        carry, v = scan_microbatches(see, carry, 1, parts)  # [bands, b, rows, W', N]
+        carry, v = scan_microbatches(look_at_band, carry, 1, parts)  # [bands, b, rows, W', N]
         v = jnp.swapaxes(v, 0, 1).reshape(len(images), -1, *v.shape[3:])
-        return carry, apply_chain(post[:some], state.post[:some], v, train=True)[0]
+        return carry, apply_chain(post[:by_image], state.post[:by_image], v, train=True)[0]
 
     stats = layer.rule.init_stats(state.w)
-    stats = stats._replace(products=jnp.zeros_like(state.lateral)) if settled else stats
+    stats = stats._replace(products=jnp.zeros_like(state.lateral)) if settles else stats
     carry = devices.own(stats), is_finite
-    if drawn is not None:  # few patches, from the whole batch
-        x = layer.patch_transform(sample_patches(sample_key, layer.window, images, drawn))  # [P, D]
+    if per_image is not None:  # few patches, from the whole batch
+        x = layer.patch_transform(sample_patches(sample_key, layer.window, images, per_image))  # [P, D]
         carry, _ = learn(carry, rule_key, x, teacher)
-    carry, sent = scan_microbatches(look, carry, size, images, teacher)
-    sent, moved = apply_chain(post[some:], state.post[some:], sent, train=True)
-    return *carry, sent, pre, (*state.post[:some], *moved)
+    carry, sent = scan_microbatches(look_at_microbatch, carry, size, images, teacher)
+    sent, moved = apply_chain(post[by_image:], state.post[by_image:], sent, train=True)
+    return *carry, sent, pre, (*state.post[:by_image], *moved)
 
 
 def all_finite(rows: Array) -> Array:

@@ -11,7 +11,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from hebbjax.base import Array, Key
-from hebbjax.learned.objectives import check_objective
+from hebbjax.learned.objectives import check_floats, check_objective
 from hebbjax.support import checks
 from hebbjax.support.signals import compile_whole, listen, wait_until_ready
 
@@ -122,12 +122,11 @@ def gaussian(population: int, theta: Any, spread: float = 0.3) -> Strategy:
     """
     checks.check_count('population', population, 4)
     checks.check_number('spread', spread, above=0)
+    check_floats(theta)
     flat, unravel = ravel_pytree(theta)
-    is_float = flat.size > 0 and jnp.issubdtype(flat.dtype, jnp.floating)
-    checks.require(is_float, f'a rule evolves by a pytree of floats, at least one, not by {checks.show(theta)}.')
     n, weights = flat.size, np.maximum(math.log((population + 1) / 2) - np.log(np.arange(1, population + 1)), 0)
     v = jnp.asarray(weights / weights.sum(), flat.dtype)  # [M]
-    mu = weights.sum() ** 2 / (weights**2).sum()
+    mu = float(weights.sum() ** 2 / (weights**2).sum())  # of Python, which leaves the type of theta as it is
     c = min(1.0, (n + 2) / 3 * 2 * (mu - 2 + 1 / mu) / ((n + 2) ** 2 + mu))
 
     def ask(key: Key, state, params=None):

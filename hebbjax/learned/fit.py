@@ -11,7 +11,7 @@ import optax
 from jax import lax
 
 from hebbjax.base import Array, Key
-from hebbjax.learned.objectives import check_objective
+from hebbjax.learned.objectives import check_floats, check_objective
 from hebbjax.support import checks
 from hebbjax.support.signals import compile_whole, listen, wait_until_ready
 
@@ -38,7 +38,7 @@ def fit_rule(
         objective: (theta, key) -> a loss, the lower the better; `run_steps` and the losses beside it make one.
         theta: any pytree of floats, such as that of `rules.taylor` or `rules.mlp`.
         steps: of the optimizer `tx`, any of optax; None: `optax.adam(1e-2)`.
-        clip: global norm at which gradients are clipped. Those through many steps of learning may be steep.
+        clip: global norm at which gradients, steep through many steps, are clipped; large for a line search (`lbfgs`).
         every: steps that are one call of the compiled program; Ctrl-C gives what the last whole call had reached.
         watch: (steps so far, loss, theta), called after each of these, for a progress bar.
 
@@ -51,8 +51,7 @@ def fit_rule(
     checks.check_count('steps', steps)
     checks.check_count('every', every)
     checks.check_number('clip', clip, above=0)
-    floats = [jnp.issubdtype(jnp.result_type(a), jnp.floating) for a in jax.tree.leaves(theta)]
-    checks.require(floats and all(floats), 'theta is a pytree of floats; gradients move nothing else.')
+    check_floats(theta)
     check_objective(objective, theta, key)
     tx = optax.chain(optax.clip_by_global_norm(clip), optax.adam(1e-2) if tx is None else tx)
     tx = optax.apply_if_finite(tx, steps)  # so many in a row never come
@@ -61,9 +60,10 @@ def fit_rule(
     def descend(theta, opt, losses, steep, first, last):
         def step(number, carry):
             theta, opt, losses, steep = carry
-            loss, slope = jax.value_and_grad(objective)(theta, jax.random.fold_in(key, number))
+            at = lambda theta: objective(theta, jax.random.fold_in(key, number))  # noqa: E731
+            loss, slope = jax.value_and_grad(at)(theta)
             slope = jax.tree.map(lambda g: jnp.where(jnp.isfinite(loss), g, jnp.nan), slope)
-            change, opt = tx.update(slope, opt, theta)
+            change, opt = tx.update(slope, opt, theta, value=loss, grad=slope, value_fn=at)  # line searches ask for it
             finite = jnp.where(opt.last_finite, loss, jnp.nan).astype(losses.dtype)
             steep |= jnp.array([jnp.any(g != 0) for g in jax.tree.leaves(slope)]).any()
             return optax.apply_updates(theta, change), opt, losses.at[number].set(finite), steep

@@ -19,6 +19,14 @@ def check_objective(objective: Callable[[Any, Key], Array], theta: Any, key: Key
     checks.require(checks.is_one_float(loss), f'{came}; give its mean, as a float.')
 
 
+def check_floats(theta: Any) -> None:
+    """Refuse what is no pytree of floats, one number at least: a rule is learned by nothing else."""
+    floats = [jnp.issubdtype(jnp.result_type(a), jnp.floating) for a in jax.tree.leaves(theta) if jnp.size(a)]
+    checks.require(
+        floats and all(floats), f'a rule is learned by a pytree of floats, at least one, not by {checks.show(theta)}.'
+    )
+
+
 def trajectory_error(w: Array, target: Array, start: Array) -> Array:
     """Give how far weights went astray, by how far they should go: `sum |w - target|^2 / sum |target - start|^2`.
 

@@ -14,19 +14,17 @@ from hebbjax.plots.curves import Figure, as_text, draw_line, make_canvas
 from hebbjax.support.checks import require
 
 
-def convergence_plot(
-    shares: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, tolerance: float = 0.1, title: str = ''
-) -> Figure:
+def convergence_plot(shares: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, title: str = '') -> Figure:
     """Draw how many units have reached norm 1 (`diagnostics.unit_convergence`).
 
     Args:
-        shares: name -> (epochs, share in 0..1 of units whose sum of `|w|^p` is less than the tolerance away from 1).
+        shares: name -> (epochs, share in 0..1 of units whose sum of `|w|^p` is about 1, as `training.Monitor` has it).
     """
     require(shares, 'there is no share to draw; give at least one.')
     figure, axes = make_canvas(6.5, 4, title)
     for name, (epochs, share) in shares.items():
         draw_line(axes, name, epochs, _amounts(f'shares of {name}', share, most=1))
-    axes.set(ylim=(-0.03, 1.03), xlabel='epoch', ylabel=f'share of units with norm within 1 ± {tolerance:g}')
+    axes.set(ylim=(-0.03, 1.03), xlabel='epoch', ylabel='share of units whose norm has come to 1')
     axes.legend(fontsize='small')
     return figure
 

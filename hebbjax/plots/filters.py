@@ -1,6 +1,5 @@
 """Pictures of weights, and of receptive fields in terms of the image."""
 
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -98,13 +97,6 @@ def filters_side_by_side(banks: Mapping[str, AnyArray], shape: Shape, *, count: 
         _show(axes, _sheet(np.asarray(w)[chosen], shape))
         axes.set_title(title)
     return figure
-
-
-def check_figure_format(*paths: pathlib.Path | None) -> None:
-    """Refuse file names, before anything is trained, that ask for a format in which nothing can be drawn."""
-    for path in paths:
-        fits = path is None or path.suffix.lower() in ('.png', '.pdf', '.svg')
-        require(fits, f'{path} cannot be drawn: its ending is no picture; use .png, .pdf or .svg.')
 
 
 def _sheet(w, shape):

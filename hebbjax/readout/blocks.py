@@ -1,7 +1,7 @@
 """Going through a whole data set in blocks of rows: what networks answer, with memory for one block at a time."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -12,9 +12,9 @@ from jax import lax
 from hebbjax.base import AnyArray, Array
 
 
-def block_size(image_shape: Sequence[int]) -> int:
-    """Say of how many images features are computed in one call: 256, or as many as hold 2**22 values."""
-    return max(1, min(256, 2**22 // math.prod(image_shape)))
+def block_size(count: int, most: int) -> int:
+    """Say how many of so many images are answered at once: `most`; of fewer a power of two, so that programs serve."""
+    return min(most, 1 << (count - 1).bit_length())
 
 
 def map_blocks(f: Callable, inputs: Any, block: int = 100) -> Any:
@@ -46,6 +46,7 @@ def cut_blocks(images: AnyArray, block: int) -> Iterator[tuple[AnyArray, slice]]
         yield images[first : first + block], slice(start - first, min(count - first, block))
 
 
-def over_blocks(f: Callable[[Array], Array], images: AnyArray, block: int) -> np.ndarray:
-    """Give `f` of all images on the host, of one block after the other. -> [n, ...]."""
+def over_blocks(f: Callable[[Array], Array], images: AnyArray, block: int | None = None) -> np.ndarray:
+    """Give `f` of all images on the host, of one block after the other: 256, or 2**22 values. -> [n, ...]."""
+    block = block or block_size(len(images), max(1, min(256, 2**22 // math.prod(images.shape[1:]))))
     return np.concatenate([np.asarray(f(part))[new] for part, new in cut_blocks(images, block)])

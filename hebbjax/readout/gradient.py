@@ -74,11 +74,6 @@ class GradientResult(NamedTuple):
     interrupted: bool  # the user ended it early; the state is what would be kept until then
 
 
-def cross_entropy(logits: Array, labels: Array) -> Array:
-    """Compute the mean softmax cross-entropy. [B, K], [B] -> scalar."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1), static_argnames=('mesh', 'count'), donate_argnums=2)
 def gradient_epoch(
     model, schedule, carry: Carry, inputs, labels, key, scale, part, mesh=None, count=None
@@ -108,7 +103,7 @@ def _own_epoch(model, schedule, count, hosts, carry, inputs, labels, key, scale,
 
         def loss_of(params):
             logits, moved = model.apply(params, stats, x, jax.random.fold_in(noise_key, number))
-            return cross_entropy(logits, truth), (logits, moved)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, truth).mean(), (logits, moved)
 
         (loss, (logits, stats)), gradient = jax.value_and_grad(loss_of, has_aux=True)(devices.own(params))
         hit = jnp.mean(jnp.argmax(logits, 1) == truth, dtype=jnp.float32)
@@ -212,7 +207,7 @@ def fit_gradient(
     ready, interrupted = time.perf_counter(), False
     before = curve[-1].seconds if curve else 0.0
     try:
-        while len(curve) < schedule.epochs and len(curve) - 1 - best_epoch(curve) <= schedule.stop_after:
+        while len(curve) < schedule.epochs and len(curve) - 1 - chosen_epoch(schedule, curve) <= schedule.stop_after:
             number, scale = len(curve), schedule.scale([line.validation for line in curve])
             loss, right, total = 0.0, 0.0, steps * len(shards)
             for turn, data in enumerate(itertools.islice(stream, len(shards)), number * len(shards)):

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from hebbjax.base import AnyArray, Array
 from hebbjax.readout import dual, linear, ridge, softmax
-from hebbjax.readout.blocks import cut_blocks, over_blocks
+from hebbjax.readout.blocks import block_size, cut_blocks, over_blocks
 from hebbjax.readout.linear import Penalty
 from hebbjax.readout.probe import Probe, ProbeFit, check_input, probe_features
 from hebbjax.support import devices
@@ -154,8 +154,8 @@ class Sides:
         return sum(found) / len(found) if len(found) > 1 else found[0]
 
     def size(self, images) -> int:
-        """Say of how many of these images features are computed at once."""
-        return -(-min(self.block, len(images) or 1) // self.share) * self.share
+        """Say of how many of these images features are computed at once; of fewer than a block, see `block_size`."""
+        return -(-block_size(len(images), self.block) // self.share) * self.share
 
     def views(self, chosen_by: bool = False) -> Iterator[tuple[Callable, Any, np.ndarray]]:
         """Give what sees images of training (as they are, moved, mirrored) or those that choose, these and labels."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from hebbjax.base import Array, Competing, Key, LearningRule, UpdateStats, zero_stats
 from hebbjax.rules.competition import competing_drives, zero_absent
-from hebbjax.rules.local import Reduction, add_dense, as_competition, count_wins, mean_over_patches
+from hebbjax.rules.local import Reduction, add_dense, as_competition, mean_over_patches
 from hebbjax.rules.products import matmul
 from hebbjax.support import checks
 
@@ -100,7 +100,6 @@ def sums_of_powers(x_powers: int, y_powers: int, compete: Competing) -> Learning
         y = zero_absent(compete(key, v), v)
         xs, ys = powers(x, x_powers, 1), powers(y, y_powers, 1)  # [P, A, D], [P, B, N]
         ys = zero_absent(ys, v[:, None])  # 0^0 is 1, and who takes no part adds nothing
-        xs, ys, count = xs.reshape(len(x), -1), ys.reshape(len(y), -1), lambda _, *of: count_wins(x, *of)
-        return add_dense(stats, xs, v, ys, 0, jnp.abs(y).sum(0), count)
+        return add_dense(stats, xs.reshape(len(x), -1), v, ys.reshape(len(y), -1), 0, jnp.abs(y).sum(0), shown=x)
 
     return LearningRule(lambda w: (), lambda w: w, accumulate, lambda stats, w, state: (0 * w, state), init_stats)

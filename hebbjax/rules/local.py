@@ -43,11 +43,11 @@ def count_wins(x: Array, first: Array, neurons: int) -> Array:
 
 
 def add_dense(
-    stats: UpdateStats, x: Array, v: Array, pull: Array, leak: Scalar, weight: Array, count: Callable = count_wins
+    stats: UpdateStats, x: Array, v: Array, pull: Array, leak: Scalar, weight: Array, shown: Array | None = None
 ) -> UpdateStats:
     """Add what patches x [P, D] ask for: `pull` [P, N] by one product, summed `leak` and `weight`; `v`: who won."""
     first = drop_absent(*top_k(v, 1), v.shape[1])[:, 0]  # [P]; N where nobody takes part
-    win_counts = stats.win_counts + count(x, first, v.shape[1])
+    win_counts = stats.win_counts + count_wins(x if shown is None else shown, first, v.shape[1])  # x may be powers
     pull = stats.pull + matmul(pull.T, x)  # [N, D]
     return UpdateStats(pull, stats.leak + leak, stats.weight + weight, win_counts, stats.patches + len(x))
 
@@ -59,14 +59,14 @@ def finalizer(reduce: Reduction = sum_over_patches) -> Callable:
 
 def local(
     compete: Competition | None, credit: Callable[[Array, Array], Credit], *, reduce: Reduction = mean_over_patches,
-    count: Callable = count_wins,
+    zeros_win: bool = False,
 ) -> LearningRule:  # fmt: skip
     """Build a rule from a competition and a credit: `dw_i = reduce_p(pull_pi x_p - leak_pi w_i)`.
 
     Args:
         compete: (key, u [P, N], -inf for who takes no part) -> y [P, N]; None: y is what the teacher signals.
         credit: (u, y) -> Credit of [P, N] arrays.
-        reduce, count: as `mean_over_patches` and `count_wins` do it.
+        reduce, zeros_win: how patches are added up; whether one that is all zero is won, or by nobody.
 
     Example:
         >>> from hebbjax.rules import soft_wta
@@ -80,7 +80,7 @@ def local(
         v = competing_drives(u, None if compete is None else teacher, threshold)  # [P, N]
         y = zero_absent(teacher.astype(u.dtype) if compete is None else compete(key, v), v)  # [P, N]
         pull, leak, weight = credit(u, y)  # [P, N] each
-        return add_dense(stats, x, v, pull, leak.sum(0), weight.sum(0), count)
+        return add_dense(stats, x, v, pull, leak.sum(0), weight.sum(0), jnp.ones_like(x) if zeros_win else x)
 
     return LearningRule(lambda w: (), lambda w: w, accumulate, finalizer(reduce))
 
@@ -96,15 +96,15 @@ def as_competition(compete: Competing) -> Competition:
 
 def from_leak(
     compete: Competing, leak: Callable[[Array], Array], *, reduce: Reduction = mean_over_patches,
-    count: Callable = count_wins,
+    zeros_win: bool = False,
 ) -> LearningRule:  # fmt: skip
     """Build `dw_i = y_i x - leak(y_i) w_i`; for so many winners without ever laying the zeros of y out.
 
-    `compete` is a competition, or so many winners; None: everyone, by their drive. `reduce`, `count`: see `local`.
+    `compete` is a competition, or so many winners; None: everyone, by their drive. `reduce`, `zeros_win`: see `local`.
     """
-    counted = isinstance(compete, numbers.Integral)
-    dense = local(as_competition(compete), lambda u, y: Credit(y, leak(y), jnp.abs(y)), reduce=reduce, count=count)
-    if not counted:
+    how = {'reduce': reduce, 'zeros_win': zeros_win}
+    dense = local(as_competition(compete), lambda u, y: Credit(y, leak(y), jnp.abs(y)), **how)
+    if not isinstance(compete, numbers.Integral):
         return dense
     k = int(compete)
 
@@ -113,7 +113,7 @@ def from_leak(
             return dense.accumulate(stats, key, x, u, teacher, threshold)
         order = drop_absent(*top_k(competing_drives(u, teacher, threshold), k), u.shape[1])  # [P, k]
         pull, weight = add_rows(stats.pull, order, (1,) * k, x), add_rows(stats.weight, order, (1,) * k)
-        win_counts = stats.win_counts + count(x, order[:, 0], u.shape[1])
+        win_counts = stats.win_counts + count_wins(jnp.ones_like(x) if zeros_win else x, order[:, 0], u.shape[1])
         # every winner's credit is 1, so it leaks leak(1)
         return UpdateStats(pull, leak(jnp.ones_like(weight)) * weight, weight, win_counts, stats.patches + len(x))
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from hebbjax.base import Array, Competing, Credit, Key, LearningRule, State, UpdateStats
-from hebbjax.rules.local import Reduction, count_wins, from_leak, local, mean_over_credit, mean_over_patches, unit_rows
+from hebbjax.rules.local import Reduction, from_leak, local, mean_over_credit, mean_over_patches, unit_rows
 from hebbjax.support import checks
 
 
@@ -36,13 +36,13 @@ def instar(compete: Competing = 1, *, metric: str = 'dot', reduce: Reduction = m
                [0., 1.]], dtype=float32)
     """
     checks.check_choice('metric', metric, ('dot', 'cosine', 'euclidean'))
-    count = count_wins if metric != 'euclidean' else lambda x, *of: count_wins(jnp.ones_like(x), *of)
+    how = {'reduce': reduce, 'zeros_win': metric == 'euclidean'}
     if isinstance(compete, numbers.Integral) or (metric == 'dot' and compete is not None):
-        rule = from_leak(compete, lambda y: y, reduce=reduce, count=count)
+        rule = from_leak(compete, lambda y: y, **how)
     else:
         size = jnp.abs if reduce is mean_over_credit else jnp.ones_like
         credit = lambda u, y: Credit(size(y) * y, size(y) * jnp.abs(y), jnp.abs(y))  # noqa: E731
-        rule = local(compete, credit, reduce=reduce, count=count)
+        rule = local(compete, credit, **how)
     if metric == 'euclidean':
         return rule._replace(competition_bias=lambda key, w, state: jnp.sum(w * w, 1) / 2)
     if metric == 'dot':

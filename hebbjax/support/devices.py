@@ -208,7 +208,7 @@ def fill_rows(tree: Any, mesh: Mesh | None, evenly: bool = False) -> Any:
     return lay(jax.tree.map(fill, tree), mesh, ROWS)
 
 
-def is_divided(array: Any, mesh: Mesh) -> bool:
+def lies_divided(array: Any, mesh: Mesh) -> bool:
     """Say whether an array's rows lie divided over a mesh, or are traced, which says nothing about where they lie."""
     return isinstance(array, jax.core.Tracer) or getattr(array, 'sharding', None) == NamedSharding(mesh, ROWS)
 

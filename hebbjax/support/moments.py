@@ -89,6 +89,13 @@ def eigh(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return jax.device_get(jax.jit(jnp.linalg.eigh)(a))
 
 
+def solve_well(a: np.ndarray, y: np.ndarray, least: float) -> np.ndarray | None:
+    """Solve `a x = y` for a positive a [n, n] of float64, by Cholesky; None: 1 by its condition is below `least`."""
+    factor, failed = scipy.linalg.lapack.dpotrf(a, lower=True)
+    well, _ = (0, 0) if failed else scipy.linalg.lapack.dpocon(factor, np.linalg.norm(a, 1), uplo='L')
+    return scipy.linalg.cho_solve((factor, True), y, check_finite=False) if well > least else None
+
+
 def solve_refined(a: Any, shift: Any, y: np.ndarray, unit: Any = None) -> np.ndarray | None:
     """Solve `(a + diag(shift)) x = y` for a [n, n] of numpy or jax that is positive, by Cholesky; x is refined.
 

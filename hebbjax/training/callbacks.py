@@ -30,7 +30,7 @@ def evaluate(
     Never judge by the test set: its turn comes once, at the end.
     """
     from hebbjax.readout import ridge_probe  # late: steps need no readout
-    from hebbjax.training.comparison import judge
+    from hebbjax.training.comparison import JUDGE_SALT, judge
 
     check_count('epochs', epochs)
     whole = [] if isinstance(train, Shards) else [('train', train)]  # parts are read when their turn comes
@@ -48,7 +48,7 @@ def evaluate(
         started, accuracies, seeds = time.perf_counter(), [], count_seeds(context.state)
         for number in range(seeds or 1):
             state = context.state if seeds is None else take_seed(context.state, number)
-            key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 0xE7A1)
+            key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), JUDGE_SALT)
             probe = fit_probe(context.net, state.layers, key, train, validation)
             judged = judge(probe, parts_of(train)[0], validation)
             accuracies.append((judged.train_accuracy, judged.validation_accuracy))

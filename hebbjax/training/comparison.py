@@ -39,6 +39,7 @@ from hebbjax.training.loop import fit
 from hebbjax.training.presets import Recipe, Twin
 from hebbjax.training.stages import Stage, learning_layers
 
+JUDGE_SALT = 0xE7A1  # folded into a key for what a classifier draws, beside those of learning
 SEEN = 10_000  # training images that a finished network answers: features of all would take as long as learning
 
 

@@ -24,7 +24,7 @@ from hebbjax.base import AnyArray, Array, Key
 from hebbjax.layers.chain import lay_behind
 from hebbjax.layers.layer import Layer, from_patches
 from hebbjax.layers.network import Network, TrainState, activations_of
-from hebbjax.layers.patches import PatchTransform, centred_l2
+from hebbjax.layers.patches import PatchTransform, centred, raw
 from hebbjax.readout.blocks import over_blocks
 from hebbjax.rules.local import unit_rows
 from hebbjax.support import checks
@@ -32,16 +32,17 @@ from hebbjax.training.stages import Stage
 
 CONTROLS = 'learned', 'patches', 'centred_patches', 'gaussian', 'initialised', 'backprop'
 TRIES = 8  # patches that are cut for each neuron: the first that is not flat is its filter
-BLOCK = 100  # images that lower layers answer at once
+PLAIN = 1e-4  # of the longest patch: what is shorter is rounding around one value, or nothing
 
 
-def patch_rows(layer: Layer, key: Key, images: AnyArray, prepare: PatchTransform = unit_rows) -> Array:
+def patch_rows(layer: Layer, key: Key, images: AnyArray, prepare: PatchTransform = raw) -> Array:
     """Cut filters out of what a layer sees, prepared as in learning, of unit length; flat patches are passed over."""
     offered = len(images) * math.prod(lay_behind(layer.pre, layer.window, images.shape[1:]).out)
     came = f'{layer.features} filters are a patch each, and {len(images)} images have {offered}'
     checks.require(layer.features <= offered, f'{came}; give more images, or fewer neurons.')
     tries = [prepare(from_patches(layer, of_try, images)) for of_try in jax.random.split(key, TRIES)]
-    rows = jnp.stack(tries)  # [TRIES, N, D]
+    rows, lengths = jnp.stack(tries), jnp.linalg.norm(jnp.stack(tries), axis=2, keepdims=True)  # [TRIES, N, D]
+    rows = unit_rows(jnp.where(lengths > PLAIN * jnp.max(lengths), rows, 0))
     first = jnp.argmax(jnp.any(rows != 0, axis=2), axis=0)  # [N]
     return jnp.take_along_axis(rows, first[None, :, None], axis=0)[0]
 
@@ -51,7 +52,7 @@ def gaussian_rows(layer: Layer, key: Key, images: AnyArray) -> Array:
     return unit_rows(jax.random.normal(key, jax.eval_shape(lambda: from_patches(layer, key, images)).shape))
 
 
-CENTRED = functools.partial(patch_rows, prepare=centred_l2)
+CENTRED = functools.partial(patch_rows, prepare=centred)
 STARTS = {'patches': patch_rows, 'centred_patches': CENTRED, 'gaussian': gaussian_rows, 'initialised': None}
 
 
@@ -60,7 +61,7 @@ def begin_layer(net: Network, state: TrainState, number: int, key: Key, images: 
     layer, own, key = net[number], state.layers[number], jax.random.fold_in(key, 2 + number)
     if number:  # not of all images: as many as there are neurons offer each a patch of an image of its own
         some = jax.random.permutation(jax.random.fold_in(key, 1), len(images))[: layer.features]
-        maps = over_blocks(lambda rows: activations_of(net, state.layers, rows, number), images[some], BLOCK)
+        maps = over_blocks(lambda rows: activations_of(net, state.layers, rows, number), images[some])
         images = checks.check_images(jax.device_put(maps), any_range=True)  # answers have any range
     w = start(layer, key, images)
     exists = own.w != 0

@@ -52,13 +52,12 @@ class CallbackContext:
     state: TrainState  # a process's own, with a leading axis of seeds, if any; the next epoch writes over it
     info: tuple[StepInfo | None, ...] | None = None  # the epoch's of each layer, on the host
 
-    # every epoch's scalars; this one's, `layer1.max_update`, `layer2.dead`, ..., to which callbacks may add theirs
     @property
-    def history(self) -> tuple[dict[str, float], ...]:
+    def history(self) -> tuple[dict[str, float], ...]:  # every epoch's scalars
         return self.position.history
 
     @property
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:  # this one's, `layer1.max_update`, ..., to which callbacks may add theirs
         return self.history[-1] if self.history else {}
 
     @property

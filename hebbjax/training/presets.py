@@ -27,8 +27,6 @@ from hebbjax.layers.pooling import avg_pool, max_pool
 from hebbjax.readout.schedules import Schedule
 from hebbjax.support import checks
 
-RECIPES = ('krotov', 'miconi', 'softhebb')
-
 
 class Twin(NamedTuple):
     """How the end-to-end backprop twin of a layer learns: all that is chosen for it, on validation images."""
@@ -110,15 +108,13 @@ def recipe(name: str, images: Array, **settings: Any) -> Recipe:
     """
     checks.check_choice('name', name, RECIPES)
     count, image_shape = len(checks.check_images(images)), tuple(images.shape[1:])
-    augment, build = None, softhebb_network
     if name == 'krotov':
-        kind, build = 'cnn' if settings.get('window', min(image_shape[:2]) // 5) else 'dense', krotov_layer
+        kind = 'cnn' if settings.get('window', min(image_shape[:2]) // 5) else 'dense'
         chosen = settings_by_size(kind, image_shape, count, settings.get('window'))
-    elif name == 'miconi':
-        chosen, augment, build = {'epochs': 20, 'batch': min(100, count)}, data.random_flip, miconi_network
     else:
-        chosen = {'epochs': 1, 'batch': min(10, count)}
-    own = {'epochs', 'batch', *(['start'] if name == 'krotov' else []), *inspect.signature(build).parameters}
+        epochs, batch = {'miconi': (20, 100), 'softhebb': (1, 10)}[name]
+        chosen = {'epochs': epochs, 'batch': min(batch, count)}
+    own = {'epochs', 'batch', *(['start'] if name == 'krotov' else []), *inspect.signature(RECIPES[name]).parameters}
     unknown = settings.keys() - (own - {'steps', 'images'})
     checks.require(not unknown, f'{name} has no setting {", ".join(sorted(unknown))}; leave it out.')
     full = {'start': 'drawn'} | chosen | settings
@@ -127,15 +123,17 @@ def recipe(name: str, images: Array, **settings: Any) -> Recipe:
     checks.check_choice('start', full['start'], FIRST_WEIGHTS)
     checks.check_count('epochs', full['epochs'])
     checks.check_count('batch', full['batch'], 1, count)
-    steps = count // full['batch'] * (1 if name == 'krotov' else full['epochs'])  # of an epoch, or of all
-    net = build(**settings_of(build, full | {'steps': steps, 'images': images}))
-    net = net if isinstance(net, tuple) else (net,)
-    return Recipe(net, full['epochs'], full['batch'], augment, FIRST_WEIGHTS[full['start']])
+    return build_recipe(name, full, count, images)
 
 
-def settings_of(build: Callable, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Take the settings of what builds a network out of many."""
-    return {name: given[name] for name in inspect.signature(build).parameters if name in given}
+def build_recipe(name: str, settings: Mapping[str, Any], count: int, images: Array | None = None) -> Recipe:
+    """Build a network by name for so many images, out of all its settings; Miconi's whitens what `images` tell."""
+    build, epochs, batch = RECIPES[name], settings['epochs'], settings['batch']
+    steps = count // batch * (1 if name == 'krotov' else epochs)  # of an epoch, or of all
+    known = {**settings, 'steps': steps, 'images': images}
+    net = build(**{key: known[key] for key in inspect.signature(build).parameters if key in known})
+    augment, start = data.random_flip if name == 'miconi' else None, FIRST_WEIGHTS[settings.get('start', 'drawn')]
+    return Recipe(net if isinstance(net, tuple) else (net,), epochs, batch, augment, start)
 
 
 def settings_by_size(network: str, image_shape: Shape, count: int, window: int | None = None) -> dict[str, Any]:
@@ -172,7 +170,7 @@ def krotov_layer(
     p: float = 2.0, patch_transform: str = 'centred_l2', maximum: str = 'layer', spread: float = 1.0,
     rate: float = 0.04, patches_per_image: int = 1, output: str = 'weights', precision: str = 'highest',
 ) -> Layer:  # fmt: skip
-    """Build a Krotov-Hopfield layer whose rate falls to zero over `epochs` of `steps` each.
+    """Build a Krotov-Hopfield layer whose rate falls over `epochs` of `steps` each, to an `epochs`-th in the last.
 
     Args:
         window: side of the filters in pixels; 0: the whole image, a dense layer.
@@ -250,3 +248,6 @@ def softhebb_network(
         window = Window(size, 1, size // 2, 'reflect')
         net.append(Layer(neurons, rules.softhebb(temperature), optax.chain(*move), window, **how))
     return tuple(net)
+
+
+RECIPES = {'krotov': krotov_layer, 'miconi': miconi_network, 'softhebb': softhebb_network}

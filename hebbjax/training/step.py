@@ -98,7 +98,7 @@ class Program:
     def place(self, state: TrainState, images: AnyArray, labels: AnyArray | None = None) -> tuple[Any, TrainState, Any]:
         """Lay a state and data on the devices. -> the program for as many images, state, data."""
         program, data = self, (images,) if labels is None else (images, labels)
-        if self.mesh is not None and not devices.is_divided(images, self.mesh):
+        if self.mesh is not None and not devices.lies_divided(images, self.mesh):
             count = len(images) * (1 if checks.is_traced(images) else devices.host_count(self.mesh))
             devices.check_divides('a batch', count if self.batch is None else self.batch, self.mesh)
             program = dataclasses.replace(self, count=count)

@@ -130,6 +130,7 @@ def test_ctrl_c_keeps_networks_that_were_finished(small_data, tmp_path, relaxed,
         ('--shift 8', '--shift or --backprop-shift moves images of 8 x 8 out of sight'),
         ('--backprop-shift 8', '--shift or --backprop-shift moves images of 8 x 8 out of sight'),
         ('--figure f.txt', 'f.txt cannot be drawn: its ending is no picture; use .png'),
+        ('--figure png', 'png cannot be drawn: its ending is no picture; use .png'),
         ('--json no/where.json', 'is no folder; make it first'),
     ],
 )

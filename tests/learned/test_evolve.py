@@ -73,6 +73,13 @@ def test_losses_that_are_not_finite_count_as_the_worst_and_are_told():
         evolve_16(lambda theta, key: jnp.nan * theta['b'], START)
 
 
+@pytest.mark.parametrize('kind', ['bfloat16', 'float32'])
+def test_coefficients_keep_their_type(kind, x64):
+    evolved = evolve_16(lambda theta, key: jnp.sum((theta - 3) ** 2), jnp.ones(2, kind))
+    assert evolved.theta.dtype == kind
+    np.testing.assert_allclose(evolved.theta.astype('f4'), 3, atol=0.1)
+
+
 def test_ctrl_c_gives_what_was_reached():
     def interrupt(number, losses, theta):
         if number == 3:
@@ -151,8 +158,8 @@ class NoMean:
         ({'generations': 0}, 'generations=0 is out of range'),
         ({'strategy': NoMean()}, 'no get_mean.'),
         ({'strategy': gaussian(32, START)}, 'a strategy of 32 members evolves no 16; use population=32.'),
-        ({'theta': {'a': jnp.zeros(2, jnp.int32)}}, 'a rule evolves by a pytree of floats'),
-        ({'theta': ()}, 'a rule evolves by a pytree of floats, at least one'),
+        ({'theta': {'a': jnp.zeros(2), 'n': jnp.ones(2, jnp.int32)}}, 'a rule is learned by a pytree of floats'),
+        ({'theta': ()}, 'a rule is learned by a pytree of floats, at least one'),
         ({'objective': lambda theta, key: theta['a']}, 'an objective gives one float, a loss, not'),
         ({'objective': lambda theta, key: jnp.argmax(theta['a'])}, 'an objective gives one float'),
         ({'objective': lambda theta, key: (theta['b'], theta['b'])}, 'an objective gives one float'),

@@ -93,6 +93,13 @@ def test_where_nothing_is_finite_nothing_is_given(relaxed):
         fit_rule(lambda theta, key: jnp.sum(theta) / 0.0, ZEROS, KEY, steps=5)
 
 
+@pytest.mark.parametrize('name, clip', [('line search', 1e6), ('polyak', 1.0), ('plateau', 1.0)])
+def test_optimizers_that_ask_for_the_loss_are_told_it(name, clip, relaxed):
+    plateau = optax.chain(optax.adam(0.1), optax.contrib.reduce_on_plateau(patience=20))
+    tx = {'line search': optax.lbfgs(), 'polyak': optax.polyak_sgd(), 'plateau': plateau}[name]
+    np.testing.assert_allclose(fit_rule(distance, ZEROS, KEY, steps=150, tx=tx, clip=clip).theta, TARGET, atol=0.05)
+
+
 def test_ctrl_c_gives_what_was_reached(relaxed):
     def interrupt(done, loss, theta):
         if done == 20:
@@ -114,8 +121,8 @@ def test_ctrl_c_gives_what_was_reached(relaxed):
         (lambda theta, key: theta, ZEROS, r'one float, a loss, not ShapeDtypeStruct\(shape=\(3,\)'),
         (lambda theta, key: (distance(theta, key), 1), ZEROS, 'an objective gives one float, a loss, not '),
         (lambda theta, key: jnp.mean(theta > 0), ZEROS, r'is flat: all of 5 gradients were zero; .* by evolution'),
-        (distance, jnp.zeros(3, int), 'theta is a pytree of floats'),
-        (distance, (), 'theta is a pytree of floats'),
+        (distance, jnp.zeros(3, int), 'a rule is learned by a pytree of floats'),
+        (distance, (), 'a rule is learned by a pytree of floats, at least one'),
     ],
 )
 def test_what_has_no_gradient_is_refused_and_told_so(objective, theta, says, relaxed):

@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from hebbjax import layers, rules, transforms
@@ -13,7 +14,7 @@ from hebbjax.layers import activations, patches
 from hebbjax.layers.layer import drives, forward, init_layer
 from hebbjax.layers.normalization import BatchNorm, standardise
 from hebbjax.layers.pooling import avg_pool, max_pool
-from hebbjax.readout import cross_entropy, forward_train, gradient_layer, linear_head
+from hebbjax.readout import forward_train, gradient_layer, linear_head
 from hebbjax.readout.blocks import map_blocks
 from hebbjax.readout.feature_cache import cache_drives, forward_pooled, pooled_drives, pooled_parts
 
@@ -77,7 +78,8 @@ def learn(head, form, state, w, images):
     def loss(w, params):
         logits, after = answer(w, params, key)
         logits = logits.reshape(len(images), -1)
-        return cross_entropy(logits, jnp.arange(7) % 3), (logits, [part.stats for part in after.pre])
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(7) % 3)
+        return losses.mean(), (logits, [part.stats for part in after.pre])
 
     params = state.w, state.pre[0].params if isinstance(head.pre[0], BatchNorm) else None
     slopes, told = jax.grad(loss, (0, 1), has_aux=True)(w, params)

@@ -226,6 +226,14 @@ def test_what_an_object_holds_counts_as_it_is_when_a_layer_is_built():
     np.testing.assert_allclose(answers[1], 5 * answers[0], rtol=1e-6)
 
 
+def test_a_mesh_is_the_same_after_it_was_asked_something():
+    """It keeps answers beside its devices, and a training on it is not compiled anew for that."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ('never',))
+    before = specs.value_of(mesh)
+    assert mesh.size == len(mesh.local_devices) == 1 and specs.value_of(mesh) == before
+    assert specs.value_of(jax.sharding.Mesh(np.array(jax.devices()[:1]), ('other',))) != before
+
+
 def test_a_web_of_objects_is_walked_through_once():
     """Forty objects, each of which refers to the next twice, have 2^40 paths."""
     nodes = [Experiment() for _ in range(40)]

@@ -97,6 +97,20 @@ def test_flat_patches_are_passed_over(data):
     np.testing.assert_allclose(jnp.linalg.norm(w, axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize('prepare', [layers.centred, layers.contrast])
+@pytest.mark.parametrize('kind', ['patches', 'centred_patches'])
+def test_what_rounding_leaves_of_a_plain_wall_is_no_patch(prepare, kind, data):
+    """Less its mean, a patch of one value is not 0, but a millionth of it; walls are grey, half of all that is seen."""
+    images = jnp.full((40, 9, 9, 2), 0.7).at[:30, :6, :6].set(data[0][0][:30])
+    layer = dataclasses.replace(NET[0], pre=(), window=Window(3), patch_transform=prepare, features=40)
+    cut = layers.from_patches(layer, jax.random.key(0), images)
+    w = controls.STARTS[kind](layer, jax.random.key(0), images)
+    length = jnp.linalg.norm(cut, axis=1)
+    assert np.mean(length < 1e-5) > 0.3 and np.any((length > 0) & (length < 1e-5))
+    np.testing.assert_allclose(jnp.linalg.norm(w, axis=1), 1, rtol=1e-5)
+    assert np.abs(w.sum(1)).max() < 1e-4  # what rounding leaves is one number, 4.2 in sum where it is of length 1
+
+
 def test_patches_are_cut_out_of_what_leaves_pre(data):
     pad = lambda x: jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))  # noqa: E731
     layer = dataclasses.replace(NET[0], window=Window(8), pre=pad)  # larger than the images of 6 x 6
