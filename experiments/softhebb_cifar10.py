@@ -53,8 +53,7 @@ def build_entries(config: Config, train) -> dict[str, Entry]:
     head = readout.linear_head(classes, norm=False, power=None, dropout=config.dropout, maps=False)
 
     def schedule(epochs: int) -> readout.Milestones:
-        cuts = tuple(int(cut * epochs) for cut in CUTS)
-        how = {'milestones': cuts, 'optimizer': 'adam', 'choose': 'last', 'l2': 0.0}
+        how = {'milestones': tuple(int(cut * epochs) for cut in CUTS), 'optimizer': 'adam', 'choose': 'last', 'l2': 0.0}
         return readout.Milestones(epochs, config.head_batch, config.head_rate, **how)
 
     watch = lambda number, line: common.tell_epoch(config.dataset, number, line)  # noqa: E731

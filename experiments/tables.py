@@ -46,20 +46,23 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
         of_seeds('softhebb_centred', 'centred_patches'),
         of_seeds('softhebb', 'learned'), ''),
     'MNIST, three layers (SoftHebb)': (
-        of_seeds('softhebb_mnist_initialised', 'initialised'),
-        of_seeds('softhebb_mnist_centred', 'centred_patches'),
+        of_seeds('softhebb_mnist_initialised', 'initialised'), of_seeds('softhebb_mnist_centred', 'centred_patches'),
         of_seeds('softhebb_mnist', 'learned'), ''),
     'Fashion-MNIST, three layers (SoftHebb)': (
         of_seeds('softhebb_fashion_mnist_initialised', 'initialised'),
         of_seeds('softhebb_fashion_mnist_centred', 'centred_patches'),
         of_seeds('softhebb_fashion_mnist', 'learned'), ''),
-    'CIFAR-10, a dictionary of 512': ('dictionary_gaussian gaussian', 'dictionary patches', 'dictionary learned', ''),
+    'CIFAR-10, a dictionary of 512': (
+        'dictionary_gaussian dictionary_gaussian_1 dictionary_gaussian_2 gaussian',
+        'dictionary dictionary_patches_1 dictionary_patches_2 patches',
+        'dictionary dictionary_learned_1 dictionary_learned_2 learned', ''),
     'CIFAR-10, two layers (kernel network)': ('kernel_64 gaussian', 'kernel_64 patches', 'kernel_64 learned', ''),
     'CIFAR-10, the same, both layers read out': (
         'kernel_64_both_gaussian gaussian', 'kernel_64_both_patches patches', 'kernel_64_both learned', ''),
     'CIFAR-10, four times as wide, both layers read out': (
         'kernel_256_both_gaussian gaussian', 'kernel_256_both_patches patches', 'kernel_256_both learned', ''),
-    'CIFAR-10, four times as wide, layer 2 read out': ('', '', 'kernel_256 learned', ''),
+    'CIFAR-10, four times as wide, layer 2 read out': (
+        'kernel_256_gaussian gaussian', 'kernel_256_patches patches', 'kernel_256 learned', ''),
     'CIFAR-10, this beside two SoftHebb networks': (
         '', 'kernel_256_beside_two_patches patches', 'kernel_256_beside_two learned', ''),
 }  # fmt: skip
@@ -119,7 +122,7 @@ def join_seeds(reports: list[dict]) -> list[dict]:
     rows, own = {}, {}
     for report in reports:
         first = report['config'].get('first_seed', 0)
-        settings = {key: value for key, value in report['config'].items() if key not in ('first_seed', 'seeds', 'rows')}
+        settings = {k: v for k, v in report['config'].items() if k not in ('first_seed', 'seeds', 'rows', 'labels')}
         for row in report['rows']:
             name, new = row['row'], len(row.get('test_accuracy', ()))
             seeds = set(range(first, first + new))
