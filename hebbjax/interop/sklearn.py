@@ -74,8 +74,8 @@ class HebbianFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Settin
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None) -> Self:
         """Learn for one epoch, going on from where the layers stand; the first call chooses what `fit` would choose.
 
-        A recipe's rate falls in as many calls as it has epochs, or in `fit`, and stays there. `classes`, where y is
-        needed, names all that there will be, in the first call; None: those in its y.
+        The rate of 'krotov' falls in as many calls as it has epochs, or in `fit`, and stays there. `classes`, where y
+        is needed, names all that there will be, in the first call; None: those in its y.
         """
         is_first = not hasattr(self, 'state_')
         images, y = self._take(X, y, learning=True, reset=is_first)

@@ -101,7 +101,7 @@ def search_losses(
     """
     checks.check_count('terms', terms)
     checks.check_count('population', population, 4)
-    fits, came = len(shape) == 3 and all(map(checks.is_count, shape, (1, 2, 1))), checks.show(shape)
+    fits, came = np.shape(shape) == (3,) and all(map(checks.is_count, shape, (1, 2, 1))), checks.show(shape)
     checks.require(fits, f'expressions of powers {came} have no y to learn by; give some of each, such as (3, 3, 3).')
     strategy = genetic(population, terms, shape, population // 8 + 1)
     start = Expression(jnp.zeros(terms), jnp.ones((terms, 3), jnp.int32))

@@ -21,10 +21,9 @@ def check_objective(objective: Callable[[Any, Key], Array], theta: Any, key: Key
 
 def check_floats(theta: Any) -> None:
     """Refuse what is no pytree of floats, one number at least: a rule is learned by nothing else."""
-    floats = [jnp.issubdtype(jnp.result_type(a), jnp.floating) for a in jax.tree.leaves(theta) if jnp.size(a)]
-    checks.require(
-        floats and all(floats), f'a rule is learned by a pytree of floats, at least one, not by {checks.show(theta)}.'
-    )
+    leaves = jax.tree.leaves(theta)
+    fits = any(map(jnp.size, leaves)) and all(jnp.issubdtype(jnp.result_type(a), jnp.floating) for a in leaves)
+    checks.require(fits, f'a rule is learned by a pytree of floats, at least one, not by {checks.show(theta)}.')
 
 
 def trajectory_error(w: Array, target: Array, start: Array) -> Array:

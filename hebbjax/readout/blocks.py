@@ -13,8 +13,9 @@ from hebbjax.base import AnyArray, Array
 
 
 def block_size(count: int, most: int) -> int:
-    """Say how many of so many images are answered at once: `most`; of fewer a power of two, so that programs serve."""
-    return min(most, 1 << (count - 1).bit_length())
+    """Say how many of so many images are answered at once: `most`; of fewer a round number, so that programs serve."""
+    bits = (count - 1).bit_length()  # up to 64 a power of two, up to 1024 a multiple of 64, then an eighth more at most
+    return min(most, -(-max(count, 1) // (step := 1 << max(min(bits, 6), bits - 4))) * step)
 
 
 def map_blocks(f: Callable, inputs: Any, block: int = 100) -> Any:

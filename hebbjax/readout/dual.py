@@ -4,7 +4,7 @@
 
 is what `ridge.solve_ridge` gives, of a Gram matrix [n, n] instead of one [F, F]. Its size does not grow with F, so
 features come in blocks of columns that are never all stored. Products are of float32, on a GPU if there is one, and
-the solution for them of float64; where features are the fewer, w is known to 1e-7 of the largest by the penalty.
+the solution for them of float64; where features are the fewer, w errs by 1e-7 times `largest eigenvalue / penalty`.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -67,7 +67,7 @@ def solve_ridge(stats: RidgeStats, penalty: float = 1.0) -> LinearClassifier:
     right = stats.xy / unit[:, None]
     if (w := moments.solve_well(a / unit / unit[:, None], right, 1000 * LOST)) is not None:
         return _with_bias(stats, w / unit[:, None])
-    values, vectors = moments.eigh(a / unit / unit[:, None])  # fifteen times as long, but they tell what would do
+    values, vectors = moments.eigh(a / unit / unit[:, None])  # many times as long, but they tell what would do
     largest = stats.xx.diagonal().max()
     enough = 4 * LOST * max(values[-1], 1) * largest
     way = f'use a penalty of {enough:.1e} or more' if enough else 'use a larger one'

@@ -79,7 +79,7 @@ class Milestones(NamedTuple):
     l2: float = 0.06
     milestones: tuple[int, ...] = tuple(range(10, 20))  # epochs, from 0, before which the rate ...
     factor: float = 0.5  # ... is multiplied by this
-    stop_after: int = 20  # as in `Schedule`; where the last epoch is kept, none ends it
+    stop_after: int = 20  # as in `Schedule`; nothing where the last epoch is kept
     average: int = 1
     optimizer: str = 'sgd'  # or 'adam', which has no use for the momentum
     choose: str = 'best'  # the epoch that is kept: the 'best' on validation images, or the 'last'

@@ -32,17 +32,19 @@ from hebbjax.training.stages import Stage
 
 CONTROLS = 'learned', 'patches', 'centred_patches', 'gaussian', 'initialised', 'backprop'
 TRIES = 8  # patches that are cut for each neuron: the first that is not flat is its filter
-PLAIN = 1e-4  # of the longest patch: what is shorter is rounding around one value, or nothing
 
 
 def patch_rows(layer: Layer, key: Key, images: AnyArray, prepare: PatchTransform = raw) -> Array:
-    """Cut filters out of what a layer sees, prepared as in learning, of unit length; flat patches are passed over."""
+    """Cut filters out of what a layer sees, prepared as in learning, of unit length; 0 where 8 are flat in turn."""
     offered = len(images) * math.prod(lay_behind(layer.pre, layer.window, images.shape[1:]).out)
     came = f'{layer.features} filters are a patch each, and {len(images)} images have {offered}'
     checks.require(layer.features <= offered, f'{came}; give more images, or fewer neurons.')
-    tries = [prepare(from_patches(layer, of_try, images)) for of_try in jax.random.split(key, TRIES)]
-    rows, lengths = jnp.stack(tries), jnp.linalg.norm(jnp.stack(tries), axis=2, keepdims=True)  # [TRIES, N, D]
-    rows = unit_rows(jnp.where(lengths > PLAIN * jnp.max(lengths), rows, 0))
+    bare = dataclasses.replace(layer, patch_transform=raw)
+    cut = jnp.stack([from_patches(bare, of_try, images) for of_try in jax.random.split(key, TRIES)])  # [TRIES, N, D]
+    rows, of_ones = (prepare(layer.patch_transform(x)) for x in (cut, jnp.ones_like(cut[0, :1])))
+    # where one value in all pixels is nothing, what is left of it is rounding, of any length
+    is_flat = jnp.all(jnp.abs(of_ones) < 1e-3) & jnp.all(cut == cut[..., :1], axis=2, keepdims=True)
+    rows = unit_rows(jnp.where(is_flat, 0, rows))
     first = jnp.argmax(jnp.any(rows != 0, axis=2), axis=0)  # [N]
     return jnp.take_along_axis(rows, first[None, :, None], axis=0)[0]
 
@@ -69,11 +71,6 @@ def begin_layer(net: Network, state: TrainState, number: int, key: Key, images: 
     return state._replace(layers=(*state.layers[:number], own._replace(w=w), *state.layers[number + 1 :]))
 
 
-def adapts(layer: Layer) -> bool:
-    """Say whether anything but weights of a layer follows what it sees: thresholds, lateral connections, averages."""
-    return bool(layer.homeostasis or layer.lateral or any(hasattr(part, 'init') for part in (*layer.pre, *layer.post)))
-
-
 def controlled(entry: Any, kind: str, shown: int | None = None) -> Any:
     """Give the entry of a comparison whose filters are made as a control says, and are not learned.
 
@@ -81,6 +78,8 @@ def controlled(entry: Any, kind: str, shown: int | None = None) -> Any:
     """
     checks.check_choice('control', kind, STARTS)
     checks.require(len(entry.net) > 0, f'pixels have no filters; {kind} is a control of networks with a layer or more.')
+    averages = lambda layer: any(hasattr(part, 'init') for part in (*layer.pre, *layer.post))  # noqa: E731
+    adapts = lambda layer: layer.homeostasis or layer.lateral or averages(layer)  # noqa: E731
     settling = [number for number, layer in enumerate(entry.net) if adapts(layer)]
     # others stay equal to those that learn, and share their programs
     still = lambda layer: dataclasses.replace(layer, tx=optax.set_to_zero(), frozen=False) if adapts(layer) else layer  # noqa: E731

@@ -81,6 +81,6 @@ def test_what_fits_no_theta_is_refused():
     for how in ({'terms': 0}, {'population': 2}, {'population': 16, 'at_once': 3}):
         with pytest.raises(ValueError, match=r'out of range|does not divide'):
             search_losses(lambda theta, key: jnp.sum(theta), jax.random.key(0), **how)
-    for shape in ((3, 1, 3), (0, 2, 1), (3, 3), (3, 3.0, 3)):
+    for shape in ((3, 1, 3), (0, 2, 1), (3, 3), (3, 3.0, 3), 3, None):
         with pytest.raises(ValueError, match=r'have no y to learn by; give some of each, such as \(3, 3, 3\)'):
             search_losses(lambda theta, key: jnp.sum(theta), jax.random.key(0), shape=shape)

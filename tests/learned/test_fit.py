@@ -123,6 +123,7 @@ def test_ctrl_c_gives_what_was_reached(relaxed):
         (lambda theta, key: jnp.mean(theta > 0), ZEROS, r'is flat: all of 5 gradients were zero; .* by evolution'),
         (distance, jnp.zeros(3, int), 'a rule is learned by a pytree of floats'),
         (distance, (), 'a rule is learned by a pytree of floats, at least one'),
+        (distance, {'a': ZEROS, 'n': jnp.zeros(0, int)}, 'a rule is learned by a pytree of floats'),
     ],
 )
 def test_what_has_no_gradient_is_refused_and_told_so(objective, theta, says, relaxed):

@@ -111,6 +111,16 @@ def test_what_rounding_leaves_of_a_plain_wall_is_no_patch(prepare, kind, data):
     assert np.abs(w.sum(1)).max() < 1e-4  # what rounding leaves is one number, 4.2 in sum where it is of length 1
 
 
+def test_neither_an_outlier_nor_a_bad_image_takes_the_others_patches_away(data):
+    images = (1e-5 * data[0][0][:40]).at[3].multiply(1e5)
+    layer = dataclasses.replace(NET[0], pre=(), window=Window(3), patch_transform=layers.raw, features=20)
+    for start in (controls.STARTS['patches'], controls.STARTS['centred_patches']):
+        np.testing.assert_allclose(jnp.linalg.norm(start(layer, jax.random.key(0), images), axis=1), 1, rtol=1e-5)
+    layer = dataclasses.replace(layer, patch_transform=lambda x: jnp.sqrt(x - 0.1))
+    w = controls.patch_rows(layer, jax.random.key(0), data[0][0])
+    assert jnp.isnan(w).any(), 'what is no number is to be found in the weights'
+
+
 def test_patches_are_cut_out_of_what_leaves_pre(data):
     pad = lambda x: jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))  # noqa: E731
     layer = dataclasses.replace(NET[0], window=Window(8), pre=pad)  # larger than the images of 6 x 6
