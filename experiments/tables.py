@@ -66,9 +66,8 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
     'CIFAR-10, this beside two SoftHebb networks': (
         '', 'kernel_256_beside_two_patches patches', 'kernel_256_beside_two learned', ''),
 }  # fmt: skip
-PICTURES = {
-    'margins_labels.png': ('margins_labels.json', *(f'margins_labels_backprop{seed}.json' for seed in ('', '_1', '_2')))
-}
+TWINS = [f'margins_labels_backprop{of}.json' for of in ('', '_1', '_2', '_2b')]
+PICTURES = {'margins_labels.png': ['margins_labels.json', *TWINS]}
 
 
 def fill_tables(text: str, folder: pathlib.Path) -> str:
