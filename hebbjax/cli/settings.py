@@ -165,7 +165,7 @@ class Krotov(OnData):
 
     def recipe(self, count: int, images: Array | None = None) -> presets.Recipe:
         """Build the network for so many images, and say how it learns."""
-        return presets.build_recipe('krotov', vars(self) | {'start': self.tuned().get('start', 'drawn')}, count)
+        return presets.build_recipe('krotov', self.tuned() | vars(self), count)
 
 
 @dataclasses.dataclass(frozen=True)

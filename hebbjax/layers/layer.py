@@ -260,12 +260,12 @@ def forward(layer: Layer, state: LayerState, images: Array, parts: int | None = 
     images, _ = apply_chain(layer.pre, state.pre, to_float32(images))
     w = output_transform(layer)(state.w)
     post = bind_weights(layer.post[:parts], state.w)
-    some = count_by_image(post)  # parts that a microbatch passes; the others see the batch as a whole
+    by_image = count_by_image(post)  # parts that a microbatch passes; the others see the batch as a whole
 
     def add(stats, number, images, teacher):
         x = layer_patches(layer, images)
         u = settled_drive(layer, state, output_drive(layer, x, matmul_drives(layer, x, w)))
-        return stats, apply_chain(post[:some], state.post, u)[0]
+        return stats, apply_chain(post[:by_image], state.post, u)[0]
 
     sent = scan_microbatches(add, (), microbatch_of(layer, images.shape), images)[1]
-    return apply_chain(post[some:], state.post[some:], sent)[0]
+    return apply_chain(post[by_image:], state.post[by_image:], sent)[0]

@@ -64,10 +64,10 @@ def solve_ridge(stats: RidgeStats, penalty: float = 1.0) -> LinearClassifier:
     # every feature in units of its own, so that the large ones do not drown the small ones in their rounding
     unit = np.sqrt(np.diag(a))
     unit[unit == 0] = 1
-    right = stats.xy / unit[:, None]
-    if (w := moments.solve_well(a / unit / unit[:, None], right, 1000 * LOST)) is not None:
+    a, right = a / unit / unit[:, None], stats.xy / unit[:, None]
+    if (w := moments.solve_well(a, right, 1000 * LOST)) is not None:
         return _with_bias(stats, w / unit[:, None])
-    values, vectors = moments.eigh(a / unit / unit[:, None])  # many times as long, but they tell what would do
+    values, vectors = moments.eigh(a)  # many times as long, but they tell what would do
     largest = stats.xx.diagonal().max()
     enough = 4 * LOST * max(values[-1], 1) * largest
     way = f'use a penalty of {enough:.1e} or more' if enough else 'use a larger one'

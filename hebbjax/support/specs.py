@@ -20,7 +20,8 @@ import numpy as np
 
 from hebbjax.support.checks import is_key, is_traced
 
-_PLAIN = (type(None), int, float, complex, str, bytes, np.generic, np.dtype, type, types.ModuleType, types.CodeType)
+_PLAIN = (type(None), int, float, complex, str, bytes, np.generic, np.dtype, type, types.ModuleType, types.CodeType,
+          jax.sharding.Mesh)  # which keeps what it was asked among its attributes  # fmt: skip
 
 
 class _Itself:
@@ -43,7 +44,7 @@ def value_of(thing: Any, within: tuple = (), known: set | None = None) -> Hashab
     and what they refer to outside. Arrays are their contents; what is traced is only itself, and anything unknown is
     itself with its attributes as they are now: a function may close over what is changed in place.
     """
-    if isinstance(thing, (*_PLAIN, jax.sharding.Mesh)):  # a mesh keeps what it was asked among its attributes
+    if isinstance(thing, _PLAIN):
         return type(thing), thing  # 1, 1.0 and True compile differently
     for depth, outer in enumerate(within):
         if thing is outer:

@@ -79,12 +79,11 @@ def controlled(entry: Any, kind: str, shown: int | None = None) -> Any:
     checks.check_choice('control', kind, STARTS)
     checks.require(len(entry.net) > 0, f'pixels have no filters; {kind} is a control of networks with a layer or more.')
     averages = lambda layer: any(hasattr(part, 'init') for part in (*layer.pre, *layer.post))  # noqa: E731
-    adapts = lambda layer: layer.homeostasis or layer.lateral or averages(layer)  # noqa: E731
-    settling = [number for number, layer in enumerate(entry.net) if adapts(layer)]
-    # others stay equal to those that learn, and share their programs
-    still = lambda layer: dataclasses.replace(layer, tx=optax.set_to_zero(), frozen=False) if adapts(layer) else layer  # noqa: E731
+    settling = [n for n, layer in enumerate(entry.net) if layer.homeostasis or layer.lateral or averages(layer)]
+    still = {'tx': optax.set_to_zero(), 'frozen': False}  # others stay equal to those that learn, and share programs
+    net = tuple(dataclasses.replace(layer, **still) if n in settling else layer for n, layer in enumerate(entry.net))
     how = {'stages': tuple(Stage(1, (number,)) for number in settling), 'shown': shown or entry.shown, 'paper': None}
-    return entry._replace(net=tuple(map(still, entry.net)), start=STARTS[kind], **how)
+    return entry._replace(net=net, start=STARTS[kind], **how)
 
 
 def with_controls(
