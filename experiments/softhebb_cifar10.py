@@ -20,6 +20,7 @@ import winners
 from hebbjax import data, readout
 from hebbjax.cli import flags
 from hebbjax.layers import initializers
+from hebbjax.rules.products import PRECISIONS
 from hebbjax.training import controls, plan_stages, presets
 from hebbjax.training.comparison import Entry
 
@@ -36,6 +37,7 @@ class Config(common.Comparison):
     features: tuple[flags.Count, flags.Count, flags.Count] = (96, 384, 1536)  # Neurons of the three layers
     epochs: flags.Count = 1  # Hebbian epochs; more than one makes it worse
     batch: flags.Count = 10  # Images per Hebbian step
+    precision: flags.choice(*PRECISIONS) = 'highest'  # Of products: highest, float32x3, tensorfloat32 or bfloat16
     order: flags.choice('simultaneous', 'greedy') = 'simultaneous'  # Layers learn together, or one after the other
     settling: flags.Count = 5000  # Images on which running averages of networks that do not learn settle
     head_epochs: flags.Count = 50  # Epochs of the head
@@ -49,7 +51,7 @@ class Config(common.Comparison):
 def build_entries(config: Config, train) -> dict[str, Entry]:
     """Build the network that learns, and its controls."""
     common.check_batch(config.batch, len(train[1]))
-    net, classes = presets.softhebb_network(config.features), int(train[1].max()) + 1
+    net, classes = presets.softhebb_network(config.features, precision=config.precision), int(train[1].max()) + 1
     head = readout.linear_head(classes, norm=False, power=None, dropout=config.dropout, maps=False)
 
     def schedule(epochs: int) -> readout.Milestones:
@@ -57,12 +59,11 @@ def build_entries(config: Config, train) -> dict[str, Entry]:
         return readout.Milestones(epochs, config.head_batch, config.head_rate, **how)
 
     watch = lambda number, line: common.tell_epoch(config.dataset, number, line)  # noqa: E731
-    stages = plan_stages(config.order, net, config.epochs)
     probe = functools.partial(readout.gradient_probe, head, watch=watch, mesh=config.probe_mesh())
-    paper = PAPER.get(config.dataset, {}).get('learned')
+    stages, paper = plan_stages(config.order, net, config.epochs), PAPER.get(config.dataset, {}).get('learned')
     entry = Entry(net, probe(schedule(config.head_epochs)), stages, config.batch, paper=paper)
     # the twin is drawn as deep-learning users draw, and sees mirror images, too
-    plain = presets.softhebb_network(config.features, init=initializers.fan_in)
+    plain = presets.softhebb_network(config.features, init=initializers.fan_in, precision=config.precision)
     augment = data.random_flip if config.dataset == 'cifar10' else None
     twin = Entry(plain, probe(schedule(config.backprop_epochs), 0, augment=augment))
     return controls.with_controls(entry, config.rows, twin, config.settling)

@@ -19,7 +19,7 @@ from hebbjax.layers import LayerState, Network
 from hebbjax.readout.blocks import over_blocks
 from hebbjax.support import files
 from hebbjax.support.checks import check_choice, check_count, require
-from hebbjax.support.moments import WIDE, is_wide
+from hebbjax.support.moments import WIDE
 from hebbjax.training import presets
 from hebbjax.training.comparison import initial_state
 
@@ -129,7 +129,7 @@ def from_run(settings: Features, run: Watched, about: dict, images: Array) -> tu
 def probe(arrays: Mapping[str, np.ndarray], share: float) -> str:
     """Say how well a linear classifier tells held-out images apart by their features, or why that is not known."""
     features, labels = arrays['features'], arrays['labels']
-    if is_wide(features.shape[1]):
+    if features.shape[1] > WIDE:
         return f'not fitted, {features.shape[1]} features are more than the {WIDE} of ridge regression here'
     if np.ptp(labels) == 0:
         return 'not fitted, there is one class'

@@ -29,12 +29,14 @@ def repu(n: float) -> Callable[[Array], Array]:
     if not checks.is_traced(n) and n == 1:
         return relu
 
-    def power(u):
-        # relu first, inside and outside: the power never sees a negative base, whose gradient would be NaN; NaN passes
-        return jnp.where(u <= 0, 0, jnp.where(u <= 0, 1, u) ** n)
-
+    power = lambda u: _positive_power(u, n)  # noqa: E731
     power.rising = True
     return power
+
+
+def _positive_power(u, n):
+    # chosen twice: nothing sees the slope of a negative base, which is NaN, nor that at 0, which may be infinite
+    return jnp.where(u <= 0, 0, jnp.where(u <= 0, 1, u) ** n)
 
 
 def triangle(u: Array) -> Array:
@@ -45,12 +47,7 @@ def triangle(u: Array) -> Array:
 def triangle_to(power: float) -> Callable[[Array], Array]:
     """Build the triangle to a power: `max(u - mean_i(u_i), 0)^power`, power > 0 (Journé et al. 2023)."""
     checks.check_number('power', power, above=0)
-
-    def send(u):
-        v = triangle(u)
-        return jnp.where(v <= 0, 0, jnp.where(v <= 0, 1, v) ** power)  # chosen twice: its slope at 0 may be infinite
-
-    return send
+    return lambda u: _positive_power(triangle(u), power)
 
 
 def send_credit(compete: Callable[[Any, Array], Array]) -> Callable[[Array], Array]:

@@ -4,7 +4,6 @@ Two such layers, found by winner-take-all on the sphere, are the network of Mair
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -63,5 +62,5 @@ class Decorrelate:
         w = l2(lax.stop_gradient(w))
         values, vectors = jnp.linalg.eigh(AngleKernel(self.sigma)(matmul(w, w.T)))
         scale = 1 / (jnp.sqrt(jnp.maximum(values, 0)) + SOFT)
-        mix = lambda a, maps: matmul(maps.reshape(-1, len(a)), a.astype(maps.dtype)).reshape(maps.shape)  # noqa: E731
-        return functools.partial(mix, matmul(vectors * scale[None], vectors.T))
+        mix = matmul(vectors * scale[None], vectors.T)
+        return lambda maps: matmul(maps, mix.astype(maps.dtype))

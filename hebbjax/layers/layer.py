@@ -223,9 +223,8 @@ def layer_patches(layer: Layer, images: Array) -> Array:
 
 def matmul_drives(layer: Layer, x: Array, w: Array) -> Array:
     """Compute drives `u = x . w` in the layer's precision. [..., D], [N, D] -> [..., N]."""
-    rows = x.reshape(-1, x.shape[-1])  # the slope over several leading axes leaves XLA's fast path on a CPU
     with arithmetic(layer.precision):
-        return matmul(rows, w.T).reshape(*x.shape[:-1], len(w))
+        return matmul(x, w.T)
 
 
 def output_transform(layer: Layer) -> Callable[[Array], Array]:

@@ -14,18 +14,16 @@ from jax.sharding import Mesh
 from hebbjax.base import AnyArray, Array
 from hebbjax.readout import dual, linear, ridge, softmax
 from hebbjax.readout.blocks import block_size, cut_blocks, over_blocks
-from hebbjax.readout.linear import Penalty
 from hebbjax.readout.probe import Probe, ProbeFit, check_input, probe_features
-from hebbjax.support import devices
+from hebbjax.support import devices, moments
 from hebbjax.support.checks import check_count, check_flag, check_labels, host_memory, require, show
-from hebbjax.support.moments import add_moments, is_wide
 from hebbjax.support.shards import Shards, parts_of
 
 AT_ONCE = 8  # one by this is the share of the memory that features of all images fill
 
 
 def ridge_probe(
-    penalty: Penalty = 1.0, block: int = 1000, mesh: Mesh | None = None, *,
+    penalty: linear.Penalty = 1.0, block: int = 1000, mesh: Mesh | None = None, *,
     flips: bool = False, crops: int = 0, features: Callable = probe_features,
 ) -> ProbeFit:  # fmt: skip
     """Read out by ridge regression in closed form; validation images are looked at to choose one of several penalties.
@@ -46,7 +44,7 @@ def ridge_probe(
     penalties = linear.check_penalties(penalty, least=0)
 
     def is_dual(width, count):
-        return is_wide(width) and width > count and devices.host_count(mesh) == 1
+        return width > max(moments.WIDE, count) and devices.host_count(mesh) == 1
 
     def check(width, count, held):
         dually = is_dual(width, count + held)
@@ -59,14 +57,14 @@ def ridge_probe(
             return dual.fit_dual(blocks, labels, sides.classes, penalties, held)
         stats = None
         for x, labels, new in sides.blocks():
-            stats = add_moments(stats, x, np.eye(sides.classes)[labels], mesh, new)
+            stats = moments.add_moments(stats, x, np.eye(sides.classes)[labels], mesh, new)
         return ridge.choose_ridge(stats, penalties, sides.held_out())
 
     return _linear_probe(check, choose, len(penalties) > 1, block, mesh, flips, crops, features)
 
 
 def softmax_probe(
-    penalty: Penalty = 10.0, block: int = 1000, mesh: Mesh | None = None, *,
+    penalty: linear.Penalty = 10.0, block: int = 1000, mesh: Mesh | None = None, *,
     flips: bool = False, crops: int = 0, features: Callable = probe_features,
 ) -> ProbeFit:  # fmt: skip
     """Read out by softmax regression, see `softmax`: features of all images are held in float32 while it is fitted.

@@ -58,7 +58,7 @@ def solve_ridge(stats: RidgeStats, penalty: float = 1.0) -> LinearClassifier:
     """
     check_number('penalty', penalty, least=0)
     stats = _check_stats(stats)
-    if moments.is_wide(len(stats.xx)):
+    if len(stats.xx) > moments.WIDE:
         return linear.require_solved(*_solve_each(stats, [float(penalty)]), penalty)
     a = stats.xx + float(penalty) * np.eye(len(stats.xx))
     # every feature in units of its own, so that the large ones do not drown the small ones in their rounding

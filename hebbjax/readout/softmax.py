@@ -24,7 +24,6 @@ from hebbjax.base import AnyArray, Array, Labelled, Scalar
 from hebbjax.readout import linear
 from hebbjax.rules.products import matmul
 from hebbjax.support import checks, devices
-from hebbjax.support.checks import check_count, check_labels, require
 
 BLOCK_COLUMNS = 4096  # features whose products are known to each other
 STEPS, LEFT = 200, 1e-5  # at most so many; until half the squared slope, in units of L, is so small beside the loss
@@ -69,10 +68,10 @@ def stack_rows(
         x = _put(x, features, number)
         every.append(np.full(len(features), -1, np.int32))
         every[-1][new] = labels
-    require(x is not None, 'softmax regression needs at least one image.')
+    checks.require(x is not None, 'softmax regression needs at least one image.')
     labels = devices.lay(jnp.asarray(np.stack(every, 1)), mesh, devices.ROWS)
     x, mean = _centre(x, labels)
-    require(bool(jnp.isfinite(mean).all()), linear.NOT_FINITE)
+    checks.require(bool(jnp.isfinite(mean).all()), linear.NOT_FINITE)
     return Rows(x, labels, mean, width)
 
 
@@ -80,7 +79,7 @@ def solve_softmax(rows: Rows, classes: int, penalties: Sequence[float]) -> list[
     """Fit a classifier for each penalty, beginning with that of the next larger one; None: it is lost in rounding."""
     unit, products = _products(rows.x, plan_columns(rows.width))
     beyond = 'squares of these features are beyond float32; divide them by their largest value.'
-    require(bool(jnp.isfinite(products).all()), beyond)
+    checks.require(bool(jnp.isfinite(products).all()), beyond)
     models: dict = {}
     w, b = jnp.zeros((classes, rows.x.shape[2])), jnp.zeros(classes)
     for penalty in sorted(set(penalties), reverse=True):
@@ -109,10 +108,10 @@ def fit_softmax(
         [0, 1, 0, 1]
     """
     penalties = linear.check_penalties(penalty, above=0)
-    check_count('classes', classes)
+    checks.check_count('classes', classes)
     mesh = check_one_process(mesh)
     x = linear.check_features(features, None)
-    labels = np.asarray(check_labels(labels, classes, len(x)))
+    labels = np.asarray(checks.check_labels(labels, classes, len(x)))
     check_rows(*x.shape, mesh)
     more = -len(x) % devices.local_count(mesh)
     rows = stack_rows([(np.pad(x, ((0, more), (0, 0))), labels, slice(len(x)))], 1, x.shape[1], mesh)
@@ -123,9 +122,10 @@ def choose_softmax(
     rows: Rows, classes: int, penalties: tuple[float, ...], held_out: Iterable[Labelled] | None
 ) -> linear.PenaltyChoice:
     """Fit a classifier for each of the penalties, and choose the one by which most held-out images are read right."""
-    require(len(penalties) == 1 or held_out is not None, 'of several penalties held-out images choose; give some.')
+    is_one = len(penalties) == 1
+    checks.require(is_one or held_out is not None, 'of several penalties held-out images choose; give some.')
     models = solve_softmax(rows, classes, penalties)
-    best, accuracies = (0, ()) if len(penalties) == 1 else linear.choose(models, penalties, held_out)
+    best, accuracies = (0, ()) if is_one else linear.choose(models, penalties, held_out)
     return linear.PenaltyChoice(linear.require_solved(models[best], penalties[best]), penalties[best], accuracies)
 
 
@@ -133,7 +133,7 @@ def check_one_process(mesh: Any) -> Mesh | None:
     """Return a mesh, or None, or refuse one of several processes, whose features no device sees all of."""
     mesh = devices.check_mesh(mesh)
     way = 'use ridge regression, or a mesh of jax.local_devices()'
-    require(devices.host_count(mesh) == 1, f'softmax regression has no form for several processes; {way}.')
+    checks.require(devices.host_count(mesh) == 1, f'softmax regression has no form for several processes; {way}.')
     return mesh
 
 

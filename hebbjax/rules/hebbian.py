@@ -25,7 +25,7 @@ from hebbjax.support import checks
 
 def hebb(compete: Competing = None, *, reduce: Reduction = mean_over_patches) -> LearningRule:
     """Hebb's rule: `dw_i = y_i x`. It only grows; chain `transforms.project_unit_rows()` to bound it."""
-    return from_leak(compete, lambda y: jnp.zeros_like(y), reduce=reduce)
+    return from_leak(compete, jnp.zeros_like, reduce=reduce)
 
 
 def oja(compete: Competing = None, *, reduce: Reduction = mean_over_patches) -> LearningRule:

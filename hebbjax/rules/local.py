@@ -89,9 +89,7 @@ def as_competition(compete: Competing) -> Competition:
     """Give a competition as it is, so many winners as `k_wta`, None as everyone by their drive."""
     known = f'neurons compete by a competition, or by a number of winners, not by {checks.show(compete)}.'
     checks.require(compete is None or callable(compete) or isinstance(compete, numbers.Integral), known)
-    if isinstance(compete, numbers.Integral):
-        return k_wta(compete)
-    return compete if callable(compete) else linear()
+    return linear() if compete is None else compete if callable(compete) else k_wta(compete)
 
 
 def from_leak(

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from hebbjax.base import Array, Scalar
 from hebbjax.support import specs
@@ -48,23 +49,41 @@ def by_backend(cpu: Callable, elsewhere: Callable, *args: Any, **settings: Any) 
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """Multiply matrices: in float32 throughout, on a GPU as well, or in the precision of the layer that is computed."""
-    precision, _ = _arithmetic.value
-    if precision == 'bfloat16':  # operands are rounded, sums are not
+    """Multiply by a matrix: in float32 throughout, on a GPU as well, or in the precision of the layer that is computed.
+
+    [..., D], [D, N] -> [..., N], or [D] -> [...]. The slope over several leading axes leaves XLA's fast path on a CPU.
+    """
+    (precision, _), rows = _arithmetic.value, a.reshape(-1, a.shape[-1])
+    if precision == 'bfloat16':
         kind = jnp.promote_types(jnp.result_type(a, b), jnp.float32)
-        return jnp.matmul(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), preferred_element_type=kind)
-    if precision == 'float32x3' and a.dtype == b.dtype == jnp.float32:
-        return _three_passes(a, b)
-    return jnp.matmul(a, b, precision=lax.Precision.HIGH if precision == 'tensorfloat32' else lax.Precision.HIGHEST)
+        u = _rounded(rows.astype(kind), b.reshape(len(b), -1).astype(kind))
+    elif precision == 'float32x3' and a.dtype == b.dtype == jnp.float32:
+        u = _three_passes(rows, b)
+    else:
+        u = jnp.matmul(rows, b, precision=lax.Precision.HIGH if precision == 'tensorfloat32' else lax.Precision.HIGHEST)
+    return u.reshape(*a.shape[:-1], *b.shape[1:])
+
+
+@specs.compiled_once()
+@jax.custom_gradient
+def _rounded(a, b):
+    """Round operands, not their sum, and slopes, which JAX would multiply in float32.
+
+    On a CPU all lies row by row: one that multiplies bfloat16 takes half the time for it, but XLA turns products of
+    transposed operands into float32, and cannot run those whose sum is transposed.
+    """
+    product = functools.partial(jnp.matmul, preferred_element_type=a.dtype)
+    by_rows = lambda a: with_layout_constraint(a, Layout((0, 1)))  # noqa: E731
+    forms = (lambda a, b: by_rows(product(by_rows(a), by_rows(b)))), product
+    multiply = lambda a, b: by_backend(*forms, a.astype(jnp.bfloat16), b.astype(jnp.bfloat16))  # noqa: E731
+    return multiply(a, b), lambda g: (multiply(g, b.T), multiply(g.T, a).T)
 
 
 @specs.compiled_once()
 def _three_passes(a, b):
-    exact = lambda a, b: jnp.matmul(a, b, precision=lax.Precision.HIGHEST)  # noqa: E731
-    passes = lambda a, b: jnp.matmul(a, b, precision=lax.DotAlgorithmPreset.TF32_TF32_F32_X3)  # noqa: E731
-    if _assumed.value is not None:
-        return exact(a, b)
-    return lax.platform_dependent(a, b, cuda=passes, default=exact)
+    kinds = lax.DotAlgorithmPreset.TF32_TF32_F32_X3, lax.Precision.HIGHEST
+    passes, exact = (functools.partial(jnp.matmul, precision=kind) for kind in kinds)
+    return exact(a, b) if _assumed.value is not None else lax.platform_dependent(a, b, cuda=passes, default=exact)
 
 
 @specs.compiled_once()
@@ -88,8 +107,7 @@ def add_rows(sums: Array, winners: Array, credit: Sequence[Scalar], x: Array | N
 def add_one_by_one(sums: Array, winners: Array, credit: Sequence[Scalar], x: Array | None) -> Array:
     """Do what `add_rows` does, row by row."""
     for i, c in zip(winners.T, credit):  # [P]
-        rows = c if x is None else jnp.reshape(c, (-1, 1)) * x
-        sums = sums.at[i].add(rows, mode='drop')
+        sums = sums.at[i].add(c if x is None else jnp.reshape(c, (-1, 1)) * x, mode='drop')
     return sums
 
 

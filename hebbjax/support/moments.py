@@ -76,11 +76,6 @@ def gather_moments(moments: Moments) -> Moments:
     return moments._replace(count=int(moments.count))
 
 
-def is_wide(inputs: int) -> bool:
-    """Say whether products of so many inputs are of float32 on the host, and their eigenvectors too many."""
-    return inputs > WIDE
-
-
 def eigh(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Give the eigenvalues, ascending, and eigenvectors of a symmetric matrix in float64: by the GPU where it fits."""
     if not is_on_device() or 64 * a.size > device_memory():  # a few copies of 8 bytes a value
@@ -110,7 +105,7 @@ def solve_refined(a: Any, shift: Any, y: np.ndarray, unit: Any = None) -> np.nda
         unit = (xp.ones(len(a)) if unit is None else unit)[:, None]
         # beyond 1e30, which is within float32, nothing is left to let through
         shift, y = xp.minimum(shift / unit[:, 0] ** 2, 1e30), xp.asarray(y, xp.float64) / unit
-        kind, every = xp.float32 if is_wide(len(a)) else a.dtype, xp.arange(len(a))
+        kind, every = xp.float32 if len(a) > WIDE else a.dtype, xp.arange(len(a))
         try:
             if xp is np:
                 shifted = np.empty(a.shape, kind)
@@ -184,7 +179,7 @@ def _add_on_host(moments, x, y) -> Moments:
             part = np.concatenate([part - part.mean(0), share * dy[None]])
             moments.xy[:] += rows.T @ part
             unit = 1
-            if is_wide(rows.shape[1]):
+            if rows.shape[1] > WIDE:
                 largest = max(rows.max(), -rows.min())
                 unit = 1 if 1e-12 < largest < 1e12 else largest or 1  # squares of others may leave float32's range
                 rows = (rows / unit).astype(np.float32)

@@ -175,10 +175,8 @@ def train_entries(
     checks.check_count('seeds', seeds)
     for name, entry in entries.items():
         try:
-            states = ()
-            if entry.net:
-                make_state = functools.partial(initial_state, entry, images=train[0])
-                states = jax.eval_shape(make_state, jax.random.key(0)).layers
+            make_state = functools.partial(initial_state, entry, images=train[0])
+            states = jax.eval_shape(make_state, jax.random.key(0)).layers if entry.net else ()
             for stage in entry.stages:
                 learning_layers(stage, entry.net)
             seen = min(entry.shown or len(train[0]), len(train[0]))

@@ -223,7 +223,7 @@ def miconi_network(
 def softhebb_network(
     features: tuple[int, ...] = (96, 384, 1536), *, rates: tuple[float, ...] = (0.08, 0.005, 0.01),
     temperatures: tuple[float, ...] = (1.0, 1 / 0.65, 1 / 0.25), powers: tuple[float, ...] = (0.7, 1.4, 1.0),
-    init: Callable[[Key, tuple[int, int]], Array] | None = None,
+    init: Callable[[Key, tuple[int, int]], Array] | None = None, precision: str = 'highest',
 ) -> Network:  # fmt: skip
     """Build SoftHebb's three layers (Journé et al. 2023): windows of 5 x 5, 3 x 3 and 3 x 3 over mirrored edges.
 
@@ -234,7 +234,7 @@ def softhebb_network(
         rates: where rows are longer than 1 by 1; they fall as lengths come to 1.
         temperatures: of the soft winner-take-all, in units of the drive.
         powers: of the triangle.
-        init: first weights; None: `scaled_normal(25.0)`, as published.
+        init, precision: first weights (None: `scaled_normal(25.0)`, as published), and that of products, see `Layer`.
     """
     for name, values in (('rates', rates), ('temperatures', temperatures), ('powers', powers)):
         came = f'{len(features)} layers have {len(values)} {name}'
@@ -242,11 +242,10 @@ def softhebb_network(
     net = []
     for number, (neurons, rate, temperature, power) in enumerate(zip(features, rates, temperatures, powers)):
         size, last = 3 if number else 5, number == len(features) - 1
-        move = transforms.scale_by_max_abs(), transforms.scale_by_norm_gap(), transforms.scale_by_rate(rate)
-        how = {'pre': BatchNorm(), 'patch_transform': raw, 'init': init or scaled_normal(25.0)}
+        tx = optax.chain(transforms.scale_by_max_abs(), transforms.scale_by_norm_gap(), transforms.scale_by_rate(rate))
+        how = {'pre': BatchNorm(), 'patch_transform': raw, 'init': init or scaled_normal(25.0), 'precision': precision}
         how |= {'post': (triangle_to(power), avg_pool(2) if last else max_pool(4, 2, 1))}
-        window = Window(size, 1, size // 2, 'reflect')
-        net.append(Layer(neurons, rules.softhebb(temperature), optax.chain(*move), window, **how))
+        net.append(Layer(neurons, rules.softhebb(temperature), tx, Window(size, 1, size // 2, 'reflect'), **how))
     return tuple(net)
 
 
