@@ -36,6 +36,10 @@ def ridge_outputs(features: Array, targets: Array, others: Array, penalty: Scala
     in one program; one is safe, as is `lax.map`.
     """
     check_number('penalty', penalty, above=0)
+    shapes = [np.shape(a) for a in (features, targets, others)]
+    fits = [*map(len, shapes)] == [2, 2, 2] and shapes[0] == (len(targets), shapes[2][1])
+    came = f'features, targets and others of shapes {", ".join(map(str, shapes))} do not fit'
+    require(fits, f'{came}; give [b, F], [b, K] and [n, F].')
     mean, level = features.mean(0, keepdims=True), targets.mean(0, keepdims=True)
     x, y = features - mean, targets - level  # [b, F], [b, K]
     is_dual = x.shape[0] < x.shape[1]
@@ -115,6 +119,7 @@ def _centred(blocks, count, fitted) -> Iterator[tuple[Any, np.ndarray]]:
         shape = np.shape(block)
         fits = len(shape) == 2 and shape[0] == count and shape[1] > 0
         require(fits, f'a block of shape {shape} does not fit {count} labels; give [{count}, f], some columns of all.')
+        linear.check_features(block, shape[1], stay=True)
         xp = jnp if is_on_device() else np
         x, mean = xp.asarray(block, xp.float32), np.zeros(shape[1])
         for _ in range(2):  # the second time, of what the rounding of the first left

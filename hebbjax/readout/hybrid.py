@@ -12,15 +12,14 @@ from jax.sharding import Mesh
 
 from hebbjax.base import AnyArray, Array, Key, Labelled
 from hebbjax.layers.chain import PartState, apply_chain
-from hebbjax.layers.layer import ImageShape, Layer, LayerState, check_image_size, forward, to_intensities
+from hebbjax.layers.layer import Layer, LayerState, check_image_size, forward, to_intensities
 from hebbjax.layers.network import Network, activations_of, check_network, check_states
 from hebbjax.readout.blocks import map_blocks, over_blocks
 from hebbjax.readout.feature_cache import PooledDrives, cache_drives, forward_pooled, pooled_drives, pooled_parts
 from hebbjax.readout.gradient import GradientResult, fit_gradient, predict_classes
 from hebbjax.readout.head import forward_train
 from hebbjax.readout.schedules import Milestones, Schedule
-from hebbjax.support import devices, specs
-from hebbjax.support.checks import check_count, check_images, check_key, check_labels, device_memory, require, show
+from hebbjax.support import checks, devices, specs
 from hebbjax.support.shards import Shards, parts_of
 
 ROOM = 0.5  # share of the device's memory that lower layers' answers may fill, rather than be computed anew
@@ -35,34 +34,15 @@ class GradientStage:
     schedule: Schedule | Milestones  # how long, how fast
 
 
-class LayerParams(NamedTuple):
-    """What gradients learn of a layer."""
-
-    w: Array  # [N, D]
-    threshold: Array | None  # [N], where the layer has a bias
-    pre: tuple  # params of its parts
-    post: tuple
-
-
-class LayerStats(NamedTuple):
-    """What else a layer answers by: running averages; thresholds, lateral connections, which gradients leave alone."""
-
-    threshold: Array | None
-    pre: tuple
-    post: tuple
-    made_for: ImageShape | None
-    lateral: Array | None
-
-
-def take_apart(layer: Layer, state: LayerState) -> tuple[LayerParams, LayerStats]:
-    """Tell what gradients learn of a layer's state from the rest."""
+def take_apart(layer: Layer, state: LayerState) -> tuple[LayerState, LayerState]:
+    """Tell what gradients learn of a layer's state from what else it answers by: states that lack the other's."""
     learned, adapted = (None, state.threshold) if layer.bias is None else (state.threshold, None)
     of_parts = lambda kind: [tuple(getattr(part, kind) for part in chain) for chain in (state.pre, state.post)]  # noqa: E731
-    stats = LayerStats(adapted, *of_parts('stats'), state.made_for, state.lateral)
-    return LayerParams(state.w, learned, *of_parts('params')), stats
+    params = LayerState(state.w, (), (), learned, *of_parts('params'))
+    return params, LayerState((), (), (), adapted, *of_parts('stats'), state.made_for, state.lateral)
 
 
-def put_together(params: LayerParams, stats: LayerStats, state: LayerState | None = None) -> LayerState:
+def put_together(params: LayerState, stats: LayerState, state: LayerState | None = None) -> LayerState:
     """Make a layer's state of both; what a rule and an optimizer had stays that of a state, if one is given."""
     rule, opt = ((), ()) if state is None else (state.rule, state.opt)
     threshold = stats.threshold if params.threshold is None else params.threshold
@@ -74,8 +54,8 @@ def put_together(params: LayerParams, stats: LayerStats, state: LayerState | Non
 class NetworkModel:
     """The upper layers of a network as a model of gradient training (`gradient.Model`).
 
-    Parameters are one `LayerParams` for each layer from `start` on. Stats are the states of the layers from `below` to
-    `start`, which answer and never change, and one `LayerStats` for each that learns.
+    Parameters are of each layer from `start` on what gradients learn of its state. Stats are the states of the layers
+    from `below` to `start`, which answer and never change, and the rest of each that learns.
     """
 
     net: tuple[Layer, ...]  # bottom first
@@ -158,7 +138,8 @@ def fit_hybrid(
     """
     net, mesh = check_stage(net, states, stage, train, validation, mesh), devices.check_mesh(mesh)
     states = tuple(states)
-    check_key(key)
+    checks.check_key(key)
+    checks.check_function('augment', augment, 'a key and images')
     start, train = stage.start, train if len(parts_of(train)) > 1 else parts_of(train)[0]
     parts = pooled_parts(*net[-2:]) if start == len(net) - 1 > 0 else None
     answers = functools.partial(lower_answers, net[:start], states[:start], pool=None if parts is None else parts.pool)
@@ -168,7 +149,7 @@ def fit_hybrid(
         images, held_images = train[0], validation[0]
         shape = jax.ShapeDtypeStruct((len(images) + len(held_images), *images.shape[1:]), images.dtype)
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(answers, shape)))
-        below = start if size <= (ROOM * device_memory() if room is None else room) else 0
+        below = start if size <= (ROOM * checks.device_memory() if room is None else room) else 0
     model = NetworkModel(net, start, below, augment)
     if below:
         sides = ((answers(images, mesh=mesh), labels) for images, labels in sides)
@@ -183,22 +164,23 @@ def check_stage(
     """Give the network as a tuple, or refuse what cannot be trained before it is; states may be mere shapes."""
     net = check_network(net)
     check_states(net, states)
-    require(isinstance(stage, GradientStage), f'a stage of gradient training is a GradientStage, not {show(stage)}.')
-    check_count('start', stage.start, 0, len(net) - 1)
+    fits, came = isinstance(stage, GradientStage), checks.show(stage)
+    checks.require(fits, f'a stage of gradient training is a GradientStage, not {came}.')
+    checks.check_count('start', stage.start, 0, len(net) - 1)
     is_schedule = isinstance(stage.schedule, Schedule | Milestones)
-    require(is_schedule, f'a schedule is a Schedule or Milestones, not {show(stage.schedule)}.')
+    checks.require(is_schedule, f'a schedule is a Schedule or Milestones, not {checks.show(stage.schedule)}.')
     train = parts_of(train)[0]
     for images, labels in (train, validation):
-        check_images(images)
+        checks.check_images(images)
         check_image_size(states[0], images.shape[1:])
-        check_labels(labels, net[-1].features, len(images))
+        checks.check_labels(labels, net[-1].features, len(images))
     stage.schedule.check(len(train[0]), devices.check_mesh(mesh))
     return net
 
 
 def predict_hybrid(result: HybridResult, images: AnyArray, mesh: Mesh | None = None) -> Array:
     """Give the classes [n] that a network trained by gradient reads out of images; -1 where logits are not finite."""
-    check_images(images)
+    checks.check_images(images)
     check_image_size(result.layers[0], images.shape[1:])
     model = dataclasses.replace(result.model, below=0, augment=None)
     classes = functools.partial(predict_classes, model, model.init(result.layers), mesh=mesh)

@@ -101,6 +101,6 @@ def predict_linear(model: LinearClassifier, features: AnyArray) -> Array:
 
 def linear_accuracy(model: LinearClassifier, batches: Iterable[Labelled]) -> float:
     """Give the share, in [0, 1], of images whose class is predicted right."""
-    hits = [np.asarray(predict_linear(model, x)) == check_labels(y, count=len(x)) for x, y in pairs_of(batches)]
+    hits = [np.asarray(predict_linear(model, x)) == check_labels(y, len(model.b), len(x)) for x, y in pairs_of(batches)]
     require(hits, 'an accuracy needs at least one batch of features and labels.')
     return float(np.concatenate(hits).mean())

@@ -17,7 +17,7 @@ from hebbjax.readout.gradient import GradientEpoch
 from hebbjax.readout.hybrid import GradientStage, check_stage, fit_hybrid, predict_hybrid
 from hebbjax.readout.schedules import Milestones, Schedule
 from hebbjax.support import devices, specs
-from hebbjax.support.checks import check_choice, check_count, check_images, check_labels, require
+from hebbjax.support.checks import check_choice, check_count, check_function, check_images, check_labels, require
 from hebbjax.support.shards import Shards, parts_of
 
 
@@ -70,6 +70,7 @@ def gradient_probe(
     """
     for name in how:
         check_choice('setting of gradient_probe', name, ('augment', 'room', 'watch'))
+    check_function('augment', how.get('augment'), 'a key and images')
 
     def check(net, states, train, validation) -> tuple[GradientStage, tuple[int, int, int]]:
         images, _ = parts_of(train)[0]

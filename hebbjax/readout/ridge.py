@@ -40,6 +40,8 @@ def add_batch(
     mesh = devices.check_mesh(mesh)
     features = linear.check_features(features, None if stats is None else stats.x.shape[-1], moments.is_on_device(mesh))
     labels = np.asarray(check_labels(labels, classes, len(features)))
+    known = classes if stats is None else stats.y.shape[-1]
+    require(known == classes, f'stats of {known} classes take no batch of {classes}; say how many there are in all.')
     if stats is None:
         check_width(features.shape[1])
     return moments.add_moments(stats, features, np.eye(classes)[labels], mesh)

@@ -80,6 +80,11 @@ def check_flag(name: str, value) -> None:
     require(isinstance(value, bool | np.bool_), f'{name}={show(value)} says neither; use True or False.')
 
 
+def check_function(name: str, value, of: str) -> None:
+    """Refuse a setting that is neither left out nor a function."""
+    require(value is None or callable(value), f'{name}={show(value)} is no function of {of}; leave it out.')
+
+
 def check_choice(name: str, value, known: Iterable[str]) -> None:
     """Refuse a setting that is none of the names that are known."""
     known = [*known]

@@ -43,6 +43,7 @@ def make_train_epoch(
     checks.check_count('batch', batch)
     is_monitor = isinstance(watch, Monitor | None)
     checks.require(is_monitor, f'what is watched is a training.Monitor, or None for nothing, not {checks.show(watch)}.')
+    checks.check_function('augment', augment, 'a key and images')
     learning_layers(stage, net)
     mesh = devices.check_mesh(mesh)
     devices.check_divides('a batch', batch, mesh)
@@ -72,6 +73,7 @@ def _own_epoch(program: Program, count: int, state, images, labels=None):
         if program.augment is not None:
             change = functools.partial(program.augment, devices.own_key(key_of(state, AUGMENT_SALT)))
             x = jax.vmap(change, 1, 1)(x) if x.ndim == 5 else change(x)  # one draw for all frames of a sequence
+            checks.check_pixels(x, in_time=images.ndim == 5)
         state, infos = sweep(net, state, x, None if labels is None else labels[chosen], program.stage)
         return state, (infos, observation)
 

@@ -1,5 +1,7 @@
 """Ridge regression of products of images: against the primal in float64, in any blocks; by gradient, over many."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -166,6 +168,17 @@ def test_outputs_of_jnp_are_those_of_float64_have_slopes_and_go_over_many(inputs
 # Bad input
 
 
+@pytest.mark.parametrize(
+    'shapes', [((5, 3), (4, 2), (2, 3)), ((5, 3), (5, 2), (2, 4)), ((5, 3), (5,), (2, 3))], ids=str
+)
+def test_outputs_of_arrays_that_do_not_fit_each_other_are_refused(shapes):
+    says = (
+        f'features, targets and others of shapes {", ".join(map(str, shapes))} do not fit; give [b, F], [b, K] and [n, '
+    )
+    with pytest.raises(ValueError, match=re.escape(says)):
+        readout.ridge_outputs(*map(jnp.ones, shapes))
+
+
 def test_a_matrix_that_the_memory_cannot_hold_is_refused_before_features_are_seen(monkeypatch):
     monkeypatch.setattr(checks, 'host_memory', lambda: 8 * 50_000**2)
 
@@ -186,6 +199,8 @@ def test_a_matrix_that_the_memory_cannot_hold_is_refused_before_features_are_see
         ([np.ones((3, 9))], r'a block of shape \(3, 9\) does not fit 4 labels; give \[4, f\]'),
         ([np.ones((4, 0))], r'a block of shape \(4, 0\)'),
         ([np.full((4, 9), np.nan)], 'NaN or infinite'),
+        ([np.full((4, 9), 'a')], 'features are numbers, not <U1'),
+        ([np.full((4, 9), 1j)], 'features are numbers, not complex128'),
         ([1e20 * np.eye(4, 9)], 'squares of these features add up to inf, beyond float32; divide'),
         ([1e-20 * np.eye(4, 9)], 'beyond float32; divide'),
     ],

@@ -65,6 +65,8 @@ def test_a_misspelt_setting_of_a_probe_is_refused_at_once():
         ValueError, match="setting of gradient_probe='agument' is unknown; there are augment, room, watch"
     ):
         gradient_probe(linear_head(3), SCHEDULE, agument=None)
+    with pytest.raises(ValueError, match='augment=3 is no function of a key and images; leave it out'):
+        gradient_probe(linear_head(3), SCHEDULE, augment=3)
 
 
 def test_a_probe_refuses_what_does_not_fit_before_features_are_learned(states, bars):

@@ -193,6 +193,10 @@ def test_features_that_a_model_does_not_know_are_refused(features, says, rng):
 
 def test_what_is_no_setting_or_batch_is_refused(rng):
     x, labels = problem(rng)
+    with pytest.raises(ValueError, match='stats of 4 classes take no batch of 5; say how many there are in all'):
+        add_batch(add_batch(None, x, labels, 4), x, labels, 5)
+    with pytest.raises(ValueError, match='labels run from 4 to 4 and there are 4 classes'):
+        linear_accuracy(fit_ridge([(x, labels)], 4), [(x, np.full(len(x), 4))])
     with pytest.raises(ValueError, match=r'batches are pairs .* give a single one as \[\(features, labels\)\]'):
         fit_ridge((x, labels), 4)
     with pytest.raises(ValueError, match='on the host; call them outside of jit'):

@@ -294,6 +294,15 @@ def test_an_error_in_a_callback_is_the_callers_and_context_managers_are_left(ima
     assert left == [OSError]
 
 
+def test_an_augmentation_that_is_none_or_makes_no_pixels_is_refused(images):
+    for augment, says in (
+        (3, 'augment=3 is no function of a key and images; leave it out'),
+        (lambda key, some: (255 * some).astype(jnp.int32), 'int32 images do not say what white is; use uint8'),
+    ):
+        with pytest.raises(ValueError, match=says):
+            fit(images, augment=augment)
+
+
 def test_weights_that_are_no_longer_finite_end_training_in_a_sentence(images):
     wild = (NET[0], hebbjax.Layer(4, rules.hebb(), transforms.scale_by_rate(1e30), hebbjax.Window(2)))
     with pytest.raises(ValueError, match='weights of layer 2 are no longer finite'):
