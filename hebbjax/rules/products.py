@@ -56,7 +56,9 @@ def matmul(a: Array, b: Array) -> Array:
     (precision, _), rows = _arithmetic.value, a.reshape(-1, a.shape[-1])
     if precision == 'bfloat16':
         kind = jnp.promote_types(jnp.result_type(a, b), jnp.float32)
-        u = _rounded(rows.astype(kind), b.reshape(len(b), -1).astype(kind))
+        # each on all devices that the other is divided over, so that JAX adds up the slopes of what these share
+        beside = lambda x, other: jnp.where(False, jnp.sum(other, dtype=kind), x.astype(kind))  # noqa: E731
+        u = _rounded(beside(rows, b), beside(b.reshape(len(b), -1), rows))
     elif precision == 'float32x3' and a.dtype == b.dtype == jnp.float32:
         u = _three_passes(rows, b)
     else:
@@ -73,7 +75,8 @@ def _rounded(a, b):
     transposed operands into float32, and cannot run those whose sum is transposed.
     """
     product = functools.partial(jnp.matmul, preferred_element_type=a.dtype)
-    by_rows = lambda a: with_layout_constraint(a, Layout((0, 1)))  # noqa: E731
+    # programs that are exported may ask for no layout
+    by_rows = lambda a: a if _assumed.value else with_layout_constraint(a, Layout((0, 1)))  # noqa: E731
     forms = (lambda a, b: by_rows(product(by_rows(a), by_rows(b)))), product
     multiply = lambda a, b: by_backend(*forms, a.astype(jnp.bfloat16), b.astype(jnp.bfloat16))  # noqa: E731
     return multiply(a, b), lambda g: (multiply(g, b.T), multiply(g.T, a).T)

@@ -89,6 +89,14 @@ def test_a_part_of_a_network_is_exported_for_floating_images(answers):
         call(images)
 
 
+@pytest.mark.parametrize('precision', ['float32x3', 'bfloat16'])
+def test_networks_of_any_precision_are_exported(precision):
+    """A layout that products ask for is nothing that an exported program may have."""
+    net = tuple(dataclasses.replace(layer, precision=precision) for layer in NET)
+    call = export.load_exported(export.export_features(net, STATES, SHAPE, dtype='uint8'))
+    np.testing.assert_allclose(call(IMAGES), features(net, STATES, IMAGES), rtol=1e-4, atol=1e-4)
+
+
 def test_damaged_exports_are_one_sentence(exported, tmp_path):
     for damaged in (exported[:-1], b'', b'else', *drawn(exported, 50)):
         with pytest.raises(ValueError, match='this is damaged or no exported network; export it again'):

@@ -15,6 +15,7 @@ from hebbjax.layers.patches import Window
 from hebbjax.rules import products, top_k
 from hebbjax.rules.products import PRECISIONS, add_by_product, add_one_by_one, add_rows, arithmetic, assumed_backend
 from hebbjax.rules.top_k import by_argmax, by_ranking, by_sweeps, by_tournament
+from hebbjax.support import devices
 
 INF = float('inf')
 TX = transforms.scale_by_rate(0.1)
@@ -230,6 +231,20 @@ def test_rounded_products_lie_row_by_row_on_a_cpu_and_slopes_are_rounded_too():
         found = [line for line in lowered(learn, x, w, platform=platform).splitlines() if 'dot_general' in line]
         assert len(found) == 3 and all(line.count('bf16') == 2 for line in found), found
         assert lowered(learn, x, w, platform=platform).count('LayoutConstraint') == laid
+
+
+@pytest.mark.skipif(jax.device_count() < 8, reason='needs eight devices, virtual ones do')
+@pytest.mark.parametrize('precision', PRECISIONS)
+def test_the_slope_of_what_devices_share_is_the_sum_of_theirs(precision, rng):
+    x, w = (jnp.asarray(rng.integers(-4, 5, shape), jnp.float32) for shape in ((16, 4), (5, 4)))
+
+    def slope(x, w):
+        with arithmetic(precision):
+            of_both = lambda w: (products.matmul(x, w.T) + products.matmul(w, x.T).T).sum()  # noqa: E731
+            return jax.grad(of_both)(w)
+
+    divided = devices.divide(slope, devices.check_mesh(jax.make_mesh((8,), ('data',))), devices.ROWS, devices.SAME)
+    np.testing.assert_array_equal(jax.jit(divided)(x, w), np.tile(2 * x.sum(0), (5, 1)))
 
 
 def test_the_backend_in_use_is_that_of_the_mesh_or_the_default_device():
