@@ -57,7 +57,7 @@ def fit_whitening(
     checks.check_choice('per', per, ('sample', 'input'))
     moments: Any = None
     shape: tuple[int, ...] = ()
-    checks.require(hasattr(x, 'ndim') or isinstance(x, Iterable), f'whitening takes images or rows, not {checks.show(x)}.')
+    checks.require(hasattr(x, 'ndim') or isinstance(x, Iterable), f'whitening takes images, not {checks.show(x)}.')
     wholes = [x] if hasattr(x, 'ndim') else (getattr(whole, 'images', whole) for whole in x)
     for block in (whole[i : i + CHUNK] for whole in wholes for i in range(0, max(len(whole), 1), CHUNK)):
         _check_floats(block)

@@ -28,7 +28,6 @@ def repu(n: float) -> Callable[[Array], Array]:
     checks.check_number('n', n, least=1)  # below it the slope at 0 is not finite
     if not checks.is_traced(n) and n == 1:
         return relu
-
     power = lambda u: _positive_power(u, n)  # noqa: E731
     power.rising = True
     return power

@@ -37,7 +37,7 @@ def ridge_outputs(features: Array, targets: Array, others: Array, penalty: Scala
     """
     check_number('penalty', penalty, above=0)
     shapes = [np.shape(a) for a in (features, targets, others)]
-    fits = [*map(len, shapes)] == [2, 2, 2] and shapes[0] == (len(targets), shapes[2][1])
+    fits = [*map(len, shapes)] == [2, 2, 2] and 0 not in shapes[0] and shapes[0] == (len(targets), shapes[2][1])
     came = f'features, targets and others of shapes {", ".join(map(str, shapes))} do not fit'
     require(fits, f'{came}; give [b, F], [b, K] and [n, F].')
     mean, level = features.mean(0, keepdims=True), targets.mean(0, keepdims=True)

@@ -6,6 +6,7 @@ traced, so both forms are traced and the backend's own one is compiled (`by_back
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,12 +54,12 @@ def matmul(a: Array, b: Array) -> Array:
 
     [..., D], [D, N] -> [..., N], or [D] -> [...]. The slope over several leading axes leaves XLA's fast path on a CPU.
     """
-    (precision, _), rows = _arithmetic.value, a.reshape(-1, a.shape[-1])
+    (precision, _), rows = _arithmetic.value, a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
     if precision == 'bfloat16':
         kind = jnp.promote_types(jnp.result_type(a, b), jnp.float32)
         # each on all devices that the other is divided over, so that JAX adds up the slopes of what these share
         beside = lambda x, other: jnp.where(False, jnp.sum(other, dtype=kind), x.astype(kind))  # noqa: E731
-        u = _rounded(beside(rows, b), beside(b.reshape(len(b), -1), rows))
+        u = _rounded(beside(rows, b), beside(b.reshape(len(b), math.prod(b.shape[1:])), rows))
     elif precision == 'float32x3' and a.dtype == b.dtype == jnp.float32:
         u = _three_passes(rows, b)
     else:
@@ -69,17 +70,16 @@ def matmul(a: Array, b: Array) -> Array:
 @specs.compiled_once()
 @jax.custom_gradient
 def _rounded(a, b):
-    """Round operands, not their sum, and slopes, which JAX would multiply in float32.
-
-    On a CPU all lies row by row: one that multiplies bfloat16 takes half the time for it, but XLA turns products of
-    transposed operands into float32, and cannot run those whose sum is transposed.
+    """Round operands, not their sum, and slopes. On a CPU all lies row by row: XLA turns products of what is transposed
+    into float32, in twice the time of those of bfloat16, and cannot run those whose sum is transposed.
     """
     product = functools.partial(jnp.matmul, preferred_element_type=a.dtype)
     # programs that are exported may ask for no layout
     by_rows = lambda a: a if _assumed.value else with_layout_constraint(a, Layout((0, 1)))  # noqa: E731
-    forms = (lambda a, b: by_rows(product(by_rows(a), by_rows(b)))), product
-    multiply = lambda a, b: by_backend(*forms, a.astype(jnp.bfloat16), b.astype(jnp.bfloat16))  # noqa: E731
-    return multiply(a, b), lambda g: (multiply(g, b.T), multiply(g.T, a).T)
+    multiply = functools.partial(by_backend, lambda a, b: by_rows(product(by_rows(a), by_rows(b))), product)
+    low = lambda a: a.astype(jnp.bfloat16)  # noqa: E731
+    x, w = low(a), low(b)  # [P, D], [D, N]; of which training by gradient keeps copies
+    return multiply(x, w), lambda g: (multiply(low(g), w.T), multiply(low(g.T), x).T)
 
 
 @specs.compiled_once()

@@ -82,7 +82,8 @@ def check_flag(name: str, value) -> None:
 
 def check_function(name: str, value, of: str) -> None:
     """Refuse a setting that is neither left out nor a function."""
-    require(value is None or callable(value), f'{name}={show(value)} is no function of {of}; leave it out.')
+    fits = value is None or callable(value)
+    require(fits, f'{name}={show(value)} is no function of {of}; give one, or leave it out.')
 
 
 def check_choice(name: str, value, known: Iterable[str]) -> None:

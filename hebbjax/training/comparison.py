@@ -149,7 +149,8 @@ def train_entry(entry: Entry, seed: int, train: Labelled, validation: Labelled, 
         state, seconds, compile_seconds = learn(entry, layer_key, train, callbacks, mesh)
         states = state.layers
     network = judge(entry.probe(entry.net, states, probe_key, train, validation), train, validation)
-    return network._replace(seconds=seconds + network.seconds, compile_seconds=compile_seconds + network.compile_seconds)
+    compile_seconds += network.compile_seconds
+    return network._replace(seconds=seconds + network.seconds, compile_seconds=compile_seconds)
 
 
 def judge(probe: Probe, train: Labelled, validation: Labelled) -> Trained:

@@ -132,9 +132,7 @@ def make_train_step(
 
 
 def _step(program: Program, state, *data):
-    def step(state, images, labels=None):
-        return sweep(program.net, state, images, labels, program.stage)
-
+    step = lambda state, *data: sweep(program.net, state, *[*data, None][:2], program.stage)  # noqa: E731
     return devices.divide(step, program.mesh, devices.SAME, *(devices.ROWS for _ in data))(state, *data)
 
 

@@ -137,7 +137,7 @@ def test_other_dimensions_are_refused(rng):
         (np.zeros((1, 224, 224, 3)), {}, r'inputs of 150528 values takes \d+ GiB .* whiten patches instead of images'),
         (np.array([[1e34, 1], [0, 1]]), {}, 'blow up the rounding of values .* standardise them first'),
         ([], {}, 'one image or row at least, and there are none'),
-        (None, {}, 'whitening takes images or rows, not None'),
+        (None, {}, 'whitening takes images, not None'),
         ([np.ones((3, 4)), np.ones((3, 5))], {}, r'blocks of \(4,\) and of \(5,\) are not of one kind'),
         ([[1.0, 2.0], [3.0, 4.0]], {}, 'intensities as floats, not list'),
         (np.zeros((0, 3)), {}, r'not to shape \(0, 3\)'),

@@ -188,7 +188,7 @@ def test_what_does_not_fit_is_met_with_a_sentence_before_anything_is_computed(ba
     for name in ('lower_answers', 'fit_gradient'):
         monkeypatch.setattr(hybrid, name, compute)
     refuse('start=3 is out of range; use a whole number from 0 to 2', start=3)
-    with pytest.raises(ValueError, match='augment=3 is no function of a key and images; leave it out'):
+    with pytest.raises(ValueError, match='augment=3 is no function of a key and images; give one, or leave it'):
         fit_hybrid(NET, state.layers, GradientStage(1, SCHEDULE), key, bars, bars, augment=3)
     refuse('a stage of gradient training is a GradientStage, not 3', stage=3)
     refuse('a schedule is a Schedule or Milestones, not 3', schedule=3)

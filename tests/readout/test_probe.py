@@ -65,7 +65,7 @@ def test_a_misspelt_setting_of_a_probe_is_refused_at_once():
         ValueError, match="setting of gradient_probe='agument' is unknown; there are augment, room, watch"
     ):
         gradient_probe(linear_head(3), SCHEDULE, agument=None)
-    with pytest.raises(ValueError, match='augment=3 is no function of a key and images; leave it out'):
+    with pytest.raises(ValueError, match='augment=3 is no function of a key and images; give one, or leave it'):
         gradient_probe(linear_head(3), SCHEDULE, augment=3)
 
 

@@ -1,6 +1,7 @@
 """Products and sums of rows, in every form that a backend may be given: all equal what they are defined to be."""
 
 import dataclasses
+import math
 from functools import partial
 
 import jax
@@ -196,22 +197,23 @@ def test_precisions_of_one_product(rng):
         np.testing.assert_allclose(double, exact, rtol=1e-13)
 
 
-@pytest.mark.parametrize('left, right', [((6, 4), (4, 5)), ((2, 3, 4), (4, 5)), ((2, 3, 4), (4,))], ids=str)
+@pytest.mark.parametrize('left', [(6, 4), (2, 3, 4), (2, 0, 4)], ids=str)
+@pytest.mark.parametrize('right', [(4, 5), (4,)], ids=str)
 def test_a_product_of_rounded_numbers_and_its_slopes_are_those_of_rounded_numbers(left, right, rng):
     a, b, g = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in (left, right, left[:-1] + right[1:]))
     rounded = lambda a: np.asarray(a.astype(jnp.bfloat16), float)  # noqa: E731
-    flat = lambda a: a.reshape(-1, a.shape[-1])  # noqa: E731
-    rows, columns = flat(rounded(a)), rounded(b).reshape(4, -1)
+    rows_of = lambda a: a.reshape(math.prod(left[:-1]), 4)  # noqa: E731
+    rows, columns = rows_of(rounded(a)), rounded(b).reshape(4, -1)
 
     def multiply(a, b):  # whatever is transposed
         with arithmetic('bfloat16'):
-            return products.matmul(a, b), products.matmul(b.T, a.reshape(-1, 4).T).T.reshape(g.shape)
+            return products.matmul(a, b), products.matmul(b.T, rows_of(a).T).T.reshape(g.shape)
 
     of_many = lambda a, b: [u[1] for u in jax.vmap(multiply)(jnp.stack([2 * a, a]), jnp.stack([b, b]))]  # noqa: E731
     for run in (multiply, jax.jit(multiply), jax.jit(of_many)):
         for u in run(a, b):
             np.testing.assert_allclose(u, (rows @ columns).reshape(g.shape), rtol=1e-6, atol=1e-6)
-    up = rounded(g).reshape(len(rows), -1)
+    up = rounded(g).reshape(len(rows), columns.shape[1])
     wanted = (up @ columns.T).reshape(a.shape), (rows.T @ up).reshape(b.shape)
     for turn in range(2):
         loss = lambda a, b, turn=turn: (g * multiply(a, b)[turn]).sum()  # noqa: E731

@@ -296,7 +296,7 @@ def test_an_error_in_a_callback_is_the_callers_and_context_managers_are_left(ima
 
 def test_an_augmentation_that_is_none_or_makes_no_pixels_is_refused(images):
     for augment, says in (
-        (3, 'augment=3 is no function of a key and images; leave it out'),
+        (3, 'augment=3 is no function of a key and images; give one, or leave it'),
         (lambda key, some: (255 * some).astype(jnp.int32), 'int32 images do not say what white is; use uint8'),
     ):
         with pytest.raises(ValueError, match=says):
