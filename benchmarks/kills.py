@@ -65,7 +65,7 @@ def child(folder: str, epochs: str) -> None:
         watch=training.Monitor(every=2), position=position,
         callbacks=[
             lambda context: print('epoch', context.epoch, state_checksum(context.state), flush=True),
-            training.Log(folder, epochs=5), saving,
+            training.Log(folder, every=5), saving,
         ],
     )  # fmt: skip
 

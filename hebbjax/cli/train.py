@@ -222,15 +222,15 @@ def go_on(
 def make_callbacks(settings: Watched, start: Start, folder: pathlib.Path) -> list[training.Callback]:
     """Build the callbacks that were asked for, in the order in which they build on each other."""
     shape, every = start.train.images.shape[1:], settings.every or max(1, settings.epochs // 10)
-    saving = {'epochs': settings.save_every, 'keep': settings.keep}
+    saving = {'every': settings.save_every, 'keep': settings.keep}
     saving |= {'best': METRIC} if 'evaluate' in settings.callbacks else {}
     judged = start.train, start.validation
     make = {
-        'evaluate': lambda: training.evaluate(*judged, settings.probe(start.classes), epochs=every),
+        'evaluate': lambda: training.evaluate(*judged, settings.probe(start.classes), every=every),
         'early_stop': lambda: training.early_stop(METRIC, settings.patience),
-        'log': lambda: training.Log(folder, epochs=every),
-        'plot': lambda: training.Pictures(folder / run_folder.PICTURES, shape, epochs=every),
-        'tensorboard': lambda: training.TensorBoard(folder / run_folder.EVENTS, shape, epochs=every),
+        'log': lambda: training.Log(folder, every=every),
+        'plot': lambda: training.Pictures(folder / run_folder.PICTURES, shape, every=every),
+        'tensorboard': lambda: training.TensorBoard(folder / run_folder.EVENTS, shape, every=every),
         'checkpoint': lambda: training.Checkpoints(folder / run_folder.CHECKPOINTS, **saving),
     }
     return [make[name]() for name in CALLBACKS if name in settings.callbacks]

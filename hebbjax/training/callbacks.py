@@ -19,12 +19,12 @@ from hebbjax.training.parallel import count_seeds, take_seed
 
 def evaluate(
     train: Labelled | Shards, validation: Labelled, probe: Callable[..., Any] | None = None, *,
-    epochs: int = 1, name: str = 'accuracy', mesh: Mesh | None = None,
+    every: int = 1, name: str = 'accuracy', mesh: Mesh | None = None,
 ) -> Callback:  # fmt: skip
     """Fit a fresh classifier to what the weights send on as they are, and judge it on validation images.
 
     Adds `train_<name>` (of the first 10,000 images, or those of the first of `Shards`) and `validation_<name>`, in
-    percent, means over seeds, and `evaluate_seconds`: every so many epochs, in the first one, and where a stage ends.
+    percent, means over seeds, and `evaluate_seconds`: `every` so many epochs, in the first one, and where a stage ends.
 
     The classifier is a `probe`, `readout.ridge_probe(mesh=mesh)` (None) or `readout.gradient_probe(head, schedule)`.
     Never judge by the test set: its turn comes once, at the end.
@@ -32,7 +32,7 @@ def evaluate(
     from hebbjax.readout import ridge_probe  # late: steps need no readout
     from hebbjax.training.comparison import JUDGE_SALT, judge
 
-    check_count('epochs', epochs)
+    check_count('every', every)
     whole = [] if isinstance(train, Shards) else [('train', train)]  # parts are read when their turn comes
     for split, pair in (*whole, ('validation', validation)):
         is_pair, came = isinstance(pair, tuple | list) and len(pair) == 2, type(pair).__name__
@@ -43,7 +43,7 @@ def evaluate(
     require(callable(fit_probe), f'a probe is one such as readout.ridge_probe(), not {show(probe)}.')
 
     def call(context: CallbackContext) -> None:
-        if not context.is_due(epochs):
+        if not context.is_due(every):
             return
         started, accuracies, seeds = time.perf_counter(), [], count_seeds(context.state)
         for number in range(seeds or 1):

@@ -50,19 +50,19 @@ def load_state(path: AnyPath, like: State) -> State:
 class Checkpoints:
     """A callback that keeps a training in a folder, by orbax: the last `keep` of its checkpoints, and the best.
 
-    One is written every so many `epochs`, when the metric `best` has its `largest`, or else smallest, value so far,
+    One is written `every` so many epochs, when the metric `best` has its `largest`, or else smallest, value so far,
     where a stage ends, and when training is interrupted; after all other callbacks, so that what they said is in it.
     It is renamed into place when it is whole, so a process may be killed at any time; who reads changes nothing.
     """
 
     after_all, first_only = True, True  # and Ctrl-C waits, so that what is kept is a whole epoch
 
-    def __init__(self, folder: AnyPath, *, epochs: int = 1, keep: int = 2,
+    def __init__(self, folder: AnyPath, *, every: int = 1, keep: int = 2,
                  best: str | None = None, largest: bool = True):  # fmt: skip
-        check_count('epochs', epochs)
+        check_count('every', every)
         check_count('keep', keep)
         self.folder: pathlib.Path = pathlib.Path(folder).absolute()
-        self._manager, self._every, self._keep = None, epochs, keep
+        self._manager, self._every, self._keep = None, every, keep
         self._best, self._sign = best, 1 if largest else -1
 
     def begin(self, context: CallbackContext) -> None:

@@ -30,10 +30,10 @@ class Log:
     first_only = True
     METRICS, DETAILS = 'metrics.jsonl', 'details.jsonl'
 
-    def __init__(self, folder: AnyPath, *, epochs: int = 10):
-        check_count('epochs', epochs)
+    def __init__(self, folder: AnyPath, *, every: int = 10):
+        check_count('every', every)
         self._metrics, self._details = (pathlib.Path(folder, name) for name in (self.METRICS, self.DETAILS))
-        self._epochs = epochs
+        self._every = every
 
     def begin(self, context: CallbackContext) -> None:
         """Read earlier details, and refuse files that cannot be written or are damaged."""
@@ -49,7 +49,7 @@ class Log:
             files.write_lines(self._details, self._earlier)
             self._earlier = None
         files.append_lines(self._metrics, [context.metrics])
-        if not context.is_due(self._epochs):
+        if not context.is_due(self._every):
             return
         from hebbjax.plots.distributions import weight_histogram  # late: matplotlib takes long to import
 
@@ -95,13 +95,13 @@ class Pictures:
 
     first_only = True
 
-    def __init__(self, folder: AnyPath, image_shape: Shape, *, epochs: int = 10, count: int | None = 100):
-        check_count('epochs', epochs)
-        self._folder, self._epochs, self._count = pathlib.Path(folder), epochs, count
+    def __init__(self, folder: AnyPath, image_shape: Shape, *, every: int = 10, count: int | None = 100):
+        check_count('every', every)
+        self._folder, self._every, self._count = pathlib.Path(folder), every, count
         self._shape = check_image_shape(image_shape)
 
     def __call__(self, context: CallbackContext) -> None:
-        if context.is_due(self._epochs):
+        if context.is_due(self._every):
             self._folder.mkdir(parents=True, exist_ok=True)
             for depth, figure in draw_fields(context, self._shape, self._count):
                 files.write_whole(self._folder / f'layer{depth}_epoch{context.epoch:04d}.png', figure.savefig)
@@ -115,17 +115,17 @@ class TensorBoard:
 
     first_only = True
 
-    def __init__(self, folder: AnyPath, image_shape: Shape | None = None, *, epochs: int = 10):
-        check_count('epochs', epochs)
+    def __init__(self, folder: AnyPath, image_shape: Shape | None = None, *, every: int = 10):
+        check_count('every', every)
         self._shape = None if image_shape is None else check_image_shape(image_shape)
-        self._folder, self._epochs, self._writer = str(folder), epochs, None
+        self._folder, self._every, self._writer = str(folder), every, None
         self._make_writer = files.import_extra('tensorboardX', 'tensorboard').SummaryWriter
 
     def __enter__(self) -> Self:
         return self
 
     def __call__(self, context: CallbackContext) -> None:
-        epoch, is_due = context.epoch, context.is_due(self._epochs)
+        epoch, is_due = context.epoch, context.is_due(self._every)
         if self._writer is None:  # a resumed training's events replace those beyond its checkpoint
             self._writer = self._make_writer(self._folder, purge_step=epoch)
         for name in [name for name in context.metrics if name not in COUNTERS]:

@@ -109,7 +109,7 @@ def test_checkpoints_keep_the_last_and_the_best_and_training_goes_on_from_them(d
 
 
 def test_the_best_epoch_is_kept_though_it_was_not_due_and_numbers_that_are_none_are_not(digits, tmp_path):
-    keeper = training.Checkpoints(tmp_path, epochs=100, keep=1, best='score')
+    keeper = training.Checkpoints(tmp_path, every=100, keep=1, best='score')
     fit(digits, keeper, metric([1, 3, math.nan, 2, math.inf, 1]), epochs=6)
     assert keeper.epochs() == [2, 6]
 
@@ -127,7 +127,7 @@ def test_an_interrupted_training_is_kept(digits, tmp_path):
         if context.epoch == 3:
             raise KeyboardInterrupt
 
-    keeper = training.Checkpoints(tmp_path, epochs=100)
+    keeper = training.Checkpoints(tmp_path, every=100)
     assert fit(digits, impatient, keeper, epochs=5).interrupted
     assert keeper.epochs() == [1, 2]  # the first is due, the second the last whole one
 
@@ -161,8 +161,8 @@ def test_every_other_callback_begins_afresh_with_another_training(digits, tmp_pa
         bar = training.Progress(Console(file=screen, force_terminal=True, width=200), 3, 300)
         score = metric([3, 2, 4, 1, 5])
         return screen, [
-            score, training.early_stop('score', 2), bar, training.Log(folder, epochs=1),
-            training.Pictures(folder, SHAPE), training.TensorBoard(folder / 'events', epochs=9),
+            score, training.early_stop('score', 2), bar, training.Log(folder, every=1),
+            training.Pictures(folder, SHAPE), training.TensorBoard(folder / 'events', every=9),
         ]  # fmt: skip
 
     used, fresh = tmp_path / 'used', tmp_path / 'fresh'
@@ -185,7 +185,7 @@ def test_every_other_callback_begins_afresh_with_another_training(digits, tmp_pa
 
 
 def test_a_training_that_fails_at_once_leaves_the_log_of_the_one_before(digits, tmp_path):
-    log = training.Log(tmp_path, epochs=1)
+    log = training.Log(tmp_path, every=1)
     fit(digits, log)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ValueError, match='is larger than the 300 images'):
@@ -203,14 +203,14 @@ def test_an_interrupted_epoch_takes_back_what_it_said_and_no_more(digits, tmp_pa
     def interrupt_first(context):
         raise KeyboardInterrupt
 
-    fit(digits, training.Log(tmp_path, epochs=1), epochs=3)
+    fit(digits, training.Log(tmp_path, every=1), epochs=3)
     assert count() == [3, 3]
-    fit(digits, impatient, training.Log(tmp_path, epochs=1))
+    fit(digits, impatient, training.Log(tmp_path, every=1))
     assert count() == [1, 1]
-    fit(digits, training.Log(tmp_path, epochs=1), epochs=3)
-    assert fit(digits, interrupt_first, training.Log(tmp_path, epochs=1)).interrupted
+    fit(digits, training.Log(tmp_path, every=1), epochs=3)
+    assert fit(digits, interrupt_first, training.Log(tmp_path, every=1)).interrupted
     assert count() == [3, 3]
-    assert fit(digits, training.Log(tmp_path, epochs=1), impatient, epochs=3).interrupted
+    assert fit(digits, training.Log(tmp_path, every=1), impatient, epochs=3).interrupted
     assert count() == [1, 1]
 
 
@@ -228,7 +228,7 @@ def test_a_log_without_a_folder_or_with_foreign_lines_refuses_before_the_first_e
 
 
 def test_ctrl_c_between_two_checkpoints_keeps_the_last_whole_epoch(digits, tmp_path):
-    keeper = training.Checkpoints(tmp_path, epochs=9)
+    keeper = training.Checkpoints(tmp_path, every=9)
 
     def impatient(context):
         if context.epoch == 3:
@@ -250,7 +250,7 @@ def test_ctrl_c_while_a_checkpoint_is_written_waits_until_its_epoch_is_whole(dig
             super().save(context)
 
     (tmp_path / 'kept').mkdir()
-    log, keeper = training.Log(tmp_path, epochs=1), Pressed(tmp_path / 'kept', keep=9)
+    log, keeper = training.Log(tmp_path, every=1), Pressed(tmp_path / 'kept', keep=9)
     result = fit(digits, log, keeper, epochs=4)
     assert result.interrupted and len(result.history) == 2 and keeper.epochs() == [1, 2]
     keeper.at = None
@@ -264,7 +264,7 @@ def test_ctrl_c_while_a_checkpoint_is_written_waits_until_its_epoch_is_whole(dig
 
 
 def test_logs_are_lines_of_scalars_and_of_details(digits, tmp_path):
-    result = fit(digits, metric([7, None, 8]), training.Log(tmp_path, epochs=2))
+    result = fit(digits, metric([7, None, 8]), training.Log(tmp_path, every=2))
     lines = files.read_lines(tmp_path / 'metrics.jsonl')
     assert lines == [dict(row) for row in result.history]
     details = files.read_lines(tmp_path / 'details.jsonl')
@@ -277,11 +277,11 @@ def test_logs_are_lines_of_scalars_and_of_details(digits, tmp_path):
 
 def test_a_resumed_log_drops_what_was_written_beyond_the_checkpoint(digits, tmp_path):
     keeper = training.Checkpoints(tmp_path / 'kept', keep=9)
-    fit(digits, training.Log(tmp_path, epochs=1), keeper, epochs=4)
+    fit(digits, training.Log(tmp_path, every=1), keeper, epochs=4)
     with (tmp_path / 'metrics.jsonl').open('a') as file:
         file.write('{"epoch": 5, "cut o')  # killed while writing
     state, position = training.resume(keeper, start(), 2)
-    whole = fit(digits, training.Log(tmp_path, epochs=1), epochs=4, state=state, position=position)
+    whole = fit(digits, training.Log(tmp_path, every=1), epochs=4, state=state, position=position)
     lines = files.read_lines(tmp_path / 'metrics.jsonl')
     assert lines == [dict(row) for row in whole.history] and [row['epoch'] for row in lines] == [1, 2, 3, 4]
     assert [row['epoch'] for row in files.read_lines(tmp_path / 'details.jsonl')] == [1, 2, 3, 4]
@@ -302,7 +302,7 @@ def test_of_many_seeds_means_are_told_and_the_first_is_drawn(digits, tmp_path):
 
 
 def test_pictures_are_drawn_now_and_then(digits, tmp_path):
-    fit(digits, training.Pictures(tmp_path / 'new', SHAPE, epochs=2), epochs=5)
+    fit(digits, training.Pictures(tmp_path / 'new', SHAPE, every=2), epochs=5)
     drawn = sorted(path.name for path in (tmp_path / 'new').iterdir())
     assert drawn == [f'layer1_epoch{epoch:04d}.png' for epoch in (1, 2, 4, 5)]
     assert all(path.read_bytes().startswith(b'\x89PNG') for path in (tmp_path / 'new').iterdir())
@@ -324,7 +324,7 @@ def events(folder):
 
 def test_event_files_hold_scalars_histograms_and_pictures(digits, tmp_path):
     pytest.importorskip('tensorboardX')
-    result = fit(digits, training.TensorBoard(tmp_path, SHAPE, epochs=2))
+    result = fit(digits, training.TensorBoard(tmp_path, SHAPE, every=2))
     written = {}
     for event in events(tmp_path):
         for value in event.summary.value:

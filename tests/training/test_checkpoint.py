@@ -170,7 +170,7 @@ def train(folder, epochs, tell):
     training.fit(
         net, state, images, stages=training.plan_stages('sequential', net, epochs), batch=50,
         watch=training.Monitor(every=2), position=position,
-        callbacks=[lambda c: tell('epoch', c.epoch, bits(c.state)), training.Log(folder, epochs=5), keeper],
+        callbacks=[lambda c: tell('epoch', c.epoch, bits(c.state)), training.Log(folder, every=5), keeper],
     )  # fmt: skip
 
 

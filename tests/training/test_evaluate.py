@@ -38,7 +38,7 @@ def fit(digits, *some, epochs, state=None):
 
 def test_evaluation_adds_accuracies_of_a_fresh_ridge_and_compiles_once(digits, halves, compilations):
     (fitted, held_out), compiled = halves, []
-    callbacks = training.evaluate(fitted, held_out, epochs=2), lambda context: compiled.append(len(compilations))
+    callbacks = training.evaluate(fitted, held_out, every=2), lambda context: compiled.append(len(compilations))
     result = fit(digits, *callbacks, epochs=4)
     assert ['validation_accuracy' in row for row in result.history] == [True, True, False, True]
     assert compiled[1] == compiled[3] > 0
