@@ -24,8 +24,8 @@ from hebbjax.support.signals import hold_signals
 from hebbjax.training import comparison, presets
 
 __all__ = [
-    'Comparison', 'Seeded', 'Settings', 'beside_paper', 'check_batch', 'check_fits', 'classifier_entries', 'compare',
-    'draw_margins', 'hebbian_layer', 'load', 'load_train', 'markdown', 'measure_cells', 'note_of', 'report',
+    'PRECISIONS', 'Comparison', 'Seeded', 'Settings', 'beside_paper', 'check_batch', 'check_fits', 'classifier_entries',
+    'compare', 'draw_margins', 'hebbian_layer', 'load', 'load_train', 'markdown', 'measure_cells', 'note_of', 'report',
     'report_measures', 'run', 'run_entries', 'settings_by_dataset', 'tell', 'tell_epoch', 'tell_status', 'tell_trained',
     'write_figure', 'write_report',
 ]  # fmt: skip

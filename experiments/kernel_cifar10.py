@@ -89,7 +89,7 @@ def block_means(maps: jax.Array) -> jax.Array:
 
 def read_layers(config: Config, shape: tuple[int, ...]) -> Callable:
     """Make what is read out: layer 2, `--first-layer`'s means over blocks, quadrants of what is `--beside` them."""
-    other = presets.softhebb_network()
+    other = presets.softhebb_network(precision=config.precision)
     drawn = init(other, jax.random.key(0), shape).layers if config.beside else ()
     learned = [interop.load_weights(path, other, drawn) for path in config.beside]
     by_quadrants = jax.jit(lambda maps: readout.quadrants(layers.standardise(maps)))

@@ -104,7 +104,7 @@ def kernel_networks(config: Config, train) -> Iterator[tuple]:
 
 def stored_networks(config: Config, train) -> list[tuple]:
     """Read SoftHebb's network and its controls, all of them before the first is read out."""
-    net = presets.softhebb_network(config.features)
+    net = presets.softhebb_network(config.features, precision=config.precision)
     like = init(net, jax.random.key(0), train[0].shape[1:]).layers
     rows = [row for row in config.rows if row != 'backprop' or config.axis == 'depth']
     read = lambda kind, seed: interop.load_weights(config.weights / f'{kind}_{seed}.safetensors', net, like)  # noqa: E731
@@ -128,7 +128,7 @@ def over_labels(config: Config, train, validation, keep: Callable) -> None:
     """Read networks out with some labels, beside a twin that learns from these alone."""
     data.labelled_subset(train[1], max(config.labels), seed=0)  # there are as many, or it is said before the first hour
     neurons = config.kernel if config.weights is None else config.features
-    twin = presets.softhebb_network(neurons, powers=(1.0,) * len(neurons), init=initializers.fan_in)
+    twin = presets.softhebb_network(neurons, powers=(1.0,) * 3, init=initializers.fan_in, precision=config.precision)
     head = readout.linear_head(10, norm=False, power=None, dropout=0.5, maps=False)
 
     def augment(key, images):

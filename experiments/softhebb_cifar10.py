@@ -20,7 +20,6 @@ import winners
 from hebbjax import data, readout
 from hebbjax.cli import flags
 from hebbjax.layers import initializers
-from hebbjax.rules.products import PRECISIONS
 from hebbjax.training import controls, plan_stages, presets
 from hebbjax.training.comparison import Entry
 
@@ -37,7 +36,7 @@ class Config(common.Comparison):
     features: tuple[flags.Count, flags.Count, flags.Count] = (96, 384, 1536)  # Neurons of the three layers
     epochs: flags.Count = 1  # Hebbian epochs; more than one makes it worse
     batch: flags.Count = 10  # Images per Hebbian step
-    precision: flags.choice(*PRECISIONS) = 'highest'  # Of products: highest, float32x3, tensorfloat32 or bfloat16
+    precision: flags.choice(*common.PRECISIONS) = 'highest'  # Of products: highest, float32x3, tensorfloat32, bfloat16
     order: flags.choice('simultaneous', 'greedy') = 'simultaneous'  # Layers learn together, or one after the other
     settling: flags.Count = 5000  # Images on which running averages of networks that do not learn settle
     head_epochs: flags.Count = 50  # Epochs of the head

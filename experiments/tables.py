@@ -120,8 +120,8 @@ def join_seeds(reports: list[dict]) -> list[dict]:
     """Join rows of one name, of the same settings and other seeds each; seconds are means over seeds."""
     rows, own = {}, {}
     for report in reports:
-        first = report['config'].get('first_seed', 0)
-        settings = {k: v for k, v in report['config'].items() if k not in ('first_seed', 'seeds', 'rows', 'labels')}
+        first = (config := {'precision': 'highest'} | report['config']).get('first_seed', 0)  # before it was told
+        settings = {k: v for k, v in config.items() if k not in ('first_seed', 'seeds', 'rows', 'labels')}
         for row in report['rows']:
             name, new = row['row'], len(row.get('test_accuracy', ()))
             seeds = set(range(first, first + new))

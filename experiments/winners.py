@@ -26,6 +26,7 @@ class Settings(common.Comparison):
     patches: flags.Count = 32  # Patches of each image that a step looks at
     batch: flags.Count = 200  # Images per step
     rate: flags.Rate = 0.3  # First rate, which falls linearly from epoch to epoch
+    precision: flags.choice(*common.PRECISIONS) = 'highest'  # Of products: highest, float32x3, tensorfloat32, bfloat16
     head: flags.choice(*HEADS) = 'ridge'  # Classifier: ridge or softmax regression; softmax takes longer
     penalties: tuple[flags.Rate, ...] = (1.0, 10.0, 100.0, 1000.0)  # Of the head, to choose from
     flips: bool = True  # Learn from mirror images as well, and let answers be means of both
@@ -54,7 +55,7 @@ def winner_layer(settings: Settings, features: int, count: int, window: Window, 
     rate = transforms.linear_by_epoch(settings.rate, settings.epochs, count // settings.batch)
     rule = rules.instar(1, metric='cosine', reduce=rules.mean_over_credit)
     tx = optax.chain(transforms.scale_by_rate(rate), transforms.project_unit_rows())
-    return Layer(features, rule, tx, window, patches_per_image=settings.patches, **how)
+    return Layer(features, rule, tx, window, patches_per_image=settings.patches, precision=settings.precision, **how)
 
 
 def whitened(images, epsilon: float) -> tuple[Callable, Callable]:
