@@ -77,7 +77,7 @@ class Layer:
     precision: str = 'highest'
     """Of all products of the layer, for drives, by its rule and of lateral connections: 'highest', float32 everywhere;
     'float32x3', as accurate and faster on a GPU, in three passes of TF32; 'tensorfloat32', where a GPU has it;
-    'bfloat16', operands rounded to it, sums in float32 (what that costs: experiments/RESULTS.md)."""
+    'bfloat16', operands and slopes rounded to it, sums in float32 (what that costs: experiments/RESULTS.md)."""
     deterministic: bool = False
     """Learns the same from the same key to the last bit on a GPU, too, as on a CPU: by products, not sums of rows."""
     microbatch: int | None = None
