@@ -43,8 +43,7 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
         'miconi_triangle triangle_trained', 'miconi_backprop miconi_backprop_1 miconi_backprop_2 backprop'),
     'CIFAR-10, three layers (SoftHebb)': (
         'softhebb_0 softhebb_initialised_1 softhebb_initialised_2 initialised',
-        of_seeds('softhebb_centred', 'centred_patches'),
-        of_seeds('softhebb', 'learned'), ''),
+        of_seeds('softhebb_centred', 'centred_patches'), of_seeds('softhebb', 'learned'), ''),
     'MNIST, three layers (SoftHebb)': (
         of_seeds('softhebb_mnist_initialised', 'initialised'), of_seeds('softhebb_mnist_centred', 'centred_patches'),
         of_seeds('softhebb_mnist', 'learned'), ''),
@@ -62,10 +61,12 @@ CONTROLS = {  # task -> files and row of each column: untrained, copied patches,
     'CIFAR-10, four times as wide, both layers read out': (
         'kernel_256_both_gaussian gaussian', 'kernel_256_both_patches patches', 'kernel_256_both learned', ''),
     'CIFAR-10, four times as wide, layer 2 read out': (
-        'kernel_256_gaussian gaussian', 'kernel_256_patches patches', 'kernel_256 learned', ''),
+        'kernel_256_gaussian gaussian', 'kernel_256_patches kernel_256_patches_1 patches',
+        'kernel_256 kernel_256_1 learned', ''),
     'CIFAR-10, this beside two SoftHebb networks': (
         '', 'kernel_256_beside_two_patches patches', 'kernel_256_beside_two learned', ''),
 }  # fmt: skip
+UNTOLD = {'precision': 'highest', 'head': 'ridge', 'first_layer': False, 'beside': [], 'crops': 0}  # by older reports
 TWINS = [f'margins_labels_backprop{of}.json' for of in ('', '_1', '_2', '_2b')]
 PICTURES = {'margins_labels.png': ['margins_labels.json', *TWINS]}
 
@@ -120,7 +121,7 @@ def join_seeds(reports: list[dict]) -> list[dict]:
     """Join rows of one name, of the same settings and other seeds each; seconds are means over seeds."""
     rows, own = {}, {}
     for report in reports:
-        first = (config := {'precision': 'highest'} | report['config']).get('first_seed', 0)  # before it was told
+        first = (config := UNTOLD | report['config']).get('first_seed', 0)
         settings = {k: v for k, v in config.items() if k not in ('first_seed', 'seeds', 'rows', 'labels')}
         for row in report['rows']:
             name, new = row['row'], len(row.get('test_accuracy', ()))
@@ -132,8 +133,7 @@ def join_seeds(reports: list[dict]) -> list[dict]:
             if known & seeds or not seeds or settings != theirs or had.get('network') != row.get('network'):
                 raise ValueError(f'{name}: two reports of it are of the same seeds, or of other settings.')
             old, joined = len(known), had | {key: had[key] + row[key] for key in had if isinstance(had[key], list)}
-            for key in ('seconds', 'compile_seconds'):
-                joined[key] = (old * had[key] + new * row[key]) / (old + new)
+            joined |= {key: (old * had[key] + new * row[key]) / (old + new) for key in ('seconds', 'compile_seconds')}
             rows[name], own[name] = joined, (known | seeds, settings)
     return [*rows.values()]
 

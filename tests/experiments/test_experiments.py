@@ -202,7 +202,10 @@ def test_seeds_that_ran_apart_are_joined():
 
     (joined,) = tables.join_seeds([report(0, [80.0], 60.0), report(1, [81.0, 82.0], 30.0)])
     assert joined['test_accuracy'] == [80, 81, 82] and joined['seconds'] == 40 and joined['paper'] == 80.3
-    for again in (report(0, [80.0], 60.0), report(1, [81.0], 60.0, batch=20)):
+    older, newer = report(0, [80.0], 60.0), report(1, [81.0], 60.0, precision='highest')
+    assert len(tables.join_seeds([older, newer])) == 1  # a report from before there was such a setting
+    others = report(1, [81.0], 60.0, batch=20), report(1, [81.0], 60.0, precision='bfloat16')
+    for again in (report(0, [80.0], 60.0), *others):
         with pytest.raises(ValueError, match='learned: two reports of it are of the same seeds, or of other settings'):
             tables.join_seeds([report(0, [80.0], 60.0), again])
     one, other = (report(seed, [80.0], 60.0) for seed in (0, 1))
